@@ -1,0 +1,110 @@
+"""`build_tree`: the one entry to all builders, by name."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from treesearch.builders.balanced import balanced, flat, random
+from treesearch.builders.clustering import clustered, interpolated
+from treesearch.builders.frequency import adaptive, two_level
+from treesearch.builders.huffman import huffman
+from treesearch.errors import ConfigError, DataError
+from treesearch.tree import Tree, check_counts
+
+Builder = Callable[..., Tree]
+
+BUILDERS: dict[str, Builder] = {
+    "flat": flat,
+    "random": random,
+    "balanced": balanced,
+    "huffman": huffman,
+    "clustered": clustered,
+    "interpolated": interpolated,
+    "two-level": two_level,
+    "adaptive": adaptive,
+}
+_STANDARD_INPUTS = ("counts", "vectors", "seed")
+
+
+def build_tree(
+    name: str,
+    *,
+    counts: ArrayLike,
+    vectors: ArrayLike | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Tree:
+    """Build a tree with a named builder.
+
+    Args:
+        name: A key of `BUILDERS`.
+        counts: [C] class counts, finite, >= 0, not all zero.
+        vectors: [C, D] class vectors, finite; needed by builders that group by similarity.
+        seed: Decides every random choice of the builder.
+        **options: Options of the builder; see its docstring.
+
+    Returns:
+        The tree; its metadata records builder, options and seed.
+
+    Raises:
+        ConfigError: Unknown builder or option, or a value that the builder refuses.
+        DataError: Counts or vectors cannot be used.
+    """
+    builder = BUILDERS.get(name)
+    if builder is None:
+        raise ConfigError(f"unknown builder {name!r}{did_you_mean(name, BUILDERS)}")
+    accepted = inspect.signature(builder).parameters
+    allowed = [option for option in accepted if option not in _STANDARD_INPUTS]
+    for option in options:
+        if option not in allowed:
+            raise ConfigError(
+                f"builder {name!r} has no option {option!r}{did_you_mean(option, allowed)}"
+            )
+    counts_C = check_counts(counts)
+    inputs: dict[str, Any] = {"counts": counts_C}
+    if "vectors" in accepted:
+        inputs["vectors"] = None if vectors is None else check_vectors(vectors, counts_C.size)
+    if "seed" in accepted:
+        inputs["seed"] = seed
+    tree = builder(**inputs, **options)
+    return tree.annotate(metadata={"builder": name, "options": options, "seed": seed})
+
+
+def builder_label(name: str, options: Mapping[str, Any]) -> str:
+    """A short unique name for a builder with options, such as ``clustered(arity=16)``; no options, no brackets."""
+    if not options:
+        return name
+    return f"{name}({', '.join(f'{key}={value}' for key, value in sorted(options.items()))})"
+
+
+def check_vectors(vectors: ArrayLike, num_classes: int) -> NDArray[np.float32]:
+    """Class vectors as contiguous float32 [C, D].
+
+    Raises:
+        DataError: Wrong shape, not numeric or not finite.
+    """
+    try:
+        vectors_CD = np.ascontiguousarray(vectors, np.float32)
+    except (TypeError, ValueError):
+        raise DataError("vectors must be a matrix of numbers, one row per class") from None
+    if vectors_CD.ndim != 2 or vectors_CD.shape[0] != num_classes or vectors_CD.shape[1] == 0:
+        raise DataError(f"vectors must have shape ({num_classes}, D >= 1), but got {vectors_CD.shape}")
+    finite = np.isfinite(vectors_CD).all(axis=1)
+    if not finite.all():
+        raise DataError(f"vectors must be finite, but the row of class {finite.argmin()} holds NaN or infinity")
+    return vectors_CD
+
+
+def did_you_mean(name: str, known: object) -> str:
+    """The tail of an error message for an unknown name: the nearest known one, or all of them."""
+    names = [str(entry) for entry in known]  # type: ignore[attr-defined]
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(names)}" if names else "; it takes none"

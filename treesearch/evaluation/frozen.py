@@ -1,0 +1,153 @@
+"""The frozen rung: node classifiers of a tree trained on an encoder's fixed features.
+
+Shapes: **T** tokens, **D** features, **C** classes, **N** internal nodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from treesearch.errors import DataError
+from treesearch.evaluation.frozen_kernels import Layout, Parameters, run_epoch
+from treesearch.paths import class_paths, input_dims, projection_scopes, row_ptr
+from treesearch.tree import Tree, check_counts
+
+INITIAL_SQUARE = 0.01  # Adagrad accumulators start here, which bounds the first steps
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features and labels of one split."""
+
+    x: NDArray[np.float32]  # [T, D]
+    y: NDArray[np.int32]  # [T]
+
+
+@dataclass(frozen=True)
+class NodeScores:
+    """What each internal node of a tree costs on the validation split."""
+
+    nll: NDArray[np.float64]  # [N] nats, summed over the tokens that pass the node
+    tokens: NDArray[np.int64]  # [N] tokens that pass the node
+    num_tokens: int  # T of the split
+
+    @property
+    def mean_nll(self) -> float:
+        """Nats per token of the whole tree."""
+        return float(self.nll.sum() / self.num_tokens)
+
+
+def evaluate_frozen(
+    tree: Tree,
+    *,
+    train: Features,
+    valid: Features,
+    counts: NDArray[np.float64],
+    learning_rate: float = 0.1,
+    epochs: int = 1,
+    seed: int = 0,
+) -> NodeScores:
+    """Train every node of ``tree`` on ``train`` and score it on ``valid``.
+
+    Nodes (blocks, where there are projections) do not influence each other, and every tree reads the same tokens in
+    the same order. Weights start at zero, biases at the log mass of each child, square projections at the identity,
+    others at a random orthonormal basis that depends on their size and ``seed`` alone. One thread.
+
+    Args:
+        tree: Over C classes.
+        train: Features to learn from.
+        valid: Features to score.
+        counts: [C] training counts, for the biases.
+        learning_rate: Of the row-wise Adagrad.
+        epochs: Passes over ``train``.
+        seed: Of the projections' starting values.
+
+    Raises:
+        DataError: Tree, features and counts do not fit together.
+    """
+    for split in (train, valid):
+        if split.y.size and int(split.y.max()) >= tree.num_classes:
+            raise DataError(f"labels must be below the tree's {tree.num_classes} classes, but got {split.y.max()}")
+    layout, parameters = initial_state(tree, train.x.shape[1], counts, seed)
+    scores = np.zeros(tree.num_internal)
+    if tree.num_internal:
+        with threadpool_limits(limits=1, user_api="blas"):
+            ignored = np.zeros(tree.num_internal)
+            for _ in range(epochs):
+                run_epoch(layout, parameters, train.x, train.y, np.float32(learning_rate), True, ignored)
+            run_epoch(layout, parameters, valid.x, valid.y, np.float32(0.0), False, scores)
+    passes = np.zeros(tree.num_internal, np.int64)
+    if valid.y.size:
+        seen = np.bincount(valid.y, minlength=tree.num_classes)
+        passes = tree.node_mass(seen)[: tree.num_internal].astype(np.int64)
+    return NodeScores(scores, passes, valid.y.size)
+
+
+def initial_state(
+    tree: Tree, in_features: int, counts: NDArray[np.float64], seed: int
+) -> tuple[Layout, Parameters]:
+    """Layout and untrained parameters of ``tree``; both depend on the content of each node or block alone."""
+    paths = class_paths(tree)
+    rows = row_ptr(tree)
+    dims = input_dims(tree, in_features)
+    weight_ptr = np.concatenate([[0], np.cumsum(np.diff(rows) * dims)]).astype(np.int64)
+
+    opens = tree.projection_dim > 0
+    openers = np.flatnonzero(opens)
+    scope_of_opener = np.full(tree.num_internal + 1, -1, np.int32)  # the last entry stands for "no node"
+    scope_of_opener[openers] = np.arange(openers.size)
+    nearest = projection_scopes(tree)
+    scope = scope_of_opener[nearest]
+    above = tree.parent[openers]
+    scope_parent = np.where(above >= 0, scope[above], -1).astype(np.int32)
+    scope_dim = tree.projection_dim[openers]
+    source_dim = np.where(scope_parent < 0, in_features, scope_dim[scope_parent] if openers.size else 0).astype(np.int32)
+    projection_ptr = np.concatenate([[0], np.cumsum(scope_dim.astype(np.int64) * source_dim)]).astype(np.int64)
+    projection_row_ptr = np.concatenate([[0], np.cumsum(scope_dim)]).astype(np.int64)
+
+    layout = Layout(
+        paths.ptr, paths.node, paths.branch, tree.arities, dims, rows, weight_ptr, scope, opens,
+        scope_parent, scope_dim, source_dim, projection_ptr, projection_row_ptr,
+    )  # fmt: skip
+    projections = [_projection_start(int(d), int(s), seed) for d, s in zip(scope_dim, source_dim, strict=True)]
+    parameters = Parameters(
+        weight=np.zeros(weight_ptr[-1], np.float32),
+        bias=log_mass_biases(tree, counts),
+        square=np.full(rows[-1], INITIAL_SQUARE, np.float32),
+        projection=np.concatenate([np.zeros(0, np.float32), *projections]),
+        projection_square=np.full(projection_row_ptr[-1], INITIAL_SQUARE, np.float32),
+    )
+    return layout, parameters
+
+
+def log_mass_biases(tree: Tree, counts: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Biases that make a tree with zero weights predict the class frequencies, float32 [R].
+
+    A class without count is given half a count.
+    """
+    mass = tree.node_mass(np.maximum(check_counts(counts, tree.num_classes), 0.5))
+    log_mass = np.log(mass[tree.child_idx])  # one entry per edge, in row order for wide nodes
+    rows = row_ptr(tree)
+    first_edge = tree.child_ptr[:-1]
+    binary = np.flatnonzero(tree.arities == 2)
+    biases = np.empty(rows[-1], np.float32)
+    biases[rows[binary]] = log_mass[first_edge[binary]] - log_mass[first_edge[binary] + 1]
+    edge_node = np.repeat(np.arange(tree.num_internal), tree.arities)
+    wide = tree.arities[edge_node] != 2
+    own_log_mass = np.log(mass[: tree.num_internal])
+    position = np.arange(edge_node.size) - first_edge[edge_node]
+    biases[(rows[edge_node] + position)[wide]] = (log_mass - own_log_mass[edge_node])[wide]
+    return biases
+
+
+def _projection_start(dim: int, source_dim: int, seed: int) -> NDArray[np.float32]:
+    if dim == source_dim:
+        return np.eye(dim, dtype=np.float32).ravel()
+    rng = np.random.default_rng([seed, dim, source_dim])
+    basis, _ = np.linalg.qr(rng.standard_normal((max(dim, source_dim), min(dim, source_dim))))
+    start = basis.T if dim < source_dim else basis
+    return np.ascontiguousarray(start, np.float32).ravel()

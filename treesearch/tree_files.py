@@ -1,0 +1,139 @@
+"""Trees on disk: JSON to read and exchange, npz for size. Both carry a versioned schema; neither executes anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from treesearch.errors import TreeError
+from treesearch.tree import Tree
+
+FORMAT = "treesearch.tree"
+VERSION = 1
+# A tree of 100 million classes takes about 1 GB; anything larger is a mistake or an attack.
+MAX_BYTES = 4 << 30
+
+
+def save_tree(tree: Tree, path: Path) -> None:
+    """Write ``tree``; see `Tree.save`."""
+    writers: dict[str, Callable[[Tree, BinaryIO], None]] = {".json": _write_json, ".npz": _write_npz}
+    writer = writers.get(path.suffix)
+    if writer is None:
+        raise TreeError(f"a tree file must end in .json or .npz, but got {path.name!r}")
+    write_atomically(path, lambda file: writer(tree, file))
+
+
+def load_tree(path: Path) -> Tree:
+    """Read a tree; see `Tree.load`."""
+    readers = {".json": _read_json, ".npz": _read_npz}
+    reader = readers.get(path.suffix)
+    if reader is None:
+        raise TreeError(f"a tree file must end in .json or .npz, but got {path.name!r}")
+    if not path.is_file():
+        raise TreeError(f"no tree file at {path}; write one with 'treesearch export' or 'treesearch build'")
+    try:
+        fields = reader(path)
+        if fields.get("format") != FORMAT or fields.get("version") != VERSION:
+            raise TreeError(
+                f"format must be {FORMAT!r} version {VERSION}, but got {fields.get('format')!r:.40}"
+                f" version {fields.get('version')!r:.40}"
+            )
+        return _from_fields(fields)
+    except TreeError as error:
+        raise TreeError(f"{path} is not a usable tree file: {error}") from None
+    except (OSError, EOFError, ValueError, KeyError, RecursionError, MemoryError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise TreeError(f"{path} is not a usable tree file (truncated or not written by treesearch): {reason:.160}") from None
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file beside ``path`` and move it there, so that a reader or a crash never sees half of it."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _header(tree: Tree) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "hash": tree.hash,
+        "num_classes": tree.num_classes,
+        "class_names": None if tree.class_names is None else list(tree.class_names),
+        "metadata": dict(tree.metadata),
+    }
+
+
+def _write_json(tree: Tree, file: BinaryIO) -> None:
+    fields = _header(tree) | {
+        "parent": tree.parent.tolist(),
+        "leaf_class": tree.leaf_class.tolist(),
+        "projection_dim": tree.projection_dim.tolist(),
+    }
+    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value, sort_keys=True)}" for key, value in fields.items())
+    file.write(f"{{\n{lines}\n}}\n".encode())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MAX_BYTES:
+        raise TreeError(f"a tree file must be at most {MAX_BYTES} bytes, but it has {path.stat().st_size}")
+    fields = json.loads(path.read_bytes())
+    if not isinstance(fields, dict):
+        raise TreeError("the top level must be an object")
+    return fields
+
+
+def _write_npz(tree: Tree, file: BinaryIO) -> None:
+    header = np.frombuffer(json.dumps(_header(tree), sort_keys=True).encode(), np.uint8)
+    np.savez(
+        file, header=header, parent=tree.parent, leaf_class=tree.leaf_class, projection_dim=tree.projection_dim
+    )
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+        if size > MAX_BYTES:
+            raise TreeError(f"a tree must unpack to at most {MAX_BYTES} bytes, but it declares {size}")
+    with np.load(path, allow_pickle=False) as arrays:
+        header = arrays["header"]
+        if header.dtype != np.uint8:
+            raise TreeError("the header must be bytes")
+        fields = json.loads(header.tobytes())
+        if not isinstance(fields, dict):
+            raise TreeError("the header must be an object")
+        return fields | {key: arrays[key] for key in ("parent", "leaf_class", "projection_dim")}
+
+
+def _from_fields(fields: dict[str, Any]) -> Tree:
+    names = fields.get("class_names")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise TreeError("class_names must be null or a list of strings")
+    metadata = fields.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise TreeError("metadata must be an object")
+    tree = Tree.from_parents(
+        fields["parent"],
+        fields["leaf_class"],
+        projection_dim=fields["projection_dim"],
+        class_names=names,
+        metadata=metadata,
+    )
+    if fields.get("hash") not in (None, tree.hash):
+        raise TreeError(f"the content hash must be {fields['hash']!r:.50}, but the arrays give {tree.hash!r}; the file was changed")
+    return tree
