@@ -134,7 +134,7 @@ class Tree:
                 stack.extend((child, len(internal_parent)) for child in entry)
                 internal_parent.append(above)
             else:
-                raise TreeError(f"a nested tree holds class ids and lists only, but got {entry!r:.80}")
+                raise TreeError(f"a nested tree holds class ids and lists only, but got {_one_line(entry)}")
         return cls.from_parents(
             internal_parent + leaf_parent, leaf_class, class_names=class_names, metadata=metadata
         )
@@ -145,9 +145,11 @@ class Tree:
         """The same tree with names and metadata; None keeps what it has.
 
         Raises:
-            TreeError: The number of names is not the number of classes.
+            TreeError: The number of names is not the number of classes, or a name is not a string.
         """
         names = self.class_names if class_names is None else tuple(class_names)
+        if isinstance(class_names, str) or not all(isinstance(name, str) for name in names or ()):
+            raise TreeError(f"class_names must be strings, one per class, but got {_one_line(class_names)}")
         if names is not None and len(names) != self.num_classes:
             raise TreeError(
                 f"one name per class must be given, but got {len(names)} names for {self.num_classes} classes"
@@ -249,16 +251,22 @@ class Tree:
 
     def subtree_sums(self, values: ArrayLike) -> NDArray[np.float64]:
         """Sum of ``values`` [N] (one per internal node) over each internal node's subtree, float64 [N]."""
-        values_N = np.asarray(values, np.float64)
+        values_N = self._check_values(values)
         own = np.concatenate([values_N, np.zeros(self.num_classes)])
         return tree_kernels.subtree_sums(self.parent, own, self.num_internal)
 
     def path_sums(self, values: ArrayLike) -> NDArray[np.float64]:
         """Sum of ``values`` [N] (one per internal node) over the path of each class, float64 [C]."""
-        by_leaf = tree_kernels.path_sums(self.parent, np.asarray(values, np.float64), self.num_internal)
+        by_leaf = tree_kernels.path_sums(self.parent, self._check_values(values), self.num_internal)
         by_class = np.empty(self.num_classes)
         by_class[self.leaf_class] = by_leaf
         return by_class
+
+    def _check_values(self, values: ArrayLike) -> NDArray[np.float64]:
+        values_N = np.asarray(values, np.float64)
+        if values_N.shape != (self.num_internal,):
+            raise DataError(f"there must be one value per internal node, but got {values_N.size} for {self.num_internal}")
+        return values_N
 
     # -- identity ------------------------------------------------------------------------------------------------------
 
@@ -290,7 +298,7 @@ def check_counts(counts: ArrayLike, num_classes: int | None = None) -> NDArray[n
     try:
         counts_C = np.asarray(counts, np.float64)
     except (TypeError, ValueError):
-        raise DataError(f"counts must be numbers, one per class, but got {counts!r:.80}") from None
+        raise DataError(f"counts must be numbers, one per class, but got {_one_line(counts)}") from None
     if counts_C.ndim != 1 or counts_C.size == 0:
         raise DataError(f"counts must be a non-empty vector, one number per class, but got shape {counts_C.shape}")
     if num_classes is not None and counts_C.size != num_classes:
@@ -303,6 +311,10 @@ def check_counts(counts: ArrayLike, num_classes: int | None = None) -> NDArray[n
     if not counts_C.sum() > 0:
         raise DataError("at least one count must be > 0, but all are 0; pass training counts or ones")
     return counts_C
+
+
+def _one_line(value: object) -> str:
+    return " ".join(repr(value).split())[:80]
 
 
 def _int32(name: str, values: ArrayLike) -> IntArray:

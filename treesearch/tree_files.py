@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -48,7 +49,8 @@ def load_tree(path: Path) -> Tree:
         return _from_fields(fields)
     except TreeError as error:
         raise TreeError(f"{path} is not a usable tree file: {error}") from None
-    except (OSError, EOFError, ValueError, KeyError, RecursionError, MemoryError, zipfile.BadZipFile) as error:
+    # zipfile raises RuntimeError for encrypted members and, as a subclass, for unknown compression; so does deep JSON.
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise TreeError(f"{path} is not a usable tree file (truncated or not written by treesearch): {reason:.160}") from None
 
@@ -111,7 +113,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
         if size > MAX_BYTES:
             raise TreeError(f"a tree must unpack to at most {MAX_BYTES} bytes, but it declares {size}")
     with np.load(path, allow_pickle=False) as arrays:
-        header = arrays["header"]
+        header = np.asarray(arrays["header"])  # a member that is no array comes back as bytes
         if header.dtype != np.uint8:
             raise TreeError("the header must be bytes")
         fields = json.loads(header.tobytes())

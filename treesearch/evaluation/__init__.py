@@ -1,0 +1,1 @@
+"""Evaluation: the encoder, the frozen and the joint evaluator, comparison and statistics."""

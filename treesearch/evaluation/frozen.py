@@ -14,7 +14,8 @@ from threadpoolctl import threadpool_limits
 from treesearch.errors import DataError
 from treesearch.evaluation.frozen_kernels import Layout, Parameters, run_epoch
 from treesearch.paths import class_paths, input_dims, projection_scopes, row_ptr
-from treesearch.tree import Tree, check_counts
+from treesearch.softmax.layer import log_mass_biases
+from treesearch.tree import Tree
 
 INITIAL_SQUARE = 0.01  # Adagrad accumulators start here, which bounds the first steps
 
@@ -122,26 +123,6 @@ def initial_state(
         projection_square=np.full(projection_row_ptr[-1], INITIAL_SQUARE, np.float32),
     )
     return layout, parameters
-
-
-def log_mass_biases(tree: Tree, counts: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Biases that make a tree with zero weights predict the class frequencies, float32 [R].
-
-    A class without count is given half a count.
-    """
-    mass = tree.node_mass(np.maximum(check_counts(counts, tree.num_classes), 0.5))
-    log_mass = np.log(mass[tree.child_idx])  # one entry per edge, in row order for wide nodes
-    rows = row_ptr(tree)
-    first_edge = tree.child_ptr[:-1]
-    binary = np.flatnonzero(tree.arities == 2)
-    biases = np.empty(rows[-1], np.float32)
-    biases[rows[binary]] = log_mass[first_edge[binary]] - log_mass[first_edge[binary] + 1]
-    edge_node = np.repeat(np.arange(tree.num_internal), tree.arities)
-    wide = tree.arities[edge_node] != 2
-    own_log_mass = np.log(mass[: tree.num_internal])
-    position = np.arange(edge_node.size) - first_edge[edge_node]
-    biases[(rows[edge_node] + position)[wide]] = (log_mass - own_log_mass[edge_node])[wide]
-    return biases
 
 
 def _projection_start(dim: int, source_dim: int, seed: int) -> NDArray[np.float32]:

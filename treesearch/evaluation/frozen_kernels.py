@@ -56,29 +56,49 @@ class Parameters(NamedTuple):
 
 
 @njit(cache=True, fastmath=True)
-def _decide_binary(weight, bias, square, row, offset, inputs, norm, target, rate, update, input_grad):
-    """One token at one binary node: returns its NLL (0.0 when updating), learns, adds to ``input_grad`` if it has any.
+def _decide_binary(weight, bias, square, row, offset, dim, inputs, start, norm, target, rate, update, grad, learns_inputs):
+    """One token at one binary node: returns its NLL (0.0 when updating), learns, adds to ``grad`` if asked to.
 
-    ``target`` is 1.0 for child 0; ``norm`` is |x|^2 + 1, counting the bias as an input of one.
+    Flat arrays with unsigned offsets: a view would cost as much as the dot product, and signed indices, which may
+    count from the end, keep the compiler from vectorising.
+
+    Args:
+        weight: Flat weights, changed in place when updating, as are ``bias`` and ``square``.
+        bias: [R].
+        square: [R], Adagrad accumulators.
+        row: The node's logit row.
+        offset: Where its weights begin.
+        dim: d.
+        inputs: Flat; the token's inputs are ``inputs[start : start + dim]``, their gradient has the same place.
+        start: See ``inputs``.
+        norm: (|x|^2 + 1) / (d + 1), counting the bias as an input of one.
+        target: 1.0 for child 0, 0.0 for child 1.
+        rate: Learning rate.
+        update: Learn, or only score.
+        grad: Flat, like ``inputs``.
+        learns_inputs: Whether ``grad`` is wanted.
     """
-    dim = inputs.size
-    own = weight[offset : offset + dim]
-    total = np.float32(0.0)
-    for d in range(dim):
-        total += own[d] * inputs[d]
-    logit = total + bias[row]
-    if not update:
+    offset, start, size = np.uint64(offset), np.uint64(start), np.uint64(dim)
+    logit = np.float32(0.0)
+    for d in range(size):
+        logit += weight[offset + d] * inputs[start + d]
+    logit += bias[row]
+    nll = 0.0
+    if update:
+        gradient = np.float32(1.0) / (np.float32(1.0) + np.exp(-logit)) - target
+        total = square[row] + gradient * gradient * norm
+        square[row] = total
+        if learns_inputs:
+            for d in range(size):
+                grad[start + d] += gradient * weight[offset + d]
+        step = rate * gradient / np.sqrt(total)
+        for d in range(size):
+            weight[offset + d] -= step * inputs[start + d]
+        bias[row] -= step
+    else:
         signed = logit if target > np.float32(0.5) else -logit
-        return max(-signed, 0.0) + np.log1p(np.exp(-abs(signed)))
-    gradient = np.float32(1.0) / (np.float32(1.0) + np.exp(-logit)) - target
-    square[row] += gradient * gradient * norm / np.float32(dim + 1)
-    for d in range(input_grad.size):
-        input_grad[d] += gradient * own[d]
-    step = rate * gradient / np.sqrt(square[row])
-    for d in range(dim):
-        own[d] -= step * inputs[d]
-    bias[row] -= step
-    return 0.0
+        nll = max(-signed, 0.0) + np.log1p(np.exp(-abs(signed)))
+    return nll
 
 
 @njit(cache=True, fastmath=True)
@@ -159,11 +179,6 @@ def _group(keys, num, slot, group_ptr, order):
     for entry in range(num):
         slot[keys[entry]] = -1
     return num_groups
-
-
-@njit(cache=True, fastmath=True)
-def _project(source_mD, projection_dD):
-    return np.dot(source_mD, projection_dD.T)
 
 
 @njit(cache=True, fastmath=True)
@@ -264,7 +279,7 @@ def _block_step(layout, parameters, inputs_mD, first_entry_m, last_entry_m, rate
         matrix = parameters.projection[layout.projection_ptr[scope] : layout.projection_ptr[scope + 1]].reshape(
             dim, source_dim
         )
-        hidden[offset[group] : offset[group + 1]] = _project(rows, matrix).ravel()
+        hidden[offset[group] : offset[group + 1]] = np.dot(rows, matrix.T).ravel()
     # The scopes' groups are needed again on the way back.
     scope_ptr = group_ptr[: num_scopes + 1].copy()
     scope_order = order[:num_openings].copy()
@@ -285,15 +300,14 @@ def _block_step(layout, parameters, inputs_mD, first_entry_m, last_entry_m, rate
             for position in range(low, high):
                 entry = order[position]
                 start = base + entry_row[entry] * dim
-                inputs = hidden[start : start + dim]
                 norm = np.float32(1.0)
                 for d in range(dim):
-                    norm += inputs[d] * inputs[d]
+                    norm += hidden[start + d] * hidden[start + d]
+                norm /= np.float32(dim + 1)
                 node_nll[node] += _decide_binary(
-                    parameters.weight, parameters.bias, parameters.square, row_low, layout.weight_ptr[node], inputs,
-                    norm, np.float32(1.0 - entry_branch[entry]), rate, update,
-                    hidden_grad[start : start + dim] if update else hidden_grad,
-                )
+                    parameters.weight, parameters.bias, parameters.square, row_low, layout.weight_ptr[node], dim, hidden, start, norm,
+                    np.float32(1.0 - entry_branch[entry]), rate, update, hidden_grad, True,
+                )  # fmt: skip
             continue
         taken = np.empty((high - low, dim), np.float32)
         targets = np.empty(high - low, np.int64)
@@ -348,6 +362,60 @@ def _block_step(layout, parameters, inputs_mD, first_entry_m, last_entry_m, rate
 
 
 @njit(cache=True, fastmath=True)
+def _walk_chunk(
+    path_ptr, path_node, path_branch, arity, scope, row_ptr, weight_ptr, weight, bias, square, features, num_features,
+    labels_T, begin, end, rate, update, node_nll, entry_node, entry_token, entry_path,
+):  # fmt: skip
+    """Take the tokens ``begin .. end-1`` down their paths: binary nodes decide at once, the others are noted as entries.
+
+    A function of its own on plain arrays: this is the hot loop, and the compiler keeps it free of reference counts.
+
+    Returns:
+        The number of entries; the first node of a block is noted, the rest of its path is not.
+    """
+    num_entries = 0
+    size = np.uint64(num_features)
+    for token in range(begin, end):
+        start = np.uint64(token) * size
+        norm = np.float32(1.0)
+        for d in range(size):
+            norm += features[start + d] * features[start + d]
+        norm /= np.float32(num_features + 1)
+        label = labels_T[token]
+        for entry in range(path_ptr[label], path_ptr[label + 1]):
+            node = path_node[entry]
+            if arity[node] == 2 and scope[node] < 0:
+                row = np.uint64(row_ptr[node])
+                offset = np.uint64(weight_ptr[node])
+                target = np.float32(1.0 - path_branch[entry])
+                if not update:
+                    node_nll[node] += _decide_binary(
+                        weight, bias, square, row, offset, num_features, features, start, norm, target, rate, False,
+                        features, False,
+                    )  # fmt: skip
+                    continue
+                # `_decide_binary` written out: the call's reference counts would double the time of this loop.
+                logit = np.float32(0.0)
+                for d in range(size):
+                    logit += weight[offset + d] * features[start + d]
+                gradient = np.float32(1.0) / (np.float32(1.0) + np.exp(-logit - bias[row])) - target
+                total = square[row] + gradient * gradient * norm
+                square[row] = total
+                step = rate * gradient / np.sqrt(total)
+                for d in range(size):
+                    weight[offset + d] -= step * features[start + d]
+                bias[row] -= step
+                continue
+            entry_node[num_entries] = node
+            entry_token[num_entries] = token
+            entry_path[num_entries] = entry
+            num_entries += 1
+            if scope[node] >= 0:
+                break
+    return num_entries
+
+
+@njit(cache=True, fastmath=True)
 def run_epoch(layout, parameters, features_TD, labels_T, rate, update, node_nll):
     """Read all tokens once, in order: learn (``update``) or add each node's NLL in nats to ``node_nll`` [N]."""
     num_tokens, num_features = features_TD.shape
@@ -355,6 +423,7 @@ def run_epoch(layout, parameters, features_TD, labels_T, rate, update, node_nll)
     longest = 0
     for cls in range(layout.path_ptr.size - 1):
         longest = max(longest, layout.path_ptr[cls + 1] - layout.path_ptr[cls])
+    features = features_TD.ravel()
     chunk = min(CHUNK, num_tokens)
     entry_node = np.empty(chunk * longest, np.int64)
     entry_token = np.empty(chunk * longest, np.int64)
@@ -363,36 +432,17 @@ def run_epoch(layout, parameters, features_TD, labels_T, rate, update, node_nll)
     group_ptr = np.empty(chunk * longest + 1, np.int64)
     slot = np.full(max(num_internal, layout.scope_dim.size, 1), -1, np.int64)
     work = np.empty((6, WIDE_MINIBATCH * longest + 1), np.int64)
-    no_grad = np.empty(0, np.float32)
     no_grad_md = np.empty((0, num_features), np.float32)
     targets = np.empty(WIDE_MINIBATCH, np.int64)
     last_entry = np.empty(WIDE_MINIBATCH, np.int64)
     inputs_mD = np.empty((WIDE_MINIBATCH, num_features), np.float32)
 
     for begin in range(0, num_tokens, chunk):
-        num_entries = 0
-        for token in range(begin, min(begin + chunk, num_tokens)):
-            inputs = features_TD[token]
-            norm = np.float32(1.0)
-            for d in range(num_features):
-                norm += inputs[d] * inputs[d]
-            label = labels_T[token]
-            for entry in range(layout.path_ptr[label], layout.path_ptr[label + 1]):
-                node = layout.path_node[entry]
-                if layout.arity[node] == 2 and layout.scope[node] < 0:
-                    node_nll[node] += _decide_binary(
-                        parameters.weight, parameters.bias, parameters.square, layout.row_ptr[node],
-                        layout.weight_ptr[node], inputs, norm, np.float32(1.0 - layout.path_branch[entry]), rate,
-                        update, no_grad,
-                    )
-                    continue
-                entry_node[num_entries] = node
-                entry_token[num_entries] = token
-                entry_path[num_entries] = entry
-                num_entries += 1
-                if layout.scope[node] >= 0:  # the rest of the path lies inside this block
-                    break
-
+        num_entries = _walk_chunk(
+            layout.path_ptr, layout.path_node, layout.path_branch, layout.arity, layout.scope, layout.row_ptr,
+            layout.weight_ptr, parameters.weight, parameters.bias, parameters.square, features, num_features,
+            labels_T, begin, min(begin + chunk, num_tokens), rate, update, node_nll, entry_node, entry_token, entry_path,
+        )  # fmt: skip
         num_groups = _group(entry_node, num_entries, slot, group_ptr, order)
         for group in range(num_groups):
             node = entry_node[order[group_ptr[group]]]

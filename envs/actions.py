@@ -1,0 +1,308 @@
+"""What can be done with an open node: split its classes, or close it with a named builder.
+
+An action is its name; every parameter can be read off it.
+
+    name                     what it does                                                    legal for n classes where
+    ----------------------   -------------------------------------------------------------   -------------------------
+    similarity-Q             two similar parts, the first with the share Q of the mass        the task has vectors
+    frequency-Q              classes by falling count, cut at the share Q of the mass         always
+    kway-K                   K similar parts, the heaviest part cut again                     K < n, vectors
+    shortlist-S              the S most frequent classes become leaves, the rest one part     S < n - 1
+    shortlist-S-kway-K       the same with the rest as K similar parts                        K < n - S, vectors
+    SPLIT-project-F          any of these; the parts see a projection to int(D * F) inputs    see below
+    close-huffman-K          K-ary Huffman tree                                               always
+    close-clustered-K        recursive K-way similarity clustering                            vectors
+    close-balanced-K         K-ary tree of least depth, by falling count                      always
+    close-interpolated-W     binary, between 2-means (W = 0) and Shannon-Fano (W = 1)         vectors
+    close-flat               one softmax                                                      n <= 512
+
+with 0 < Q < 1, K >= 2, S >= 1, 0 < F <= 1, 0 <= W <= 1, numbers written the shortest way. No action is legal below three
+classes: smaller nodes are never open. The first projection on a path may have any size >= 1, a later one must shrink what
+the node sees; a part of one class becomes a leaf and gets none.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from envs.nodes import OpenNode
+from envs.task import ConstructionTask
+from treesearch.builders import build_tree
+from treesearch.builders.assembly import ClassIds
+from treesearch.builders.clustering import similarity_parts
+from treesearch.builders.registry import did_you_mean
+from treesearch.builders.splits import cut_at_fraction, frequency_order
+from treesearch.errors import ConfigError
+from treesearch.tree import Tree
+
+MAX_FLAT = 512  # a wider softmax is what trees are there to avoid
+NO_CLASSES = np.zeros(0, np.int64)
+
+DEFAULT_ACTIONS: tuple[str, ...] = (
+    "similarity-0.3",
+    "similarity-0.5",
+    "similarity-0.7",
+    "frequency-0.5",
+    "kway-4",
+    "kway-8",
+    "kway-16",
+    "kway-32",
+    "kway-64",
+    "kway-16-project-1",
+    "kway-8-project-0.5",
+    "kway-32-project-0.5",
+    "shortlist-16",
+    "shortlist-64",
+    "shortlist-256",
+    "shortlist-64-kway-16",
+    "shortlist-128-kway-16-project-1",
+    "shortlist-256-kway-16-project-0.5",
+    "shortlist-512-kway-8-project-0.5",
+    "close-huffman-2",
+    "close-clustered-2",
+    "close-clustered-8",
+    "close-clustered-16",
+    "close-clustered-32",
+    "close-interpolated-0.5",
+    "close-flat",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The children of a node."""
+
+    leaves: ClassIds  # classes that hang directly under it
+    parts: tuple[ClassIds, ...]  # class sets of its other children, two or more rising ids each
+    projection_dim: int  # of each part, 0 for none
+
+
+class Action(ABC):
+    """One entry of the action list; either a `SplitAction` or a `Closer`."""
+
+    name: str
+
+    @abstractmethod
+    def legal(self, task: ConstructionTask, node: OpenNode) -> bool:
+        """Whether the action can be taken at ``node``."""
+
+
+class Grouping(ABC):
+    """A way to group classes, whatever they see."""
+
+    @abstractmethod
+    def fits(self, task: ConstructionTask, size: int) -> bool:
+        """Whether ``size`` >= 3 classes can be grouped so."""
+
+    @abstractmethod
+    def groups(self, task: ConstructionTask, classes: ClassIds) -> tuple[ClassIds, list[ClassIds]]:
+        """Direct leaves, and the groups of rising ids beside them."""
+
+
+@dataclass(frozen=True)
+class Similarity(Grouping):
+    """Two similar parts, the first with the share ``fraction`` of the mass."""
+
+    fraction: float
+
+    def fits(self, task: ConstructionTask, size: int) -> bool:
+        """Needs vectors."""
+        return task.vectors is not None
+
+    def groups(self, task: ConstructionTask, classes: ClassIds) -> tuple[ClassIds, list[ClassIds]]:
+        """2-means with a quota."""
+        return NO_CLASSES, _similar(task, classes, 2, self.fraction)
+
+
+@dataclass(frozen=True)
+class Frequency(Grouping):
+    """Frequent classes and rare ones, the frequent ones with the share ``fraction`` of the mass."""
+
+    fraction: float
+
+    def fits(self, task: ConstructionTask, size: int) -> bool:
+        """Always."""
+        return True
+
+    def groups(self, task: ConstructionTask, classes: ClassIds) -> tuple[ClassIds, list[ClassIds]]:
+        """By falling count, ties by smaller id."""
+        ranked = classes[frequency_order(task.counts, classes)]
+        cut = cut_at_fraction(task.counts, ranked, self.fraction)
+        return NO_CLASSES, [np.sort(ranked[:cut]), np.sort(ranked[cut:])]
+
+
+@dataclass(frozen=True)
+class KWay(Grouping):
+    """``num_parts`` similar parts of about equal mass."""
+
+    num_parts: int
+
+    def fits(self, task: ConstructionTask, size: int) -> bool:
+        """Needs vectors and more classes than parts: as many would be a flat node."""
+        return task.vectors is not None and self.num_parts < size
+
+    def groups(self, task: ConstructionTask, classes: ClassIds) -> tuple[ClassIds, list[ClassIds]]:
+        """2-means at half the mass, the heaviest part cut again."""
+        return NO_CLASSES, _similar(task, classes, self.num_parts, 0.5)
+
+
+@dataclass(frozen=True)
+class Shortlist(Grouping):
+    """The ``length`` most frequent classes as direct leaves, the rest as ``num_parts`` similar parts."""
+
+    length: int
+    num_parts: int = 1
+
+    def fits(self, task: ConstructionTask, size: int) -> bool:
+        """The rest must be at least two classes, and more of them than parts."""
+        if self.num_parts > 1 and task.vectors is None:
+            return False
+        return size - self.length > self.num_parts
+
+    def groups(self, task: ConstructionTask, classes: ClassIds) -> tuple[ClassIds, list[ClassIds]]:
+        """By falling count, ties by smaller id."""
+        ranked = classes[frequency_order(task.counts, classes)]
+        rest = np.sort(ranked[self.length :])
+        return ranked[: self.length], [rest] if self.num_parts == 1 else _similar(task, rest, self.num_parts, 0.5)
+
+
+def _similar(task: ConstructionTask, classes: ClassIds, num_parts: int, fraction: float) -> list[ClassIds]:
+    vectors = task.require_vectors()
+    return similarity_parts(vectors, task.attention, task.counts, classes, task.start, num_parts, fraction)
+
+
+@dataclass(frozen=True)
+class SplitAction(Action):
+    """Group the classes; the groups stay open, perhaps under a projection."""
+
+    name: str
+    grouping: Grouping
+    shrink: float | None = None  # F of the projection
+
+    def legal(self, task: ConstructionTask, node: OpenNode) -> bool:
+        """See the table of the module."""
+        if node.size < 3 or not self.grouping.fits(task, node.size):
+            return False
+        dim = self.projection_dim(task)
+        return self.shrink is None or (dim >= 1 and (not node.projected or dim < node.input_dim))
+
+    def projection_dim(self, task: ConstructionTask) -> int:
+        """Inputs of the parts under the projection; 0 for none."""
+        return 0 if self.shrink is None else int(task.in_features * self.shrink)
+
+    def parts(self, task: ConstructionTask, classes: ClassIds) -> Split:
+        """Split ``classes`` (rising)."""
+        leaves, groups = self.grouping.groups(task, classes)
+        single = [group for group in groups if group.size == 1]
+        return Split(
+            leaves=np.concatenate([leaves, *single]),
+            parts=tuple(group for group in groups if group.size > 1),
+            projection_dim=self.projection_dim(task),
+        )
+
+
+@dataclass(frozen=True)
+class Closer(Action):
+    """Finish a node with a named builder."""
+
+    name: str
+    builder: str
+    option: tuple[str, Any] | None = None
+
+    def legal(self, task: ConstructionTask, node: OpenNode) -> bool:
+        """See the table of the module."""
+        if self.builder in ("clustered", "interpolated") and task.vectors is None:
+            return False
+        return node.size >= 3 and (self.builder != "flat" or node.size <= MAX_FLAT)
+
+    def close(self, task: ConstructionTask, classes: ClassIds) -> Tree:
+        """The subtree over ``classes``, its class i standing for ``classes[i]``."""
+        counts = task.counts[classes]
+        return build_tree(
+            self.builder,
+            counts=counts if counts.any() else np.ones_like(counts),
+            vectors=None if task.vectors is None else task.vectors[classes],
+            seed=task.seed,
+            **dict([self.option] if self.option else []),
+        )
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+_K, _S, _Q = r"([2-9]|[1-9]\d+)", r"([1-9]\d*)", r"(0\.\d*[1-9])"
+_SPLITS: dict[str, Callable[..., Grouping]] = {
+    rf"similarity-{_Q}": lambda q: Similarity(float(q)),
+    rf"frequency-{_Q}": lambda q: Frequency(float(q)),
+    rf"kway-{_K}": lambda k: KWay(int(k)),
+    rf"shortlist-{_S}": lambda s: Shortlist(int(s)),
+    rf"shortlist-{_S}-kway-{_K}": lambda s, k: Shortlist(int(s), int(k)),
+}
+_CLOSERS: dict[str, Callable[..., tuple[str, Any] | None]] = {
+    rf"close-(huffman|clustered|balanced)-{_K}": lambda k: ("arity", int(k)),
+    r"close-(interpolated)-(0|1|0\.\d*[1-9])": lambda w: ("weight", float(w)),
+    r"close-(flat)": lambda: None,
+}
+_PROJECTION = r"(.+?)-project-(1|0\.\d*[1-9])"
+
+
+def make_action(name: str) -> Action:
+    """The action of that name.
+
+    Raises:
+        ConfigError: No such action.
+    """
+    projection = re.fullmatch(_PROJECTION, name)
+    stem, shrink = (projection[1], float(projection[2])) if projection else (name, None)
+    for pattern, grouping in _SPLITS.items():
+        if match := re.fullmatch(pattern, stem):
+            return SplitAction(name, grouping(*match.groups()), shrink)
+    for pattern, option in _CLOSERS.items():
+        if match := re.fullmatch(pattern, name):
+            return Closer(name, match[1], option(*match.groups()[1:]))
+    raise ConfigError(
+        f"unknown action {name!r:.80}{did_you_mean(name, DEFAULT_ACTIONS)}; the names are similarity-Q, frequency-Q, kway-K,"
+        " shortlist-S, shortlist-S-kway-K, each with or without -project-F, and close-huffman-K, close-clustered-K,"
+        " close-balanced-K, close-interpolated-W, close-flat, with K >= 2 and shares such as 0.5"
+    )
+
+
+def parse_actions(actions: Sequence[str | Action]) -> tuple[Action, ...]:
+    """Actions from names; those that are actions already stay.
+
+    Raises:
+        ConfigError: An unknown name, a repeated one, or none at all.
+    """
+    if isinstance(actions, str) or not actions:
+        raise ConfigError(f"actions must be a list of at least one name, but got {actions!r}; see envs.DEFAULT_ACTIONS")
+    parsed = tuple(action if isinstance(action, Action) else make_action(action) for action in actions)
+    names = [action.name for action in parsed]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"actions must differ, but {name!r} is listed {names.count(name)} times")
+    return parsed
+
+
+def parse_closer(closer: str | Action | None, task: ConstructionTask) -> Closer:
+    """The default closer: by name, or None for one that suits the task.
+
+    Raises:
+        ConfigError: Not a closer, or one that cannot close every node of the task.
+    """
+    if closer is None:
+        closer = "close-balanced-2" if task.vectors is None else "close-clustered-16"
+    action = make_action(closer) if isinstance(closer, str) else closer
+    if not isinstance(action, Closer):
+        raise ConfigError(f"the closer must be a close-... action, but got {action.name!r}")
+    root = OpenNode(np.arange(task.num_classes), 1.0, 0, task.in_features, False)
+    if not action.legal(task, root):
+        raise ConfigError(
+            f"the closer must be able to close all {task.num_classes} classes, but {action.name!r} cannot"
+            f" (flat: at most {MAX_FLAT} classes; similarity: vectors); use 'close-balanced-2'"
+        )
+    return action

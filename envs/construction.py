@@ -1,0 +1,172 @@
+"""Top-down construction of one tree, one decision at a time. No gymnasium here: agents roll this out directly."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.actions import Action, Closer, Split, SplitAction
+from envs.cache import SplitCache
+from envs.nodes import OpenNode
+from envs.observation import observe, set_features
+from envs.task import ConstructionTask
+from treesearch.builders.assembly import ClassIds, TreeAssembly
+from treesearch.errors import ConfigError
+from treesearch.tree import IntArray, Tree
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """What a construction ends in."""
+
+    tree: Tree
+    decision_nodes: IntArray  # [num decisions] canonical id of the node that each step decided
+
+
+class Construction:
+    """One tree under construction: a heap of open nodes, heaviest first.
+
+    Ties go to the node opened earlier. Sets of one or two classes are never open (there is nothing to decide), and an
+    open node at which no action is legal is closed by ``closer`` when its turn comes, which is not a decision.
+
+    Args:
+        task: What the tree is for.
+        actions: What an agent can do; step and mask index this list.
+        max_decisions: Decisions before the rest is closed, >= 1.
+        closer: Closes what is left, and every node of an illegal action.
+        splits: A memo to share among constructions of the same task; None makes an own one.
+
+    Raises:
+        ConfigError: No decision can be made, or the memo is another task's.
+    """
+
+    def __init__(
+        self,
+        task: ConstructionTask,
+        actions: Sequence[Action],
+        *,
+        max_decisions: int,
+        closer: Closer,
+        splits: SplitCache | None = None,
+    ) -> None:
+        if max_decisions < 1:
+            raise ConfigError(f"max_decisions must be >= 1, but got {max_decisions}")
+        self.task = task
+        self.actions = tuple(actions)
+        self.max_decisions = max_decisions
+        self.closer = closer
+        self._splits = SplitCache(task) if splits is None else splits
+        if self._splits.task is not task:
+            raise ConfigError("a SplitCache serves one task, but this one was made for another; make SplitCache(task)")
+        self._assembly = TreeAssembly()
+        self._heap: list[tuple[float, int, OpenNode]] = []  # (-mass, number of nodes opened before, node)
+        self._num_opened = 0
+        self._decided: list[int] = []  # provisional id of the node of each decision
+        self._mask: NDArray[np.int8] | None = None  # of the current node
+        self._built: Built | None = None
+        self._open(OpenNode(np.arange(task.num_classes), 1.0, 0, task.in_features, projected=False))
+        self._skip_hopeless()
+        if self.done:
+            raise ConfigError(
+                f"some action must be legal at the root, but none of {[action.name for action in self.actions]} is for"
+                f" {task.num_classes} classes {'without' if task.vectors is None else 'with'} vectors; add 'frequency-0.5'"
+            )
+
+    @property
+    def num_decisions(self) -> int:
+        """Decisions made so far."""
+        return len(self._decided)
+
+    @property
+    def done(self) -> bool:
+        """Whether no decision is left: the budget is used or nothing is open."""
+        return not self._heap or self.num_decisions == self.max_decisions
+
+    @property
+    def current(self) -> OpenNode:
+        """The node that the next step decides."""
+        assert not self.done
+        return self._heap[0][2]
+
+    def observation(self) -> NDArray[np.float32]:
+        """Features of the current node, float32 [F]."""
+        of_set = self._splits.get("features", self.current, partial(set_features, self.task, self.current))
+        return observe(self.task, self.current, of_set, 1 - self.num_decisions / self.max_decisions)
+
+    def action_mask(self) -> NDArray[np.int8]:
+        """1 for each action that is legal at the current node, int8 [A]; at least one is."""
+        if self._mask is None:
+            self._mask = np.array([action.legal(self.task, self.current) for action in self.actions], np.int8)
+        return self._mask.copy()
+
+    def step(self, action: int) -> bool:
+        """Decide the current node; False where the action is illegal and the closer took the node instead."""
+        assert not self.done
+        if not 0 <= action < len(self.actions):
+            raise ConfigError(f"an action must be in 0 .. {len(self.actions) - 1}, but got {action}")
+        legal = bool(self.action_mask()[action])
+        chosen = self.actions[action] if legal else self.closer
+        node = heapq.heappop(self._heap)[2]
+        self._decided.append(
+            self._split(node, chosen) if isinstance(chosen, SplitAction) else self._close(node, chosen)
+        )
+        self._mask = None
+        self._skip_hopeless()
+        return legal
+
+    def finish(self) -> Built:
+        """Close everything still open and put the tree together; again, it gives the same."""
+        if self._built is None:
+            for _, _, node in self._heap:
+                self._close(node, self.closer)
+            self._heap = []
+            tree, canonical = self._assembly.finish()
+            self._built = Built(tree, canonical[np.array(self._decided, np.int64)])
+        return self._built
+
+    # -- how nodes come and go -----------------------------------------------------------------------------------------
+
+    def _open(self, node: OpenNode) -> None:
+        if node.size == 2:
+            self._assembly.add_leaves(self._own_id(node), node.classes)
+        else:
+            heapq.heappush(self._heap, (-node.mass, self._num_opened, node))
+            self._num_opened += 1
+
+    def _own_id(self, node: OpenNode) -> int:
+        return self._assembly.open_node(node.parent, projection_dim=node.projection_dim)
+
+    def _skip_hopeless(self) -> None:
+        """Close nodes from the top of the heap until one has a legal action."""
+        while not self.done and not self.action_mask().any():
+            self._close(heapq.heappop(self._heap)[2], self.closer)
+            self._mask = None
+
+    def _split(self, node: OpenNode, action: SplitAction) -> int:
+        split: Split = self._splits.get(action.name, node, lambda: action.parts(self.task, node.classes))
+        own = self._own_id(node)
+        self._assembly.add_leaves(own, split.leaves)
+        for part in split.parts:
+            self._open(self._child(node, own, part, split.projection_dim))
+        return own
+
+    def _child(self, node: OpenNode, parent: int, classes: ClassIds, projection_dim: int) -> OpenNode:
+        return OpenNode(
+            classes,
+            mass=float(self.task.probability[classes].sum()),
+            depth=node.depth + 1,
+            input_dim=projection_dim or node.input_dim,
+            projected=node.projected or projection_dim > 0,
+            parent=parent,
+            projection_dim=projection_dim,
+        )
+
+    def _close(self, node: OpenNode, closer: Action) -> int:
+        assert isinstance(closer, Closer)
+        subtree: Tree = self._splits.get(closer.name, node, lambda: closer.close(self.task, node.classes))
+        return self._assembly.graft(node.parent, subtree, node.classes, projection_dim=node.projection_dim)

@@ -1,0 +1,118 @@
+"""The instance of a tree construction: classes, how often they occur, what is known of them, what compute costs.
+
+Shapes: **C** classes, **D** features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from treesearch.builders.clustering import attention, start_direction
+from treesearch.builders.registry import check_vectors
+from treesearch.errors import ConfigError, DataError
+from treesearch.tree import check_counts
+
+MIN_CLASSES = 3  # two classes have one tree: nothing to decide
+
+
+@dataclass(frozen=True, eq=False)
+class ConstructionTask:
+    """What a tree is built for.
+
+    Args:
+        counts: [C] class counts, C >= 3, finite, >= 0, not all zero; kept as float64.
+        vectors: [C, E] class vectors for splits by similarity, kept as float32; usually E = D. None where nothing is
+            known but the counts.
+        in_features: D, the input size of the layer that will use the tree; 0 takes E.
+        cost_weight: λ, nats per unit of analytic cost.
+        seed: Decides every random choice of the splits and closers.
+
+    Raises:
+        ConfigError: D cannot be told, or a setting is out of range.
+        DataError: Counts or vectors cannot be used.
+    """
+
+    counts: NDArray[np.float64]
+    vectors: NDArray[np.float32] | None = None
+    in_features: int = 0
+    cost_weight: float = 0.005
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        counts_C = np.ascontiguousarray(check_counts(self.counts))
+        if counts_C.size < MIN_CLASSES:
+            raise DataError(
+                f"a construction needs >= {MIN_CLASSES} classes, but got {counts_C.size}; fewer have one tree"
+            )
+        object.__setattr__(self, "counts", counts_C)
+        if self.vectors is not None:
+            object.__setattr__(self, "vectors", check_vectors(self.vectors, counts_C.size))
+            if self.in_features == 0:
+                object.__setattr__(self, "in_features", self.vectors.shape[1])
+        if not isinstance(self.in_features, (int, np.integer)) or self.in_features < 1:
+            raise ConfigError(f"in_features must be an integer >= 1, but got {self.in_features!r}; pass it or vectors")
+        if not 0 <= self.cost_weight < np.inf:
+            raise ConfigError(f"cost_weight must be finite and >= 0, but got {self.cost_weight!r}")
+        if not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
+            raise ConfigError(f"seed must be an integer >= 0, but got {self.seed!r}")
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.counts.size
+
+    @cached_property
+    def probability(self) -> NDArray[np.float64]:
+        """Share of each class, float64 [C]."""
+        return cast(NDArray[np.float64], self.counts / self.counts.sum())
+
+    @cached_property
+    def attention(self) -> NDArray[np.float32]:
+        """Weight of each class in a mean of vectors, float32 [C]."""
+        return attention(self.counts)
+
+    @cached_property
+    def start(self) -> NDArray[np.float32]:
+        """Seeded direction from which splits by similarity start, float32 [E].
+
+        Raises:
+            DataError: The task has no vectors.
+        """
+        return start_direction(self.require_vectors(), self.seed)
+
+    def require_vectors(self) -> NDArray[np.float32]:
+        """The vectors, or a DataError that says what needs them."""
+        if self.vectors is None:
+            raise DataError("splits by similarity need class vectors [C, D], but the task has none")
+        return self.vectors
+
+    def variance(self, classes: NDArray[np.int64]) -> float:
+        """Mean squared distance of the classes' vectors to their mean, weighted by attention; 0 without vectors. O(n D)."""
+        if self.vectors is None:
+            return 0.0
+        points, weights = self.vectors[classes], self.attention[classes]
+        if not weights.any():
+            weights = np.ones_like(weights)
+        # einsum, not BLAS: a sum must not depend on the number of threads.
+        weights = weights / weights.sum()
+        centred = points - np.einsum("n,nd->d", weights, points)
+        return float(np.einsum("n,n->", weights, np.einsum("nd,nd->n", centred, centred)))
+
+    @cached_property
+    def total_variance(self) -> float:
+        """`variance` of the whole vocabulary."""
+        return self.variance(np.arange(self.num_classes))
+
+
+def zipf_task(
+    num_classes: int = 200, *, in_features: int = 16, cost_weight: float = 0.005, seed: int = 0
+) -> ConstructionTask:
+    """A toy vocabulary: class i has the count C / (i + 1), vectors are standard normal."""
+    counts_C = num_classes / np.arange(1, num_classes + 1)
+    vectors_CD = np.random.default_rng(seed).standard_normal((num_classes, in_features), np.float32)
+    return ConstructionTask(counts_C, vectors_CD, in_features, cost_weight, seed)

@@ -1,0 +1,323 @@
+"""The executor on Ray: long-lived actors, with the queue and every retry on the driver's side.
+
+Ray itself repeats nothing (no actor restarts, no task retries): a candidate that kills its worker would otherwise be
+repeated for ever, and after the loss of a node not at all. The driver sees each death, starts a fresh actor, sends the
+task again a bounded number of times and then records the failure.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import sys
+import warnings
+from collections import deque
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from treesearch.errors import ConfigError, ExecutionError
+from treesearch.search.executors import (
+    Arrays,
+    Executor,
+    Outcome,
+    Reply,
+    Task,
+    Worker,
+    WorkerFactory,
+    construction_error,
+    describe,
+    invoke,
+    read_only,
+)
+
+logger = logging.getLogger(__name__)
+
+LOOPBACK_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": every listener on 127.0.0.1; read when ray is imported
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+CONNECT_SECONDS = 5.0  # Ray itself tries a dead address for more than two minutes
+START_SECONDS = 600.0  # how long the pool may wait for its first worker
+SMALL_STORE_BYTES = 2**30  # up to here Ray's default object store is large enough on any machine
+
+
+class _Host:
+    """The actor: a worker and the process that it lives in."""
+
+    _worker: Worker
+
+    def build(self, factory: WorkerFactory, refs: dict[str, Any], settings: Any, threads: int) -> Reply:
+        """Build the worker; the reply's reason says why it could not be built."""
+        import ray
+
+        arrays = dict(zip(refs, ray.get(list(refs.values())), strict=True))
+        built = invoke(lambda views: factory(views, settings), read_only(arrays))
+        if built.reason is None:
+            assert built.result is not None
+            self._worker = built.result
+        if "torch" in sys.modules:
+            import torch
+
+            torch.set_num_threads(threads)
+        return built._replace(result=None)  # the worker stays here: it need not be picklable
+
+    def call(self, payload: Any) -> Reply:
+        return invoke(self._worker, payload)
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A place in the pool; its name outlives the actors in it."""
+
+    name: str
+    host: Any | None = None  # actor handle; None before the first start and after a death
+    ready: bool = False  # the host has built its worker
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """What a slot is busy with."""
+
+    slot: _Slot
+    task: Task | None  # None: building the worker, or finishing what an abandoned run had asked for
+    attempt: int = 1
+
+
+class RayExecutor(Executor):
+    """A pool of Ray actors.
+
+    With ``address=None`` it uses the Ray that this process is connected to, and without one starts a private Ray on the
+    loopback interface. `close` ends what this executor has started: its actors, and a Ray that was not there before.
+
+    Args:
+        factory: Builds the worker in each actor; importable there.
+        arrays: Shared data, stored once per node; workers see read-only arrays without a copy.
+        settings: Handed to the factory; picklable.
+        num_workers: Size of the pool.
+        cpus_per_worker: CPUs that Ray reserves for each, and (rounded down, at least one) its number of threads.
+        gpus_per_worker: GPUs that Ray reserves for each; may be a fraction.
+        address: ``"host:port"`` of a running cluster, or ``"auto"`` for the one on this machine.
+        max_attempts: How often a task is sent before the loss of its worker counts as its failure.
+
+    Raises:
+        ConfigError: A number is out of range.
+        ExecutionError: The cluster cannot be started or reached, or has no room for the workers.
+    """
+
+    def __init__(
+        self,
+        factory: WorkerFactory,
+        *,
+        arrays: Arrays,
+        settings: Any,
+        num_workers: int = 2,
+        cpus_per_worker: float = 1,
+        gpus_per_worker: float = 0,
+        address: str | None = None,
+        max_attempts: int = 3,
+    ) -> None:
+        super().__init__()
+        _check_range("ray.num_workers", num_workers, num_workers >= 1, "at least 1")
+        _check_range("ray.cpus_per_worker", cpus_per_worker, cpus_per_worker > 0, "above 0")
+        _check_range("ray.gpus_per_worker", gpus_per_worker, gpus_per_worker >= 0, "0 or more")
+        _check_range("ray.max_attempts", max_attempts, max_attempts >= 1, "at least 1")
+        self.num_workers = num_workers
+        self._max_attempts = max_attempts
+        # One poisonous task alone loses max_attempts workers; only more than the whole pool's share is an epidemic.
+        self._max_losses = max(3, max_attempts) * max(2, num_workers)
+        self._losses = 0  # workers lost since one last answered
+        self._slots = [_Slot(f"ray-{index}") for index in range(num_workers)]
+        self._flights: dict[Any, _Flight] = {}  # by object reference; at most one per slot
+        threads = max(1, int(cpus_per_worker))
+        num_cpus = max(os.cpu_count() or 1, math.ceil(num_workers * cpus_per_worker))
+        num_bytes = sum(array.nbytes for array in arrays.values())
+        self._ray, self._owns_ray = _connect(address, num_cpus=num_cpus, num_bytes=num_bytes)
+        try:
+            _check_room(self._ray.nodes(), num_workers, cpus_per_worker, gpus_per_worker)
+            refs = {name: self._ray.put(array) for name, array in arrays.items()}
+        except BaseException:
+            self.close()
+            raise
+        self._build_args: tuple[Any, ...] = (factory, refs, settings, threads)
+        self._actor = self._ray.remote(_Host).options(
+            num_cpus=cpus_per_worker,
+            num_gpus=gpus_per_worker,
+            max_restarts=0,
+            max_task_retries=0,
+            runtime_env={"env_vars": dict.fromkeys(THREAD_VARIABLES, str(threads))},
+        )
+
+    def _outcomes(self, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
+        queue = deque((task, 1) for task in tasks)
+        try:
+            self._dispatch(queue)
+            while queue or any(flight.task for flight in self._flights.values()):
+                outcome = self._land(queue)
+                self._dispatch(queue)  # before the caller gets its turn, so that no worker waits for it
+                if outcome:
+                    yield outcome
+        finally:  # what is still under way now belongs to nobody
+            self._flights = {ref: _Flight(flight.slot, None) for ref, flight in self._flights.items()}
+
+    def _dispatch(self, queue: deque[tuple[Task, int]]) -> None:
+        """Give every free slot something to do: a task if it has a worker, else the building of one."""
+        busy = {flight.slot for flight in self._flights.values()}
+        for slot in self._slots:
+            if slot in busy or not queue:
+                continue
+            if slot.ready:
+                task, attempt = queue.popleft()
+                assert slot.host is not None
+                self._flights[slot.host.call.remote(task.payload)] = _Flight(slot, task, attempt)
+            else:
+                slot.host = self._actor.remote()
+                self._flights[slot.host.build.remote(*self._build_args)] = _Flight(slot, None)
+
+    def _land(self, queue: deque[tuple[Task, int]]) -> Outcome | None:
+        """Wait for one answer; a lost task goes back into ``queue`` while it has attempts left."""
+        ref = self._wait()
+        flight = self._flights.pop(ref)
+        slot = flight.slot
+        try:
+            reply: Reply = self._ray.get(ref)
+        except self._ray.exceptions.RayTaskError as error:  # raised around the worker: something would not pickle
+            reply = Reply(None, describe(error.cause), 0.0)
+        except self._ray.exceptions.RayError as error:
+            return self._lose(flight, error, queue)
+        if not slot.ready:
+            if reply.reason is not None:
+                self._kill(slot)
+                raise construction_error(reply.reason)
+            slot.ready = True
+            return None
+        self._losses = 0
+        if flight.task is None:
+            return None
+        return Outcome(flight.task, reply.result, reply.reason, flight.attempt, reply.seconds, slot.name)
+
+    def _wait(self) -> Any:
+        """The reference of the next answer."""
+        starting = not any(flight.slot.ready for flight in self._flights.values())
+        done, _ = self._ray.wait(list(self._flights), timeout=START_SECONDS if starting else None)
+        if not done:
+            raise ExecutionError(
+                f"a worker must start within {START_SECONDS:.0f} s, but none of {self.num_workers} did; "
+                "free CPUs (GPUs) on the cluster or lower ray.num_workers"
+            )
+        return done[0]
+
+    def _lose(self, flight: _Flight, error: Exception, queue: deque[tuple[Task, int]]) -> Outcome | None:
+        """Clear the slot of a dead worker and decide about its task."""
+        logger.warning("worker %s was lost: %s", flight.slot.name, describe(error))
+        self._kill(flight.slot)
+        self._losses += 1
+        if self._losses > self._max_losses:
+            raise ExecutionError(
+                f"workers must finish evaluations, but {self._losses} in a row died without one "
+                f"(last: {describe(error)}); give each more memory or lower ray.num_workers"
+            ) from error
+        if flight.task is None:
+            return None
+        if flight.attempt < self._max_attempts:
+            queue.append((flight.task, flight.attempt + 1))  # at the end: the healthy tasks come first
+            return None
+        # The error's text names process and host; the reason goes into the ledger, which must not depend on them.
+        reason = f"worker lost: {type(error).__name__}"
+        return Outcome(flight.task, None, reason, flight.attempt, 0.0, flight.slot.name)
+
+    def _kill(self, slot: _Slot) -> None:
+        if slot.host is not None:
+            self._ray.kill(slot.host)  # also a dead one: it may only have been out of reach
+        slot.host, slot.ready = None, False
+
+    def _release(self) -> None:
+        if self._ray.is_initialized():  # somebody else may have shut it down
+            for slot in self._slots:
+                self._kill(slot)
+            self._flights.clear()
+            if self._owns_ray:
+                self._ray.shutdown()
+                _set_raylet_messages(True)
+        self._build_args = ()  # frees the shared arrays of a Ray that goes on
+
+
+def _check_range(name: str, value: float, ok: bool, rule: str) -> None:
+    if not ok:
+        raise ConfigError(f"{name} must be {rule}, but got {value}")
+
+
+def _connect(address: str | None, *, num_cpus: int, num_bytes: int) -> tuple[Any, bool]:
+    """Connect this process to Ray. Returns the module, and whether this call made the connection."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None and os.environ.get(LOOPBACK_VARIABLE) != "0":
+        if "ray" not in sys.modules:
+            os.environ[LOOPBACK_VARIABLE] = "0"
+        elif not sys.modules["ray"].is_initialized():
+            warnings.warn(
+                "a private Ray must listen on loopback only, but ray was imported before and now listens on the "
+                f"network; set {LOOPBACK_VARIABLE}=0 before importing ray",
+                stacklevel=3,
+            )
+    import ray
+
+    if ray.is_initialized():
+        here = ray.get_runtime_context().gcs_address
+        if address not in (None, "auto", here):
+            raise ExecutionError(
+                f"one process uses one Ray, but this one is connected to {here} and got ray.address={address}; "
+                "drop ray.address or call ray.shutdown() first"
+            )
+        return ray, False
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        options |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
+        if (store := num_bytes + num_bytes // 4) > SMALL_STORE_BYTES:
+            options["object_store_memory"] = store
+    else:
+        options["address"] = address
+        _check_reachable(address)
+    try:
+        ray.init(**options)
+    except (OSError, RuntimeError, ValueError) as error:  # OSError includes ConnectionError
+        what = "a private Ray could not be started" if address is None else f"ray.address={address} cannot be joined"
+        raise ExecutionError(f"{what}: {describe(error)}") from error
+    _set_raylet_messages(False)
+    return ray, True
+
+
+def _set_raylet_messages(enabled: bool) -> None:
+    """Ray prints the death of a worker on stdout, log_to_driver or not, but stdout is for data; we log it instead."""
+    import ray._private.worker
+
+    ray._private.worker._worker_logs_enabled = enabled  # there is no public switch
+
+
+def _check_reachable(address: str) -> None:
+    """Fail soon if nobody listens there."""
+    host, colon, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not colon or "/" in host or not port.isdecimal():
+        raise ExecutionError(f"ray.address must be 'auto' or 'host:port', but got {address!r}")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ExecutionError(
+            f"ray.address must name a running cluster, but {address} gave {describe(error)}; "
+            "start one with: ray start --head, or drop ray.address to run on this machine"
+        ) from error
+
+
+def _check_room(nodes: list[dict[str, Any]], num_workers: int, cpus: float, gpus: float) -> None:
+    """A worker needs all it asks for on one node; Ray would wait for ever for room that does not exist."""
+    resources = [node["Resources"] for node in nodes if node["Alive"]]
+    demand = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
+    room = sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in demand.items()) for node in resources)
+    if room < num_workers:
+        asked = " + ".join(f"{amount:g} {name}" for name, amount in demand.items())
+        there = " and ".join(f"{sum(node.get(name, 0) for node in resources):g} {name}s" for name in demand)
+        setting = "ray.num_workers" if room else "ray.cpus_per_worker and ray.gpus_per_worker"
+        raise ExecutionError(
+            f"asked for {num_workers} workers x {asked}, the cluster has {there} (room for {room}); lower {setting}"
+        )

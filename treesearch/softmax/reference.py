@@ -1,0 +1,261 @@
+"""Hierarchical softmax in plain torch operations: the reference for every other kernel. CPU and CUDA, any dtype.
+
+Shapes: **B** batch, **D** features, **C** classes, **E** path entries of the batch, **K** arity, **R** logit rows,
+**S** scopes. No loop runs over samples or nodes; loops run over size classes, nesting levels and tree depths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from treesearch.softmax.layout import SoftmaxLayout
+
+# Groups are padded to the largest of their size class; the classes keep the padding below a factor of 8.
+COUNT_CLASSES = (1, 8, 64, 512, 1 << 62)
+ARITY_CLASSES = (4, 8, 16, 32, 64, 128, 512, 2048, 8192, 1 << 62)
+
+
+def target_log_prob(
+    layout: SoftmaxLayout,
+    input_BD: Tensor,
+    target_B: Tensor,
+    weights: Sequence[Tensor],
+    bias_R: Sequence[Tensor],
+    projections: Sequence[Tensor],
+) -> Tensor:
+    """Log-probability of each target, [B], in nats.
+
+    Args:
+        layout: Of the tree.
+        input_BD: Inputs.
+        target_B: int64 class ids.
+        weights: One matrix of rows per width.
+        bias_R: One vector per width.
+        projections: One matrix [d, source d] per scope.
+    """
+    batch = input_BD.shape[0]
+    entry_E, token_E = _ranges(layout.path_ptr, target_B)
+    node_E, branch_E = layout.path_node[entry_E], layout.path_branch[entry_E]
+    sources, source_row_E = _sources(layout, input_BD, target_B, token_E, node_E, projections)
+    arity_E, width_E = layout.node_arity[node_E], layout.node_width[node_E]
+    log_prob_B = input_BD.new_zeros(batch, dtype=torch.promote_types(input_BD.dtype, torch.float32))
+    for width, source in enumerate(sources):
+        chosen = (arity_E == 2) & (width_E == width)
+        entries = chosen.nonzero().squeeze(1)
+        if entries.numel():
+            row = layout.node_row[node_E[entries]]
+            inputs = source.index_select(0, source_row_E[entries])
+            logit = (weights[width].index_select(0, row) * inputs).sum(-1) + bias_R[width][row]
+            sign = 1 - 2 * branch_E[entries]
+            step = functional.logsigmoid(logit * sign)
+            log_prob_B = log_prob_B.index_add(0, token_E[entries], step.to(log_prob_B.dtype))
+        entries = ((arity_E > 2) & (width_E == width)).nonzero().squeeze(1)
+        if entries.numel():
+            place, step = _wide_log_prob(
+                layout, source, source_row_E[entries], node_E[entries], branch_E[entries], weights[width], bias_R[width]
+            )
+            log_prob_B = log_prob_B.index_add(0, token_E[entries[place]], step.to(log_prob_B.dtype))
+    return log_prob_B
+
+
+def full_log_prob(
+    layout: SoftmaxLayout,
+    input_BD: Tensor,
+    weights: Sequence[Tensor],
+    bias_R: Sequence[Tensor],
+    projections: Sequence[Tensor],
+) -> Tensor:
+    """Log-probabilities of all classes, [B, C]: all logits at once, then a scan down the levels."""
+    batch = input_BD.shape[0]
+    hidden: list[Tensor] = []
+    for scope, parent in enumerate(layout.scope_parent):
+        hidden.append((input_BD if parent < 0 else hidden[parent]) @ projections[scope].T)
+    logit_RB = input_BD.new_empty(layout.num_rows, batch)
+    for width, order in enumerate(layout.row_order):
+        scope = layout.row_scope[width]
+        raw = (scope < 0).nonzero().squeeze(1)
+        if raw.numel():
+            logits = weights[width][raw] @ input_BD.T + bias_R[width][raw, None]
+            logit_RB = logit_RB.index_copy(0, order[raw], logits)
+        scoped = (scope >= 0).nonzero().squeeze(1)
+        if scoped.numel():
+            ids = scope[scoped].unique().tolist()
+            position = torch.full((len(hidden),), -1, device=scope.device)
+            position[ids] = torch.arange(len(ids), device=scope.device)
+            stacked_SBd = torch.stack([hidden[i] for i in ids])
+            logits = grouped_matmul(weights[width][scoped], position[scope[scoped]], lambda g: stacked_SBd[g])
+            logit_RB = logit_RB.index_copy(0, order[scoped], logits + bias_R[width][scoped, None])
+
+    # One entry per edge: a binary node's second edge has the negated logit; wide nodes share a normaliser.
+    logit_RB = logit_RB.to(torch.promote_types(logit_RB.dtype, torch.float32))
+    edge_EB = logit_RB[layout.edge_row]
+    num_edges = layout.edge_row.numel()
+    first = torch.ones(num_edges, dtype=torch.bool, device=edge_EB.device)
+    if num_edges:
+        first[1:] = layout.edge_node[1:] != layout.edge_node[:-1]
+    binary = layout.node_arity[layout.edge_node] == 2
+    sign = torch.where(first, 1.0, -1.0).to(edge_EB.dtype)[:, None]
+    num_internal = layout.node_arity.numel()
+    top_NB = torch.full((num_internal, batch), -torch.inf, dtype=edge_EB.dtype, device=edge_EB.device)
+    index = layout.edge_node[:, None].expand(-1, batch)
+    top_NB = top_NB.scatter_reduce(0, index, edge_EB.detach(), "amax")
+    total_NB = torch.zeros_like(top_NB).index_add(
+        0, layout.edge_node, (edge_EB - top_NB[layout.edge_node]).exp()
+    )
+    normaliser_NB = total_NB.log() + top_NB
+    edge_EB = torch.where(
+        binary[:, None], functional.logsigmoid(sign * edge_EB), edge_EB - normaliser_NB[layout.edge_node]
+    )
+    node_MB = edge_EB.new_zeros(layout.num_nodes, batch)
+    for edges in layout.edges_by_depth:
+        reached = node_MB[layout.edge_node[edges]] + edge_EB[edges]
+        node_MB = node_MB.index_copy(0, layout.edge_child[edges], reached)
+    return node_MB[layout.class_leaf].T
+
+
+def grouped_matmul(x_Ed: Tensor, group_E: Tensor, take: Callable[[Tensor], Tensor]) -> Tensor:
+    """``out[e] = matrix(group[e]) @ x[e]`` as a few padded batched products.
+
+    Args:
+        x_Ed: Vectors.
+        group_E: int64 group of each vector.
+        take: From group ids [G] to their matrices [G, O, d].
+
+    Returns:
+        [E, O].
+    """
+    pieces, places = [], []
+    for groups_G, entry_Gc, real in _size_classes(group_E):
+        x_Gcd = x_Ed.index_select(0, entry_Gc.flatten()).unflatten(0, entry_Gc.shape)
+        out_GcO = torch.bmm(x_Gcd, take(groups_G).transpose(1, 2))
+        pieces.append(out_GcO.flatten(0, 1).index_select(0, real))
+        places.append(entry_Gc.flatten()[real])
+    place_E = torch.cat(places)
+    inverse_E = torch.empty_like(place_E)
+    inverse_E[place_E] = torch.arange(place_E.numel(), device=place_E.device)
+    return torch.cat(pieces).index_select(0, inverse_E)
+
+
+def _size_classes(group_E: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Entries by group, groups of similar size together.
+
+    Yields:
+        Groups [G]; their entries [G, c], short groups padded with their last entry; and the positions in the flattened
+        [G * c] that are no padding.
+    """
+    sorted_group_E, order_E = group_E.sort(stable=True)
+    groups_G, count_G = torch.unique_consecutive(sorted_group_E, return_counts=True)
+    start_G = count_G.cumsum(0) - count_G
+    low = 0
+    for high in COUNT_CLASSES:
+        own = ((count_G > low) & (count_G <= high)).nonzero().squeeze(1)
+        low = high
+        if own.numel():
+            counts = count_G[own, None]
+            slot_c = torch.arange(int(counts.max()), device=group_E.device)
+            entry_Gc = order_E[start_G[own, None] + torch.minimum(slot_c, counts - 1)]
+            yield groups_G[own], entry_Gc, (slot_c < counts).flatten().nonzero().squeeze(1)
+
+
+def _wide_log_prob(
+    layout: SoftmaxLayout,
+    source: Tensor,
+    source_row_E: Tensor,
+    node_E: Tensor,
+    branch_E: Tensor,
+    weight_Rd: Tensor,
+    bias_R: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of the branch taken at wide nodes, in some order: entry [E] and log-probability [E]."""
+    arity_E = layout.node_arity[node_E]
+    plan = []
+    low = 2
+    for high in ARITY_CLASSES:
+        entries = ((arity_E > low) & (arity_E <= high)).nonzero().squeeze(1)
+        low = high
+        if entries.numel():
+            for node_G, entry_Gc, real in _size_classes(node_E[entries]):
+                arity_G = layout.node_arity[node_G, None]
+                column_K = torch.arange(int(arity_G.max()), device=node_E.device)
+                row_GK = layout.node_row[node_G, None] + torch.minimum(column_K, arity_G - 1)
+                plan.append((entries[entry_Gc], real, row_GK, column_K >= arity_G))
+    # One gather of all rows: its gradient then fills one dense matrix, not one per size class.
+    row = torch.cat([row_GK.flatten() for _, _, row_GK, _ in plan])
+    sizes = [row_GK.numel() for _, _, row_GK, _ in plan]
+    weight_parts = weight_Rd.index_select(0, row).split(sizes)
+    bias_parts = bias_R.index_select(0, row).split(sizes)
+    places, steps = [], []
+    for (entry_Gc, real, row_GK, padding_GK), weight, bias in zip(plan, weight_parts, bias_parts, strict=True):
+        x_Gcd = source.index_select(0, source_row_E[entry_Gc.flatten()]).unflatten(0, entry_Gc.shape)
+        weight_GKd, bias_GK = weight.unflatten(0, row_GK.shape), bias.unflatten(0, row_GK.shape)
+        bias_GK = bias_GK.masked_fill(padding_GK, -torch.inf)
+        logit_GcK = torch.baddbmm(bias_GK[:, None], x_Gcd, weight_GKd.transpose(1, 2))
+        logit_GcK = logit_GcK.to(torch.promote_types(logit_GcK.dtype, torch.float32))
+        taken_Gc = logit_GcK.gather(2, branch_E[entry_Gc][..., None]).squeeze(2)
+        places.append(entry_Gc.flatten()[real])
+        steps.append((taken_Gc - logit_GcK.logsumexp(2)).flatten().index_select(0, real))
+    return torch.cat(places), torch.cat(steps)
+
+
+def _sources(
+    layout: SoftmaxLayout,
+    input_BD: Tensor,
+    target_B: Tensor,
+    token_E: Tensor,
+    node_E: Tensor,
+    projections: Sequence[Tensor],
+) -> tuple[list[Tensor], Tensor]:
+    """What each decision sees: a matrix of source rows per width, and each entry's row in its width's matrix."""
+    batch = input_BD.shape[0]
+    sources: list[list[Tensor]] = [[] for _ in layout.widths]
+    sources[0].append(input_BD)
+    if not projections:
+        return [torch.cat(s) if s else input_BD for s in sources], token_E
+    pair_scope_entry, pair_token = _ranges(layout.class_scope_ptr, target_B)
+    pair_scope = layout.class_scope[pair_scope_entry]
+    pair_level = layout.scope_level[pair_scope]
+    pair_row = torch.zeros_like(pair_scope)
+    filled = [batch] + [0] * (len(layout.widths) - 1)
+    # A deeper scope's source is the pair before it; sources of one level are complete before the next level starts.
+    by_shape: dict[tuple[int, int, int], list[int]] = {}
+    for scope, shape in enumerate(zip(layout.scope_level.tolist(), layout.scope_dim, layout.source_dim, strict=True)):
+        by_shape.setdefault(shape, []).append(scope)
+    for (level, dim, source_dim), scopes in sorted(by_shape.items()):
+        member = torch.full((len(projections),), -1, device=pair_scope.device)
+        member[scopes] = torch.arange(len(scopes), device=pair_scope.device)
+        pairs = (member[pair_scope] >= 0).nonzero().squeeze(1)
+        if not pairs.numel():
+            continue
+        if level == 0:
+            inputs = input_BD.index_select(0, pair_token[pairs])
+        else:
+            above = sources[layout.widths.index(source_dim)]
+            inputs = torch.cat(above).index_select(0, pair_row[pairs - 1])
+        stacked_Sds = torch.stack([projections[scope] for scope in scopes])
+        hidden = grouped_matmul(inputs, member[pair_scope[pairs]], lambda g, m=stacked_Sds: m[g])  # type: ignore[misc]
+        width = layout.widths.index(dim)
+        pair_row[pairs] = filled[width] + torch.arange(pairs.numel(), device=pairs.device)
+        filled[width] += pairs.numel()
+        sources[width].append(hidden)
+    pair_start_B = torch.zeros(batch + 1, dtype=torch.int64, device=pair_token.device)
+    pair_start_B[1:] = torch.bincount(pair_token, minlength=batch).cumsum(0)
+    scope_E = layout.node_scope[node_E]
+    scoped = scope_E >= 0
+    level_E = layout.scope_level[scope_E.clamp(min=0)]
+    pair_E = torch.where(scoped, pair_start_B[token_E] + level_E, 0)
+    row_E = torch.where(scoped, pair_row[pair_E], token_E) if pair_row.numel() else token_E
+    return [torch.cat(s) if s else input_BD.new_zeros(0, w) for s, w in zip(sources, layout.widths, strict=True)], row_E
+
+
+def _ranges(ptr: Tensor, key_B: Tensor) -> tuple[Tensor, Tensor]:
+    """All positions ``ptr[k] .. ptr[k+1]`` of each key, [E], and the key's index in the batch, [E]."""
+    start_B = ptr[key_B]
+    length_B = ptr[key_B + 1] - start_B
+    token_E = torch.repeat_interleave(torch.arange(key_B.numel(), device=key_B.device), length_B)
+    before_B = length_B.cumsum(0) - length_B
+    position_E = torch.arange(token_E.numel(), device=key_B.device) - before_B[token_E]
+    return start_B[token_E] + position_E, token_E
