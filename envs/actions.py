@@ -16,9 +16,9 @@ An action is its name; every parameter can be read off it.
     close-interpolated-W     binary, between 2-means (W = 0) and Shannon-Fano (W = 1)         vectors
     close-flat               one softmax                                                      n <= 512
 
-with 0 < Q < 1, K >= 2, S >= 1, 0 < F <= 1, 0 <= W <= 1, numbers written the shortest way. No action is legal below three
-classes: smaller nodes are never open. The first projection on a path may have any size >= 1, a later one must shrink what
-the node sees; a part of one class becomes a leaf and gets none.
+with 0 < Q < 1, K >= 2, S >= 1, 0 < F <= 1, 0 <= W <= 1, numbers written the shortest way. No action is legal below
+three classes: smaller nodes are never open. The first projection on a path may have any size >= 1, a later one must
+shrink what the node sees; a part of one class becomes a leaf and gets none.
 """
 
 from __future__ import annotations
@@ -266,9 +266,9 @@ def make_action(name: str) -> Action:
         if match := re.fullmatch(pattern, name):
             return Closer(name, match[1], option(*match.groups()[1:]))
     raise ConfigError(
-        f"unknown action {name!r:.80}{did_you_mean(name, DEFAULT_ACTIONS)}; the names are similarity-Q, frequency-Q, kway-K,"
-        " shortlist-S, shortlist-S-kway-K, each with or without -project-F, and close-huffman-K, close-clustered-K,"
-        " close-balanced-K, close-interpolated-W, close-flat, with K >= 2 and shares such as 0.5"
+        f"unknown action {name!r:.80}{did_you_mean(name, DEFAULT_ACTIONS)}; the names are similarity-Q, frequency-Q,"
+        " kway-K, shortlist-S, shortlist-S-kway-K, each with or without -project-F, and close-huffman-K,"
+        " close-clustered-K, close-balanced-K, close-interpolated-W, close-flat, with K >= 2 and shares such as 0.5"
     )
 
 

@@ -73,8 +73,9 @@ class Construction:
         self._skip_hopeless()
         if self.done:
             raise ConfigError(
-                f"some action must be legal at the root, but none of {[action.name for action in self.actions]} is for"
-                f" {task.num_classes} classes {'without' if task.vectors is None else 'with'} vectors; add 'frequency-0.5'"
+                f"some action must be legal at the root ({task.num_classes} classes,"
+                f" {'no' if task.vectors is None else 'with'} vectors), but none of"
+                f" {[action.name for action in self.actions]} is; add 'frequency-0.5'"
             )
 
     @property

@@ -20,7 +20,7 @@ from envs.task import ConstructionTask, zipf_task
 from treesearch.tree import Tree
 
 ENVIRONMENT_ID = "treesearch/TreeConstruction-v0"
-Observation = dict[str, NDArray[Any]]
+Observation = dict[str, Any]
 
 
 class TreeConstructionEnv(gymnasium.Env[Observation, np.int64]):
@@ -43,8 +43,8 @@ class TreeConstructionEnv(gymnasium.Env[Observation, np.int64]):
         float, 0 until the last step, which gives ``reward(tree).reward``.
 
     Termination:
-        When nothing is open, or after ``max_decisions`` steps; the closer takes what is then left, so that every episode
-        ends in a complete tree. Never truncated. Nothing is random but the agent.
+        When nothing is open, or after ``max_decisions`` steps; the closer takes what is then left, so that every
+        episode ends in a complete tree. Never truncated. Nothing is random but the agent.
 
     Info:
         - ``action_mask``: int8 [A], the same as in the observation; `action_masks` gives it once more as bool.
@@ -109,7 +109,7 @@ class TreeConstructionEnv(gymnasium.Env[Observation, np.int64]):
             ResetNeeded: The episode is over.
             ConfigError: The action is no index into ``actions``.
         """
-        if self._construction.done:
+        if self.built is not None:
             raise ResetNeeded("the episode is over and its tree complete; call reset() first")
         legal = self._construction.step(int(action))
         info = {"action_mask": self._action_mask(), "invalid_action": not legal}

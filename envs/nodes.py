@@ -30,4 +30,4 @@ class OpenNode:
     @cached_property
     def digest(self) -> bytes:
         """Identity of the class set, for memo keys."""
-        return blake2b(self.classes, digest_size=16).digest()
+        return blake2b(self.classes.data, digest_size=16).digest()

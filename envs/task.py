@@ -92,7 +92,7 @@ class ConstructionTask:
         return self.vectors
 
     def variance(self, classes: NDArray[np.int64]) -> float:
-        """Mean squared distance of the classes' vectors to their mean, weighted by attention; 0 without vectors. O(n D)."""
+        """Mean squared distance of the vectors to their mean, weighted by attention; 0 without vectors. O(n D)."""
         if self.vectors is None:
             return 0.0
         points, weights = self.vectors[classes], self.attention[classes]

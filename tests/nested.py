@@ -55,7 +55,7 @@ def depths(nested: Naive, depth: int = 0) -> dict[int, int]:
 
 
 def walk(nested: Naive) -> Iterator[tuple[int, Naive, list[tuple[int, int]]]]:
-    """Breadth-first over the canonical form: number among its kind, entry, and the (node, branch) steps that lead there.
+    """Breadth-first over the canonical form: number among its kind, entry, and (node, branch) steps that lead there.
 
     Internal nodes and leaves are numbered apart.
     """

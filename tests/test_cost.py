@@ -36,9 +36,7 @@ def test_nested_projections() -> None:
     tree = Tree.from_parents(shape.parent, shape.leaf_class, projection_dim=[0, 8, 4, 2])
     np.testing.assert_allclose(node_costs(tree, 16), [1.15, 8 / 16 + 8 / 20, 4 / 16 + 4 / 20, 2 / 16 * 1.15 + 2 / 20])
     # rows * d_n / D, and d_n * d / D for the projection from d
-    np.testing.assert_allclose(
-        node_dot_products(tree, 16), [3, 8 / 16 + 8, 4 / 16 + 4, 3 * 2 / 16 + 2 * 4 / 16]
-    )
+    np.testing.assert_allclose(node_dot_products(tree, 16), [3, 8 / 16 + 8, 4 / 16 + 4, 3 * 2 / 16 + 2 * 4 / 16])
 
 
 def test_a_projection_reaches_the_nodes_below_it() -> None:
@@ -73,9 +71,7 @@ def test_default_adaptive_softmax_over_10000_classes() -> None:
 def test_cost_is_the_mean_over_paths(seed: int) -> None:
     rng = np.random.default_rng(seed)
     shape = Tree.from_nested(naive.random_nested(rng, 50))
-    tree = Tree.from_parents(
-        shape.parent, shape.leaf_class, projection_dim=rng.integers(0, 9, shape.num_internal)
-    )
+    tree = Tree.from_parents(shape.parent, shape.leaf_class, projection_dim=rng.integers(0, 9, shape.num_internal))
     counts = rng.integers(0, 20, 50)
     per_class = tree.path_sums(node_costs(tree, 32))
     assert tree_cost(tree, counts, in_features=32).cost == pytest.approx(per_class @ counts / counts.sum())

@@ -27,7 +27,7 @@ def test_literal_paths_and_rows() -> None:
     assert paths.node.tolist() == [0, 1, 0, 2, 0, 2, 0, 1, 0, 2, 0]
     assert paths.branch.tolist() == [0, 0, 1, 0, 1, 1, 0, 1, 1, 2, 2]
     assert row_ptr(tree).tolist() == [0, 3, 4, 7]
-    assert (paths.ptr.dtype, paths.node.dtype, row_ptr(tree).dtype) == (np.int64, np.int32, np.int64)
+    assert [array.dtype.name for array in (paths.ptr, paths.node, row_ptr(tree))] == ["int64", "int32", "int64"]
 
 
 @pytest.mark.parametrize("seed", range(5))

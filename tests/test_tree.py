@@ -1,5 +1,8 @@
 """The tree struct against nested lists and recursion, and every way in which arrays can fail to be a tree."""
 
+import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,8 +15,12 @@ from treesearch import Tree
 from treesearch.errors import DataError, TreeError
 
 ARRAYS = ("parent", "child_ptr", "child_idx", "leaf_class", "projection_dim")
-PAIR = {"parent": [-1, 0, 0], "leaf_class": [0, 1]}
-PROJECTED = {"parent": [-1, 0, 0, 1, 1], "leaf_class": [0, 1, 2], "projection_dim": [0, 8]}  # [0, [1, 2]]
+PAIR: dict[str, Any] = {"parent": [-1, 0, 0], "leaf_class": [0, 1]}
+PROJECTED: dict[str, Any] = {
+    "parent": [-1, 0, 0, 1, 1],
+    "leaf_class": [0, 1, 2],
+    "projection_dim": [0, 8],
+}  # [0, [1, 2]]
 
 
 def random_tree(seed: int, num_classes: int = 40) -> tuple[naive.Naive, Tree]:
@@ -105,6 +112,14 @@ def test_arrays_are_frozen_and_inputs_are_not_aliased() -> None:
     for name in ARRAYS:
         with pytest.raises(ValueError, match="read-only"):
             getattr(tree, name)[...] = 0
+
+
+@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda tree: pickle.loads(pickle.dumps(tree))])
+def test_copies_between_processes_are_equal_and_frozen(clone: Callable[[Tree], Tree]) -> None:
+    tree = Tree.from_parents(**PROJECTED, class_names=["a", "b", "c"], metadata={"n": 1})
+    again = clone(tree)
+    assert (again, again.class_names, again.metadata) == (tree, tree.class_names, tree.metadata)
+    assert not any(getattr(again, name).flags.writeable for name in ARRAYS)
 
 
 def test_repr_is_short() -> None:
@@ -251,5 +266,5 @@ def test_bad_counts(counts: Any, message: str) -> None:
 
 @pytest.mark.parametrize("method", ["subtree_sums", "path_sums"])
 def test_sums_need_a_value_per_internal_node(method: str) -> None:
-    with pytest.raises(DataError, match="one value per internal node, but got 2 for 1"):
+    with pytest.raises(DataError, match="values must be one per internal node, but got 2 for 1"):
         getattr(Tree.from_nested([0, 1]), method)([1.0, 2.0])

@@ -106,10 +106,8 @@ class Tree:
         new_class = leaf_class_L[order[num_internal:] - num_internal]
         # Renumbering by (internal, leaf) keeps the sibling order: list nodes by smallest class once more.
         child_ptr, child_idx = tree_kernels.children_csr(new_parent, new_id[by_smallest], num_internal)
-        tree = cls(new_parent, child_ptr, child_idx, new_class, projection_N[order[:num_internal]])
-        for array in (tree.parent, tree.child_ptr, tree.child_idx, tree.leaf_class, tree.projection_dim):
-            array.flags.writeable = False
-        return tree, new_id
+        arrays = (new_parent, child_ptr, child_idx, new_class, projection_N[order[:num_internal]])
+        return _restore(arrays, None, {}), new_id
 
     @classmethod
     def from_nested(
@@ -265,7 +263,7 @@ class Tree:
     def _check_values(self, values: ArrayLike) -> NDArray[np.float64]:
         values_N = np.asarray(values, np.float64)
         if values_N.shape != (self.num_internal,):
-            raise DataError(f"there must be one value per internal node, but got {values_N.size} for {self.num_internal}")
+            raise DataError(f"values must be one per internal node, but got {values_N.size} for {self.num_internal}")
         return values_N
 
     # -- identity ------------------------------------------------------------------------------------------------------
@@ -279,6 +277,11 @@ class Tree:
             digest.update(np.ascontiguousarray(array, "<i4"))
         return digest.hexdigest()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Between processes travel the arrays alone; they come back read-only, whatever the transport made of them.
+        arrays = (self.parent, self.child_ptr, self.child_idx, self.leaf_class, self.projection_dim)
+        return _restore, (arrays, self.class_names, dict(self.metadata))
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tree) and self.hash == other.hash
 
@@ -287,6 +290,15 @@ class Tree:
 
     def __repr__(self) -> str:
         return f"Tree(num_classes={self.num_classes}, num_internal={self.num_internal}, hash={self.hash[:12]!r})"
+
+
+def _restore(
+    arrays: tuple[IntArray, ...], class_names: tuple[str, ...] | None, metadata: Mapping[str, Any]
+) -> Tree:
+    """A tree from arrays that are known to be canonical; makes them read-only."""
+    for array in arrays:
+        array.flags.writeable = False
+    return Tree(*arrays, class_names=class_names, metadata=metadata)
 
 
 def check_counts(counts: ArrayLike, num_classes: int | None = None) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -24,11 +25,21 @@ MAX_BYTES = 4 << 30
 
 def save_tree(tree: Tree, path: Path) -> None:
     """Write ``tree``; see `Tree.save`."""
-    writers: dict[str, Callable[[Tree, BinaryIO], None]] = {".json": _write_json, ".npz": _write_npz}
+    writers: dict[str, Callable[[Tree, Path], None]] = {".json": write_json, ".npz": write_npz}
     writer = writers.get(path.suffix)
     if writer is None:
         raise TreeError(f"a tree file must end in .json or .npz, but got {path.name!r}")
-    write_atomically(path, lambda file: writer(tree, file))
+    writer(tree, path)
+
+
+def write_json(tree: Tree, path: Path) -> None:
+    """Write JSON, whatever the suffix."""
+    write_atomically(path, lambda file: _write_json(tree, file))
+
+
+def write_npz(tree: Tree, path: Path) -> None:
+    """Write npz, whatever the suffix."""
+    write_atomically(path, lambda file: _write_npz(tree, file))
 
 
 def load_tree(path: Path) -> Tree:
@@ -49,13 +60,13 @@ def load_tree(path: Path) -> Tree:
         return _from_fields(fields)
     except TreeError as error:
         raise TreeError(f"{path} is not a usable tree file: {error}") from None
-    # zipfile raises RuntimeError for encrypted members and, as a subclass, for unknown compression; so does deep JSON.
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+    # RuntimeError: encrypted zip members and, as subclasses, unknown compression and JSON that is nested too deep.
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise TreeError(f"{path} is not a usable tree file (truncated or not written by treesearch): {reason:.160}") from None
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file beside ``path`` and move it there, so that a reader or a crash never sees half of it."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -375,7 +375,8 @@ def test_ray_imported_too_early_for_loopback_warns():
             assert options["address"] == "local"
             raise Stop
 
-        sys.modules["ray"] = types.SimpleNamespace(is_initialized=lambda: False, init=init)
+        exceptions = types.SimpleNamespace(RayError=OSError)
+        sys.modules["ray"] = types.SimpleNamespace(is_initialized=lambda: False, init=init, exceptions=exceptions)
         with pytest.warns(UserWarning, match="before importing ray"), pytest.raises(Stop):
             ray_executor._connect(None, num_cpus=1, num_bytes=0)
     """

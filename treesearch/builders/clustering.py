@@ -55,8 +55,8 @@ def clustered(
         ConfigError: An option is out of range.
     """
     check_arity(arity)
-    if not 0 < quantile < 1:
-        raise ConfigError(f"quantile must lie inside (0, 1), but got {quantile}")
+    if not (isinstance(quantile, (int, float, np.number)) and 0 < quantile < 1):
+        raise ConfigError(f"quantile must lie inside (0, 1), but got {quantile!r}")
     if balance not in ("mass", "count"):
         raise ConfigError(f"balance must be 'mass' or 'count', but got {balance!r}")
     if not isinstance(leaf_size, int) or leaf_size < 1:
@@ -64,7 +64,7 @@ def clustered(
     points = require_vectors("clustered", vectors)
     weights = counts if balance == "mass" else np.ones_like(counts)
     internal_parent, leaf_parent, classes = _cluster(
-        points, attention(counts), weights, start_direction(points, seed), arity, quantile, leaf_size
+        points, attention(counts), weights, start_direction(points, seed), arity, float(quantile), leaf_size
     )
     return Tree.from_parents(np.concatenate([internal_parent, leaf_parent]), classes)
 
@@ -95,8 +95,8 @@ def interpolated(
         DataError: No vectors.
         ConfigError: The weight is outside [0, 1].
     """
-    if not 0 <= weight <= 1:
-        raise ConfigError(f"weight must lie inside [0, 1], but got {weight}")
+    if not (isinstance(weight, (int, float, np.number)) and 0 <= weight <= 1):
+        raise ConfigError(f"weight must lie inside [0, 1], but got {weight!r}")
     points = require_vectors("interpolated", vectors)
     internal_parent, leaf_parent, classes = _interpolate(
         points, attention(counts), counts, start_direction(points, seed), float(weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,16 +80,22 @@ def adaptive(
         ConfigError: Cutoffs not rising or out of range, div_value < 1, a projection of size 0, or D unknown.
     """
     num_classes = counts.size
+    if num_classes == 1 and cutoffs is None:
+        return Tree.from_nested(0)
     if in_features is None:
         if vectors is None:
             raise ConfigError("builder 'adaptive' needs in_features (the layer's input size) or vectors of that width")
         in_features = vectors.shape[1]
-    if not div_value >= 1:
-        raise ConfigError(f"div_value must be >= 1, but got {div_value}")
+    if not isinstance(in_features, (int, np.integer)) or in_features < 1:
+        raise ConfigError(f"in_features must be an integer >= 1, but got {in_features!r}")
+    if not (isinstance(div_value, (int, float, np.number)) and div_value >= 1):
+        raise ConfigError(f"div_value must be >= 1, but got {div_value!r}")
     if cutoffs is None:
         cutoffs = sorted({max(num_classes // 20, 1), max(num_classes // 4, 1)} - {num_classes})
+    if not isinstance(cutoffs, Iterable) or not all(isinstance(cutoff, (int, np.integer)) for cutoff in cutoffs):
+        raise ConfigError(f"cutoffs must be integer ranks, but got {cutoffs!r:.80}")
     bounds = [0, *cutoffs, num_classes]
-    if not cutoffs or any(low >= high for low, high in zip(bounds, bounds[1:], strict=False)):
+    if len(bounds) == 2 or any(low >= high for low, high in zip(bounds, bounds[1:], strict=False)):
         raise ConfigError(f"cutoffs must rise strictly inside (0, {num_classes}), but got {list(cutoffs)}")
     projections = [int(in_features // div_value ** (i + 1)) for i in range(len(cutoffs))]
     if min(projections) < 1:

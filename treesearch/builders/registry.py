@@ -66,6 +66,8 @@ def build_tree(
             raise ConfigError(
                 f"builder {name!r} has no option {option!r}{did_you_mean(option, allowed)}"
             )
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ConfigError(f"seed must be an integer >= 0, but got {seed!r}")
     counts_C = check_counts(counts)
     inputs: dict[str, Any] = {"counts": counts_C}
     if "vectors" in accepted:
@@ -73,7 +75,10 @@ def build_tree(
     if "seed" in accepted:
         inputs["seed"] = seed
     tree = builder(**inputs, **options)
-    return tree.annotate(metadata={"builder": name, "options": options, "seed": seed})
+    plain = {
+        key: value.tolist() if isinstance(value, np.ndarray | np.generic) else value for key, value in options.items()
+    }
+    return tree.annotate(metadata={"builder": name, "options": plain, "seed": int(seed)})
 
 
 def builder_label(name: str, options: Mapping[str, Any]) -> str:
@@ -90,7 +95,8 @@ def check_vectors(vectors: ArrayLike, num_classes: int) -> NDArray[np.float32]:
         DataError: Wrong shape, not numeric or not finite.
     """
     try:
-        vectors_CD = np.ascontiguousarray(vectors, np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
+            vectors_CD = np.ascontiguousarray(vectors, np.float32)
     except (TypeError, ValueError):
         raise DataError("vectors must be a matrix of numbers, one row per class") from None
     if vectors_CD.ndim != 2 or vectors_CD.shape[0] != num_classes or vectors_CD.shape[1] == 0:

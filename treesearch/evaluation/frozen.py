@@ -48,7 +48,7 @@ def evaluate_frozen(
     train: Features,
     valid: Features,
     counts: NDArray[np.float64],
-    learning_rate: float = 0.1,
+    learning_rate: float = 0.025,
     epochs: int = 1,
     seed: int = 0,
 ) -> NodeScores:
@@ -70,6 +70,7 @@ def evaluate_frozen(
     Raises:
         DataError: Tree, features and counts do not fit together.
     """
+    train, valid = _read_only(train), _read_only(valid)
     for split in (train, valid):
         if split.y.size and int(split.y.max()) >= tree.num_classes:
             raise DataError(f"labels must be below the tree's {tree.num_classes} classes, but got {split.y.max()}")
@@ -86,6 +87,13 @@ def evaluate_frozen(
         seen = np.bincount(valid.y, minlength=tree.num_classes)
         passes = tree.node_mass(seen)[: tree.num_internal].astype(np.int64)
     return NodeScores(scores, passes, valid.y.size)
+
+
+def _read_only(split: Features) -> Features:
+    # Workers get read-only data; the same type everywhere means one compiled kernel.
+    x, y = np.ascontiguousarray(split.x).view(), np.ascontiguousarray(split.y).view()
+    x.flags.writeable = y.flags.writeable = False
+    return Features(x, y)
 
 
 def initial_state(

@@ -279,7 +279,7 @@ def _connect(address: str | None, *, num_cpus: int, num_bytes: int) -> tuple[Any
         _check_reachable(address)
     try:
         ray.init(**options)
-    except (OSError, RuntimeError, ValueError) as error:  # OSError includes ConnectionError
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:  # RayError: a wrong token, say
         what = "a private Ray could not be started" if address is None else f"ray.address={address} cannot be joined"
         raise ExecutionError(f"{what}: {describe(error)}") from error
     _set_raylet_messages(False)

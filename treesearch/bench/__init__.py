@@ -1,0 +1,1 @@
+"""The benchmarks behind `treesearch bench`, each a module with a `run` that returns the rows of its table."""

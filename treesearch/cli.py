@@ -1,0 +1,252 @@
+"""The command line. Data goes to stdout, progress and logs to stderr; exit codes: 0 done, 1 failure, 2 wrong usage or input."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from treesearch.errors import ConfigError, ExecutionError, RunError, TreeSearchError
+
+app = typer.Typer(
+    name="treesearch",
+    help="Search for a better tree for hierarchical softmax.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: a.b=value. Repeatable.")]
+
+
+@app.command()
+def search(
+    config: Annotated[Path, typer.Argument(help="YAML file, such as configs/quickstart.yaml.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder, new or empty; default runs/CONFIG-N.")] = None,
+    set_: SetOption = None,
+) -> None:
+    """Search for a tree: prepare, search, confirm, compare, export."""
+    from treesearch.config import load_config
+    from treesearch.launch import default_folder, run_search
+    from treesearch.progress import ProgressReporter
+    from treesearch.search.run_folder import RunFolder
+
+    resolved = load_config(config, set_ or ())
+    folder = RunFolder(default_folder(config) if out is None else out)
+    with ProgressReporter() as progress:
+        comparison = run_search(resolved, folder, progress)
+    _print_comparison(comparison)
+    _tell(f"best tree: {folder.best_tree_file}")
+
+
+@app.command()
+def compare(
+    paths: Annotated[list[Path], typer.Argument(help="A run folder, or tree files.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
+    counts: Annotated[Path | None, typer.Option(help="Class counts for tree files, see build.")] = None,
+) -> None:
+    """Print the comparison of a run with Huffman, or the sizes of tree files side by side."""
+    from treesearch.search.run_folder import RunFolder
+
+    if len(paths) == 1 and paths[0].is_dir():
+        comparison = RunFolder(paths[0]).comparison()
+    else:
+        comparison = {"rows": [_file_row(path, counts) for path in paths]}
+    if as_json:
+        print(json.dumps(comparison["rows"], indent=2, ensure_ascii=False))
+    else:
+        _print_comparison(comparison)
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(help="A run folder or a tree file.")],
+    format: Annotated[str, typer.Option(help="json, npz or dot.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+) -> None:
+    """Write the best tree of a run, or a tree file, in another format."""
+    from treesearch.exchange import export_tree
+
+    tree = _load_tree(source)
+    try:
+        export_tree(tree, out, format=format)
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
+    _tell(f"wrote {out}")
+
+
+@app.command()
+def show(
+    source: Annotated[Path, typer.Argument(help="A run folder or a tree file.")],
+    counts: Annotated[Path | None, typer.Option(help="Class counts to weigh by, see build.")] = None,
+    levels: Annotated[int, typer.Option(min=0, help="Levels to draw.")] = 2,
+    width: Annotated[int, typer.Option(min=1, help="Children to draw per node, heaviest first.")] = 8,
+) -> None:
+    """Print a tree's sizes and the top of it."""
+    from treesearch.data.counts import load_counts
+    from treesearch.report.describe import top_of_tree, tree_statistics
+
+    tree = _load_tree(source)
+    weights = None if counts is None else load_counts(counts)[0]
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for key, value in tree_statistics(tree, weights).items():
+        console.print(f"{key:>15}: {value}")
+    console.print(top_of_tree(tree, levels=levels, width=width, counts=weights))
+
+
+@app.command()
+def build(
+    builder: Annotated[str, typer.Argument(help="Name of a builder, such as huffman.")],
+    out: Annotated[Path, typer.Option(help="Tree file to write, .json or .npz.")],
+    counts: Annotated[Path | None, typer.Option(help="Class counts: .npy, or lines 'name TAB count' or 'count'.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Take counts, and class vectors where needed, from this run.")] = None,
+    vectors: Annotated[Path | None, typer.Option(help="Class vectors [C, D] as .npy.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="Option of the builder: arity=16. Repeatable.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the builder.")] = 0,
+    set_: SetOption = None,
+) -> None:
+    """Build one tree with a named builder."""
+    from treesearch.builders import BUILDERS, build_tree
+    from treesearch.builders.registry import did_you_mean
+    from treesearch.config import load_config, parse_value
+    from treesearch.data.counts import load_counts, load_vectors
+
+    if builder not in BUILDERS:
+        raise ConfigError(f"unknown builder {builder!r}{did_you_mean(builder, BUILDERS)}")
+    if (counts is None) == (config is None):
+        raise ConfigError("give exactly one of --counts and --config")
+    if out.suffix not in (".json", ".npz"):
+        raise ConfigError(f"--out must end in .json or .npz, but got {out.name!r}")
+    options: dict[str, Any] = {}
+    for assignment in option or ():
+        key, sign, text = assignment.partition("=")
+        if not sign:
+            raise ConfigError(f"--option needs key=value, such as arity=16, but got {assignment!r}")
+        options[key] = parse_value(text)
+    class_vectors = None if vectors is None else load_vectors(vectors)
+    if counts is not None:
+        class_counts, names = load_counts(counts)
+    else:
+        from treesearch.launch import load_corpus, prepare_run
+        from treesearch.progress import ProgressReporter
+
+        assert config is not None
+        resolved = load_config(config, set_ or ())
+        corpus = load_corpus(resolved)
+        class_counts, names = corpus.counts, corpus.class_names
+        if class_vectors is None and needs_vectors(builder, options):
+            with ProgressReporter() as progress:
+                class_vectors = prepare_run(resolved, corpus, progress).vectors
+    tree = build_tree(builder, counts=class_counts, vectors=class_vectors, seed=seed, **options)
+    try:
+        tree.annotate(class_names=names).save(out)
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
+    _tell(f"wrote {out}: {tree!r}")
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="trees or frozen.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
+) -> None:
+    """Run a benchmark and print its table."""
+    from treesearch.bench import BENCHMARKS, benchmark_table
+    from treesearch.builders.registry import did_you_mean
+
+    if name not in BENCHMARKS:
+        raise ConfigError(f"unknown benchmark {name!r}{did_you_mean(name, BENCHMARKS)}")
+    rows = BENCHMARKS[name]()
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        Console(highlight=False).print(benchmark_table(name, rows))
+
+
+def needs_vectors(builder: str, options: dict[str, Any]) -> bool:
+    """Whether a builder groups by similarity."""
+    if builder == "two-level":
+        return options.get("by") == "similarity"
+    return builder in ("clustered", "interpolated") or (builder == "adaptive" and "in_features" not in options)
+
+
+def main() -> None:
+    """Entry point: runs a command and turns errors into one line and an exit code."""
+    warnings.showwarning = lambda message, *_, **__: _tell(f"warning: {message}")
+    try:
+        app(standalone_mode=False)
+        code = 0
+    except (typer.Exit, SystemExit) as stop:
+        code = stop.exit_code if isinstance(stop, typer.Exit) else int(stop.code or 0)
+    except typer._click.exceptions.ClickException as error:
+        _tell(f"error: {error.format_message()}")
+        code = 2
+    except ExecutionError as error:
+        _tell(f"error: {error}")
+        code = 1
+    except TreeSearchError as error:
+        _tell(f"error: {error}")
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
+        _tell("interrupted")
+        code = 130
+    sys.exit(code)
+
+
+def _load_tree(source: Path) -> Any:
+    from treesearch.search.run_folder import RunFolder
+    from treesearch.tree import Tree
+
+    if source.is_dir():
+        return RunFolder(source).best_tree()
+    if not source.exists():
+        raise RunError(f"no run folder or tree file at {source}")
+    return Tree.load(source)
+
+
+def _file_row(path: Path, counts: Path | None) -> dict[str, Any]:
+    import numpy as np
+
+    from treesearch.cost import tree_cost
+    from treesearch.data.counts import load_counts
+
+    tree = _load_tree(path)
+    weights = np.ones(tree.num_classes) if counts is None else load_counts(counts)[0]
+    if counts is None:
+        _tell(f"{path.name}: no --counts, so every class weighs the same")
+    widest = int(tree.projection_dim.max(initial=1))
+    cost = tree_cost(tree, weights, in_features=widest)
+    return {
+        "name": path.name,
+        "kind": "baseline",
+        "test_nll": None,
+        "valid_nll": None,
+        "cost": cost.cost,
+        "expected_depth": cost.expected_depth,
+        "dot_products": cost.dot_products,
+        "max_depth": cost.max_depth,
+    }
+
+
+def _print_comparison(comparison: dict[str, Any]) -> None:
+    from treesearch.report.tables import comparison_table
+
+    Console(highlight=False).print(comparison_table(comparison["rows"]))
+    tau = (comparison.get("rank_correlation") or {}).get("kendall_tau")
+    if "evaluations" in comparison:
+        agreement = "" if tau is None else f"; Kendall's tau of frozen and joint validation NLL: {tau:.2f}"
+        print(f"{comparison['evaluations']} frozen evaluations ({comparison['failures']} failed), agent {comparison['agent']}{agreement}")
+
+
+def _tell(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

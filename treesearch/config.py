@@ -1,0 +1,277 @@
+"""The configuration of a run: YAML, validated, every key known."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from treesearch.builders.registry import did_you_mean
+from treesearch.errors import ConfigError
+
+Positive = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A part of the configuration; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class DataConfig(Section):
+    """Where the text comes from: a named source, or three files."""
+
+    kind: Literal["text"] = "text"
+    source: Literal["python-stdlib"] | None = None  # the standard library of the running Python; needs no download
+    train: str | None = None  # files: whitespace tokens, a sentence per line
+    valid: str | None = None
+    test: str | None = None
+    max_classes: Annotated[int, Field(ge=3)] | None = None  # vocabulary cap; null keeps every word
+    max_train_tokens: Positive | None = None  # cap on the tokens of a named source
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> DataConfig:
+        files = [self.train, self.valid, self.test]
+        if self.source is not None and any(files):
+            raise ValueError("give either source or train/valid/test, not both; data.source=null switches to files")
+        if self.source is None and not all(files):
+            raise ValueError("give all of train, valid and test, or source: python-stdlib")
+        if self.source is None and self.max_train_tokens is not None:
+            raise ValueError("max_train_tokens applies to a named source; cut the file instead")
+        if self.source is not None and self.max_classes is None:
+            raise ValueError("max_classes must be set for a named source, such as 5000")
+        return self
+
+
+class EncoderConfig(Section):
+    """The model below the output layer, and how it is trained before the search."""
+
+    kind: str = "feedforward"
+    context: Positive = 5  # words seen
+    embedding: Positive = 64
+    features: Annotated[int, Field(ge=2)] = 128  # D
+    epochs: Positive = 1  # on a Huffman tree, before class vectors exist
+    refine_epochs: Annotated[int, Field(ge=0)] = 1  # then on a clustered tree
+    batch_size: Positive = 512
+    learning_rate: PositiveFloat = 0.004
+
+
+class FrozenConfig(Section):
+    """The frozen rung: node classifiers on cached features."""
+
+    learning_rate: PositiveFloat = 0.025
+    epochs: Positive = 1
+    max_tokens: Positive | None = None  # training tokens read; null for all
+
+
+class JointConfig(Section):
+    """The joint rung: encoder and tree together. Every tree gets its own best rate of the one grid."""
+
+    learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.002, 0.004, 0.008)
+    epochs: Positive = 1
+    batch_size: Positive = 512
+    device: str = "auto"
+
+
+class ConfirmConfig(Section):
+    """The last rung: joint training on fresh seeds, scored on the test split."""
+
+    seeds: Annotated[int, Field(ge=0)] = 3  # 0: no confirmation
+    builders: Annotated[int, Field(ge=1)] = 1  # best builders by frozen reward confirmed beside Huffman
+
+
+class CostConfig(Section):
+    """What compute costs in the reward."""
+
+    kind: Literal["analytic"] = "analytic"
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.005  # λ, nats per binary-node unit
+
+
+class EnvironmentConfig(Section):
+    """How trees are constructed."""
+
+    actions: tuple[str, ...] | None = None  # names; null for the default set
+    max_decisions: Positive = 32
+    closer: str | None = None  # action that closes what is left; null for the default
+
+
+DEFAULT_BUILDERS: tuple[dict[str, Any], ...] = (
+    {"name": "huffman"},
+    {"name": "huffman", "arity": 16},
+    {"name": "balanced", "arity": 16},
+    {"name": "random"},
+    {"name": "clustered"},
+    {"name": "clustered", "arity": 4},
+    {"name": "clustered", "arity": 8},
+    {"name": "clustered", "arity": 16},
+    {"name": "clustered", "arity": 32},
+    {"name": "clustered", "arity": 64},
+    {"name": "interpolated", "weight": 0.25},
+    {"name": "interpolated", "weight": 0.5},
+    {"name": "two-level", "by": "frequency"},
+    {"name": "two-level", "by": "similarity"},
+    {"name": "adaptive"},
+)
+
+
+class SearchConfig(Section):
+    """The budget and who spends it."""
+
+    evaluations: Positive = 100  # frozen evaluations, builders included
+    batch_size: Positive = 10  # proposals between two updates of the agent
+    agent: str = "policy_gradient"
+    settings: dict[str, Any] = Field(default_factory=dict)  # of the agent
+    executor: Literal["local", "ray"] = "ray"
+    builders: tuple[dict[str, Any], ...] = DEFAULT_BUILDERS
+
+    @model_validator(mode="after")
+    def _huffman_is_there(self) -> SearchConfig:
+        for builder in self.builders:
+            if not isinstance(builder.get("name"), str):
+                raise ValueError(f"each builder needs a name, but got {builder}")
+        if {"name": "huffman"} not in self.builders:
+            raise ValueError("builders must contain {name: huffman}: everything is compared with it")
+        if self.evaluations <= len(self.builders):
+            raise ValueError(
+                f"evaluations must exceed the number of builders ({len(self.builders)}), but got {self.evaluations}"
+            )
+        return self
+
+
+class RayConfig(Section):
+    """The cluster; used with ``search.executor: ray``."""
+
+    num_workers: Positive = 2
+    cpus_per_worker: PositiveFloat = 1.0
+    gpus_per_worker: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    address: str | None = None  # null: a private Ray on this machine; auto, or host:port, joins a cluster
+
+
+class WandbConfig(Section):
+    """Weights & Biases: one run per search."""
+
+    mode: Literal["disabled", "offline", "online"] = "disabled"
+    project: str = "treesearch"
+
+
+class Config(Section):
+    """A whole run."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: DataConfig = DataConfig(source="python-stdlib", max_classes=5000, max_train_tokens=400_000)
+    encoder: EncoderConfig = EncoderConfig()
+    frozen: FrozenConfig = FrozenConfig()
+    joint: JointConfig = JointConfig()
+    confirm: ConfirmConfig = ConfirmConfig()
+    cost: CostConfig = CostConfig()
+    environment: EnvironmentConfig = EnvironmentConfig()
+    search: SearchConfig = SearchConfig()
+    ray: RayConfig = RayConfig()
+    wandb: WandbConfig = WandbConfig()
+
+
+_PATH_KEYS = ("train", "valid", "test")
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply ``a.b=c`` overrides, expand variables in paths, validate.
+
+    Args:
+        path: The file.
+        overrides: Assignments; the value is parsed as YAML, so that ``null`` and ``[1, 2]`` work.
+
+    Raises:
+        ConfigError: The file is missing or no YAML, a key is unknown, a value is out of range, a variable is not set.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no config file at {path}; configs/quickstart.yaml is one to start from") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
+    raw = {} if raw is None else raw
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} must hold a mapping of sections, but holds a {type(raw).__name__}")
+    for assignment in overrides:
+        _apply(raw, assignment)
+    return make_config(raw)
+
+
+def make_config(raw: Mapping[str, Any]) -> Config:
+    """Validate a mapping; see `load_config`."""
+    values = dict(raw)
+    if isinstance(values.get("data"), dict):
+        values["data"] = {
+            key: _expand(f"data.{key}", value) if key in _PATH_KEYS else value for key, value in values["data"].items()
+        }
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from None
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as YAML, itself a valid config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def parse_value(text: str) -> Any:
+    """A command-line value as YAML."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"a value must be YAML, but got {text!r}") from None
+
+
+def _apply(raw: dict[str, Any], assignment: str) -> None:
+    key, sign, text = assignment.partition("=")
+    if not sign or not key.strip():
+        raise ConfigError(f"--set needs key=value, such as search.evaluations=200, but got {assignment!r}")
+    *parents, last = key.strip().split(".")
+    section = raw
+    for name in parents:
+        section = section.setdefault(name, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"--set {assignment!r}: {name} is a value, not a section")
+    section[last] = parse_value(text)
+
+
+def _expand(key: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    expanded = os.path.expanduser(os.path.expandvars(value))
+    unset = re.search(r"\$\{?(\w+)\}?", expanded)
+    if unset:
+        raise ConfigError(
+            f"{key} is {value!r}, but the environment variable {unset[1]} is not set; export it or set {key}"
+        )
+    return expanded
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    location = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        section = _section_at(first["loc"][:-1])
+        return f"unknown key {location!r} in the config{did_you_mean(str(first['loc'][-1]), section.model_fields)}"
+    message = first["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(first["input"], dict) else f", but got {first['input']!r:.80}"
+    more = error.error_count() - 1
+    rest = f" (and {more} more)" if more else ""
+    return f"config: {location}: {message[:1].lower()}{message[1:]}{shown}{rest}"
+
+
+def _section_at(location: Sequence[int | str]) -> type[BaseModel]:
+    section: type[BaseModel] = Config
+    for name in location:
+        annotation = section.model_fields[str(name)].annotation
+        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        section = annotation
+    return section

@@ -1,0 +1,343 @@
+"""Composition root: from a configuration to a finished run. With `treesearch.cli` the only importer of envs and agents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents import Agent, Evaluated, Proposal, make_agent, pack_state, unpack_state
+from envs import DEFAULT_ACTIONS, ConstructionTask, Evaluation
+from treesearch.builders import build_tree, builder_label
+from treesearch.config import Config
+from treesearch.data import Corpus, load_python_stdlib, load_text
+from treesearch.evaluation.comparison import rank_correlation
+from treesearch.evaluation.preparation import Preparation, prepare
+from treesearch.evaluation.scores import TreeScore
+from treesearch.progress import ProgressReporter
+from treesearch.report.tables import comparison_rows
+from treesearch.search.confirm import Confirmed, Finalist, choose_finalists, confirm
+from treesearch.search.executors import Executor, LocalExecutor
+from treesearch.search.ledger import FROZEN, EvaluationRow, Ledger
+from treesearch.search.loop import BUILDER, Candidate, FrozenRung, Objective, search
+from treesearch.search.run_folder import RunFolder, next_free_folder
+from treesearch.search.trackers import make_tracker
+from treesearch.search.worker import EvaluationWorker, WorkerSettings
+from treesearch.tree import Tree
+
+CONFIRM_SEED_OFFSET = 1000  # seeds of reported runs; far from the seeds of encoder, search and rate selection
+
+
+def run_search(config: Config, folder: RunFolder, progress: ProgressReporter) -> dict[str, Any]:
+    """Run a whole search: prepare, search, confirm, export.
+
+    Args:
+        config: What to do.
+        folder: Where; must be new or empty.
+        progress: Who is told.
+
+    Returns:
+        The content of ``comparison.json``.
+
+    Raises:
+        TreeSearchError: Input, configuration or folder cannot be used, or evaluations kept failing.
+    """
+    folder.check_free()
+    corpus = load_corpus(config)
+    counts = corpus.counts.astype(np.float64)
+    task = ConstructionTask(counts, None, config.encoder.features, config.cost.weight, config.seed)
+    make_proposer(config, task)  # refuses unknown agents, settings and actions before anything is trained
+    check_builders(config, counts)
+    with folder.create(config) as ledger, make_tracker(config, folder.path) as tracker:
+        progress.say(
+            f"{corpus.num_classes} classes, {len(corpus.train)} training tokens; results go to {folder.path}"
+        )
+        preparation = prepare_run(config, corpus, progress)
+        ledger.set_meta("encoder", preparation.hash)
+        ledger.set_meta("corpus", corpus.source | {"hash": corpus.hash})
+        task = replace(task, vectors=preparation.vectors)
+        with make_executor(config, corpus, preparation) as executor:
+            objective = Objective(counts, config.encoder.features, config.cost.weight, preparation.hash)
+            monitor = SearchMonitor(config.search.evaluations, progress, tracker.log)
+            rung = FrozenRung(executor, ledger, objective, monitor)
+            search(
+                rung,
+                make_proposer(config, task),
+                builder_candidates(config, counts, preparation.vectors),
+                ledger,
+                evaluations=config.search.evaluations,
+                batch_size=config.search.batch_size,
+            )
+            finalists = choose_finalists(ledger, num_builders=config.confirm.builders)
+            confirmed = confirm_finalists(config, finalists, executor, ledger, counts, progress)
+        comparison = summarise(config, ledger, confirmed)
+        best = best_finalist(finalists, confirmed, config.cost.weight)
+        folder.write_results(export_best(best, corpus), comparison)
+        tracker.finish(comparison, folder.best_tree_file)
+    return comparison
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+def load_corpus(config: Config) -> Corpus:
+    """The text that the configuration names.
+
+    Raises:
+        DataError: It cannot be used.
+    """
+    data = config.data
+    if data.source is None:
+        assert data.train and data.valid and data.test  # the configuration was validated
+        return load_text(data.train, data.valid, data.test, max_classes=data.max_classes)
+    assert data.max_classes is not None
+    return load_python_stdlib(max_classes=data.max_classes, max_train_tokens=data.max_train_tokens)
+
+
+def prepare_run(config: Config, corpus: Corpus, progress: ProgressReporter) -> Preparation:
+    """Train the encoder and cache features."""
+    return prepare(
+        corpus,
+        config.encoder,
+        seed=config.seed,
+        device=config.joint.device,
+        max_tokens=config.frozen.max_tokens,
+        on_step=progress.update,
+    )
+
+
+def make_executor(config: Config, corpus: Corpus, preparation: Preparation) -> Executor:
+    """Workers that hold the corpus and the features.
+
+    Raises:
+        ExecutionError: The cluster cannot be reached or is too small.
+    """
+    arrays: dict[str, NDArray[Any]] = {
+        "train": corpus.train,
+        "valid": corpus.valid,
+        "test": corpus.test,
+        "counts": corpus.counts.astype(np.float64),
+        "train_features": preparation.train_features,
+        "valid_features": preparation.valid_features,
+    }
+    settings = WorkerSettings(config.encoder, config.frozen, config.joint, corpus.num_classes, corpus.eos, config.seed)
+    if config.search.executor == "local":
+        return LocalExecutor(EvaluationWorker, arrays=arrays, settings=settings)
+    from treesearch.search.ray_executor import RayExecutor
+
+    return RayExecutor(
+        EvaluationWorker,
+        arrays=arrays,
+        settings=settings,
+        num_workers=config.ray.num_workers,
+        cpus_per_worker=config.ray.cpus_per_worker,
+        gpus_per_worker=config.ray.gpus_per_worker,
+        address=config.ray.address,
+    )
+
+
+def check_builders(config: Config, counts: NDArray[np.float64]) -> None:
+    """Refuse unknown builders and options early, on a small vocabulary, before the encoder is trained."""
+    few = np.sort(counts)[::-1][: min(counts.size, 64)]
+    vectors = np.random.default_rng(0).standard_normal((few.size, config.encoder.features)).astype(np.float32)
+    for name, options in map(split_builder, config.search.builders):
+        if name == "adaptive" and "cutoffs" in options:
+            continue  # cutoffs are meant for the whole vocabulary
+        build_tree(name, counts=few, vectors=vectors, seed=config.seed, **options)
+
+
+def builder_candidates(
+    config: Config, counts: NDArray[np.float64], vectors: NDArray[np.float32]
+) -> list[Candidate]:
+    """The trees of the configured builders, in their order."""
+    candidates = []
+    for name, options in map(split_builder, config.search.builders):
+        tree = build_tree(name, counts=counts, vectors=vectors, seed=config.seed, **options)
+        candidates.append(Candidate(tree, BUILDER, builder_label(name, options)))
+    return candidates
+
+
+def split_builder(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A builder's name and its options."""
+    options = dict(entry)
+    return str(options.pop("name")), options
+
+
+class AgentProposer:
+    """An agent as the search loop sees it: a `treesearch.search.loop.Proposer`.
+
+    Args:
+        agent: Asked and told.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self._asked: list[Proposal] = []
+
+    def ask(self, num: int) -> list[Candidate]:
+        """Propose ``num`` trees."""
+        self._asked = self.agent.ask(num)
+        names = [action.name for action in self.agent.actions]
+        return [
+            Candidate(p.tree, self.agent.name, actions=tuple(names[action] for action in p.actions)) for p in self._asked
+        ]
+
+    def tell(self, scores: Sequence[TreeScore | None]) -> dict[str, float]:
+        """Pass the scores on."""
+        evaluated = [
+            Evaluated(p, None if s is None else Evaluation(s.reward, s.node_loss, s.node_mass))
+            for p, s in zip(self._asked, scores, strict=True)
+        ]
+        return self.agent.tell(evaluated)
+
+    def pack(self) -> bytes:
+        """The agent's state."""
+        return pack_state(self.agent.state_dict())
+
+    def unpack(self, state: bytes) -> None:
+        """Go back to a state."""
+        self.agent.load_state_dict(unpack_state(state))
+
+
+def make_proposer(config: Config, task: ConstructionTask) -> AgentProposer:
+    """The configured agent.
+
+    Raises:
+        ConfigError: Unknown agent, setting or action.
+    """
+    environment = config.environment
+    agent = make_agent(
+        config.search.agent,
+        task=task,
+        actions=DEFAULT_ACTIONS if environment.actions is None else environment.actions,
+        max_decisions=environment.max_decisions,
+        closer=environment.closer,
+        seed=config.seed,
+        **config.search.settings,
+    )
+    return AgentProposer(agent)
+
+
+class SearchMonitor:
+    """Tells progress and tracker of every frozen evaluation.
+
+    Args:
+        evaluations: The budget.
+        progress: Told the best reward and its gain over Huffman.
+        log: Told metrics.
+    """
+
+    def __init__(
+        self, evaluations: int, progress: ProgressReporter, log: Callable[[dict[str, float]], None]
+    ) -> None:
+        self._evaluations = evaluations
+        self._progress = progress
+        self._log = log
+        self._done = 0
+        self._failed = 0
+        self._best: float | None = None
+        self._huffman: float | None = None
+
+    def __call__(self, row: EvaluationRow) -> None:
+        """Take note of one evaluation."""
+        self._done += 1
+        if row.reward is None:
+            self._failed += 1
+        else:
+            self._best = row.reward if self._best is None else max(self._best, row.reward)
+            if row.label == "huffman":
+                self._huffman = row.reward
+        note = "" if self._best is None else f"best reward {self._best:.4f}"
+        if self._best is not None and self._huffman is not None:
+            note += f" ({self._best - self._huffman:+.4f} over Huffman)"
+        if self._failed:
+            note += f", {self._failed} failed"
+        self._progress.update("search", self._done, self._evaluations, note)
+        metrics = {"evaluations": float(self._done), "failures": float(self._failed)}
+        for key in ("reward", "valid_nll", "cost", "seconds"):
+            value = getattr(row, key)
+            if value is not None:
+                metrics[key] = value
+        if self._best is not None:
+            metrics["best_reward"] = self._best
+        self._log(metrics)
+
+
+def confirm_finalists(
+    config: Config,
+    finalists: Sequence[Finalist],
+    executor: Executor,
+    ledger: Ledger,
+    counts: NDArray[np.float64],
+    progress: ProgressReporter,
+) -> list[Confirmed]:
+    """Train the finalists jointly; nothing where ``confirm.seeds`` is 0."""
+    if config.confirm.seeds == 0:
+        return []
+    total = len(finalists) * (len(config.joint.learning_rates) + config.confirm.seeds)
+    done = 0
+
+    def on_row(row: EvaluationRow) -> None:
+        nonlocal done
+        done += 1
+        progress.update("confirm", done, total, f"{row.label}: {row.rung} {row.status}")
+
+    return confirm(
+        finalists,
+        executor,
+        ledger,
+        counts=counts,
+        in_features=config.encoder.features,
+        cost_weight=config.cost.weight,
+        learning_rates=config.joint.learning_rates,
+        seeds=[config.seed + CONFIRM_SEED_OFFSET + i for i in range(config.confirm.seeds)],
+        selection_seed=config.seed,
+        on_row=on_row,
+    )
+
+
+def summarise(config: Config, ledger: Ledger, confirmed: Sequence[Confirmed]) -> dict[str, Any]:
+    """The content of ``comparison.json``."""
+    joint = [sum(c.valid_nll) / len(c.valid_nll) for c in confirmed]
+    frozen = [c.finalist.row.valid_nll or 0.0 for c in confirmed]
+    rows = ledger.rows(FROZEN)
+    return {
+        "rows": comparison_rows(confirmed),
+        "evaluations": len(rows),
+        "failures": sum(row.reward is None for row in rows),
+        "agent": config.search.agent,
+        "seeds": config.confirm.seeds,
+        "cost_weight": config.cost.weight,
+        "rank_correlation": {"rungs": ["frozen", "joint"], "kendall_tau": rank_correlation(frozen, joint), "trees": len(joint)},
+    }
+
+
+def best_finalist(finalists: Sequence[Finalist], confirmed: Sequence[Confirmed], cost_weight: float) -> Finalist:
+    """The tree to export: best joint reward on validation data, or best frozen reward where nothing was confirmed."""
+    if not confirmed:
+        return max(finalists, key=lambda f: f.row.reward or -np.inf)
+    best = max(confirmed, key=lambda c: -sum(c.valid_nll) / len(c.valid_nll) - cost_weight * c.cost.cost)
+    return best.finalist
+
+
+def export_best(best: Finalist, corpus: Corpus) -> Tree:
+    """The best tree with names and provenance; no time and no path."""
+    row = best.row
+    provenance = {
+        "found_by": row.agent,
+        "label": row.label,
+        "evaluation": row.id,
+        "frozen_reward": row.reward,
+        "frozen_valid_nll": row.valid_nll,
+        "corpus": corpus.hash,
+    }
+    return best.tree.annotate(class_names=corpus.class_names, metadata=provenance)
+
+
+def default_folder(config_path: Path) -> Path:
+    """``runs/NAME-N`` beside the working directory, N the smallest free number."""
+    return next_free_folder(Path("runs"), config_path.stem)

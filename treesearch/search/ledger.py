@@ -1,0 +1,192 @@
+"""The ledger: every evaluation of a search in one SQLite file, written by the driver alone.
+
+It is the only source of truth of a run. Each finished evaluation is one transaction; the agent's state is stored in
+the transaction that ends its batch.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from treesearch.errors import RunError
+from treesearch.tree import Tree
+
+SCHEMA_VERSION = 1
+OK, FAILED, CACHED = "ok", "failed", "cached"
+FROZEN, JOINT, CONFIRM = "frozen", "joint", "confirm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRow:
+    """One evaluation. ``None`` where a column does not apply to the rung or the evaluation failed."""
+
+    id: int
+    rung: str  # frozen, joint or confirm
+    batch: int
+    agent: str  # who proposed the tree; "builder" for builders
+    label: str | None  # the builder's label
+    tree_hash: str
+    status: str  # ok, failed, or cached: the tree had been evaluated before
+    reason: str | None = None  # of a failure
+    attempts: int = 1
+    reward: float | None = None  # nats
+    valid_nll: float | None = None  # nats per token
+    test_nll: float | None = None  # nats per token, rung confirm only
+    cost: float | None = None  # analytic, binary-node units
+    expected_depth: float | None = None
+    dot_products: float | None = None
+    max_depth: int | None = None
+    learning_rate: float | None = None  # rungs joint and confirm
+    seed: int | None = None  # rungs joint and confirm
+    actions: str | None = None  # JSON list of the action names that built the tree
+    encoder: str | None = None  # hash of the features, rung frozen
+    seconds: float = 0.0  # wall time in the worker
+    worker: str = ""
+
+    def content(self) -> dict[str, Any]:
+        """All that must not depend on when and where the evaluation ran."""
+        return {key: value for key, value in asdict(self).items() if key not in ("seconds", "worker", "attempts")}
+
+
+_COLUMNS = [field.name for field in fields(EvaluationRow)]
+_TYPES = {"id": "INTEGER PRIMARY KEY", "batch": "INTEGER", "attempts": "INTEGER", "max_depth": "INTEGER", "seed": "INTEGER"}
+_TEXT = {"rung", "agent", "label", "tree_hash", "status", "reason", "actions", "encoder", "worker"}
+
+
+class Ledger:
+    """Reads and writes ``search.db``; a context manager.
+
+    Args:
+        path: The file; its folder must exist.
+        create: Make a new ledger; it must not exist yet. Otherwise it must.
+
+    Raises:
+        RunError: The file exists, is missing, or is no ledger of this version.
+    """
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        if create and path.exists():
+            raise RunError(f"{path} already holds a search; choose another --out")
+        if not create and not path.is_file():
+            raise RunError(f"no ledger at {path}; give the folder of a search")
+        try:
+            self._db = sqlite3.connect(path)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            if create:
+                self._create_tables()
+            elif self.meta("schema") != SCHEMA_VERSION:
+                raise RunError(f"{path} must have schema {SCHEMA_VERSION}, but has {self.meta('schema')!r}")
+        except sqlite3.Error as error:
+            raise RunError(f"{path} cannot be used as a ledger: {error}") from None
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def record(self, row: EvaluationRow, tree: Tree) -> None:
+        """Store one finished evaluation and its tree, in one transaction."""
+        with self._transaction():
+            self._insert(row, tree)
+
+    def finish_batch(self, batch: int, agent_state: bytes, metrics: dict[str, float]) -> None:
+        """Store the agent's state after a batch."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO batches(batch, agent_state, metrics, finished_at) VALUES (?, ?, ?, ?)",
+                (batch, agent_state, json.dumps(metrics), time.time()),
+            )
+
+    def set_meta(self, key: str, value: Any) -> None:
+        """Store a JSON-able fact about the run."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?)", (key, json.dumps(value)))
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def meta(self, key: str) -> Any:
+        """A fact stored with `set_meta`, None if there is none."""
+        found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if found is None else json.loads(found[0])
+
+    def rows(self, rung: str | None = None) -> list[EvaluationRow]:
+        """Evaluations in order of id, of one rung or of all."""
+        condition, values = ("", ()) if rung is None else ("WHERE rung = ?", (rung,))
+        query = f"SELECT {', '.join(_COLUMNS)} FROM evaluations {condition} ORDER BY id"
+        return [EvaluationRow(**dict(zip(_COLUMNS, row, strict=True))) for row in self._db.execute(query, values)]
+
+    def next_id(self) -> int:
+        """One more than the largest id."""
+        return int(self._db.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM evaluations").fetchone()[0])
+
+    def tree(self, tree_hash: str) -> Tree:
+        """A stored tree.
+
+        Raises:
+            RunError: There is none with this hash.
+        """
+        found = self._db.execute("SELECT data FROM trees WHERE hash = ?", (tree_hash,)).fetchone()
+        if found is None:
+            raise RunError(f"the ledger has no tree {tree_hash}")
+        with np.load(io.BytesIO(found[0]), allow_pickle=False) as arrays:
+            return Tree.from_parents(arrays["parent"], arrays["leaf_class"], projection_dim=arrays["projection_dim"])
+
+    def last_batch(self) -> tuple[int, bytes] | None:
+        """Number and agent state of the last finished batch, None before the first."""
+        found = self._db.execute("SELECT batch, agent_state FROM batches ORDER BY batch DESC LIMIT 1").fetchone()
+        return None if found is None else (int(found[0]), bytes(found[1]))
+
+    def metrics(self) -> list[tuple[int, dict[str, float]]]:
+        """The agent's metrics of every batch."""
+        return [(b, json.loads(m)) for b, m in self._db.execute("SELECT batch, metrics FROM batches ORDER BY batch")]
+
+    def close(self) -> None:
+        """Close the file; the write-ahead log is folded into it."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _create_tables(self) -> None:
+        columns = ", ".join(f"{c} {_TYPES.get(c, 'TEXT' if c in _TEXT else 'REAL')}" for c in _COLUMNS)
+        with self._transaction():
+            self._db.execute(f"CREATE TABLE evaluations({columns})")
+            self._db.execute("CREATE TABLE trees(hash TEXT PRIMARY KEY, data BLOB NOT NULL)")
+            self._db.execute(
+                "CREATE TABLE batches(batch INTEGER PRIMARY KEY, agent_state BLOB NOT NULL, metrics TEXT, finished_at REAL)"
+            )
+            self._db.execute("CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+            self._db.execute("INSERT INTO meta VALUES ('schema', ?)", (json.dumps(SCHEMA_VERSION),))
+
+    def _insert(self, row: EvaluationRow, tree: Tree) -> None:
+        with closing(io.BytesIO()) as buffer:
+            np.savez_compressed(
+                buffer, parent=tree.parent, leaf_class=tree.leaf_class, projection_dim=tree.projection_dim
+            )
+            self._db.execute("INSERT OR IGNORE INTO trees(hash, data) VALUES (?, ?)", (tree.hash, buffer.getvalue()))
+        values = asdict(row)
+        marks = ", ".join("?" for _ in _COLUMNS)
+        self._db.execute(
+            f"INSERT INTO evaluations({', '.join(_COLUMNS)}) VALUES ({marks})", [values[c] for c in _COLUMNS]
+        )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            with self._db:
+                yield
+        except sqlite3.Error as error:
+            raise RunError(f"the ledger could not be written: {error}; free space or mend the folder and resume") from None

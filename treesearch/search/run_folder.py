@@ -1,0 +1,150 @@
+"""The folder of a run: what lies in it and how it is written.
+
+    config.yaml        resolved, itself a valid config
+    environment.json   versions, device, commit
+    search.db          the ledger
+    best.tree.json     no time or path in it
+    comparison.json    the rows of ``treesearch compare``
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from treesearch.config import Config, dump_config, load_config
+from treesearch.errors import RunError
+from treesearch.search.ledger import Ledger
+from treesearch.tree import Tree
+from treesearch.tree_files import write_atomically
+
+RECORDED_PACKAGES = ("treesearch", "torch", "numpy", "numba", "scipy", "gymnasium", "ray")
+
+
+class RunFolder:
+    """Paths and files of one run.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.yaml"
+        self.environment_file = path / "environment.json"
+        self.ledger_file = path / "search.db"
+        self.best_tree_file = path / "best.tree.json"
+        self.comparison_file = path / "comparison.json"
+
+    def check_free(self) -> None:
+        """Raise RunError if the folder holds a run or anything else, or cannot be made."""
+        if self.ledger_file.exists():
+            raise RunError(f"{self.path} already holds a run; choose another --out")
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunError(f"{self.path} must be a new or empty folder; choose another --out")
+
+    def create(self, config: Config) -> Ledger:
+        """Make the folder with configuration, environment and an empty ledger.
+
+        Raises:
+            RunError: The folder is taken or cannot be written.
+        """
+        self.check_free()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            _write_text(self.config_file, dump_config(config))
+            _write_json(self.environment_file, environment())
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be written ({error.strerror}); choose another --out") from None
+        return Ledger(self.ledger_file, create=True)
+
+    def open(self) -> Ledger:
+        """The ledger of an existing run.
+
+        Raises:
+            RunError: There is none.
+        """
+        return Ledger(self.ledger_file)
+
+    def config(self) -> Config:
+        """The resolved configuration."""
+        return load_config(self.config_file)
+
+    def best_tree(self) -> Tree:
+        """The exported tree.
+
+        Raises:
+            RunError: The run has not got that far.
+        """
+        if not self.best_tree_file.is_file():
+            raise RunError(f"{self.path} holds no best.tree.json; the search has not finished, or this is no run folder")
+        return Tree.load(self.best_tree_file)
+
+    def comparison(self) -> dict[str, Any]:
+        """The content of ``comparison.json``.
+
+        Raises:
+            RunError: The run has not got that far, or the file is broken.
+        """
+        try:
+            content: dict[str, Any] = json.loads(self.comparison_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(
+                f"{self.path} holds no comparison.json; the search has not finished, or this is no run folder"
+            ) from None
+        except ValueError as error:
+            raise RunError(f"{self.comparison_file} is no JSON: {error}") from None
+        return content
+
+    def write_results(self, best: Tree, comparison: dict[str, Any]) -> None:
+        """Write the best tree and the comparison, each whole or not at all."""
+        best.save(self.best_tree_file)
+        _write_json(self.comparison_file, comparison)
+
+
+def next_free_folder(parent: Path, stem: str) -> Path:
+    """``parent/stem-N`` with the smallest N >= 1 that does not exist."""
+    number = 1
+    while (parent / f"{stem}-{number}").exists():
+        number += 1
+    return parent / f"{stem}-{number}"
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and commit of this process."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "packages": {name: metadata.version(name) for name in RECORDED_PACKAGES},
+        "commit": _commit(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def _commit() -> str | None:
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _write_json(path: Path, content: Any) -> None:
+    _write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,141 @@
+"""What a search worker does: score a tree on frozen features, or train encoder and tree together.
+
+The worker is built once per process from shared read-only arrays; see `treesearch.search.executors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from treesearch.config import EncoderConfig, FrozenConfig, JointConfig
+from treesearch.data.contexts import context_windows
+from treesearch.evaluation.encoder import make_encoder
+from treesearch.evaluation.frozen import Features, NodeScores, evaluate_frozen
+from treesearch.evaluation.joint import TextSplit, one_torch_thread, resolve_device, score, train_joint
+from treesearch.softmax import HierarchicalSoftmax
+from treesearch.tree import Tree
+
+
+@dataclass(frozen=True)
+class FrozenTask:
+    """Train the nodes of ``tree`` on the cached features; the result is `NodeScores`."""
+
+    tree: Tree
+
+
+@dataclass(frozen=True)
+class JointTask:
+    """Train encoder and ``tree`` together; the result is `JointScores`."""
+
+    tree: Tree
+    learning_rate: float
+    seed: int
+    use_test: bool  # score the test split as well
+
+
+@dataclass(frozen=True)
+class JointScores:
+    """Mean NLL in nats per token."""
+
+    valid_nll: float
+    test_nll: float | None
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """All that a worker needs beside the arrays."""
+
+    encoder: EncoderConfig
+    frozen: FrozenConfig
+    joint: JointConfig
+    num_classes: int
+    pad: int  # class id that stands before the first token
+    seed: int
+
+
+class EvaluationWorker:
+    """Evaluates `FrozenTask` and `JointTask`.
+
+    Args:
+        arrays: ``train``, ``valid``, ``test``: int32 token streams; ``train_features``, ``valid_features``: float32
+            [T, D] of the first T tokens; ``counts``: float64 [C].
+        settings: See `WorkerSettings`.
+    """
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]], settings: WorkerSettings) -> None:
+        self._arrays = arrays
+        self._settings = settings
+
+    def __call__(self, payload: FrozenTask | JointTask) -> NodeScores | JointScores:
+        """Evaluate one task.
+
+        Raises:
+            FloatingPointError: Training diverged.
+        """
+        if isinstance(payload, FrozenTask):
+            return self._frozen(payload.tree)
+        with one_torch_thread():
+            return self._joint(payload)
+
+    def _frozen(self, tree: Tree) -> NodeScores:
+        settings = self._settings.frozen
+        scores = evaluate_frozen(
+            tree,
+            train=self._features("train"),
+            valid=self._features("valid"),
+            counts=self._arrays["counts"],
+            learning_rate=settings.learning_rate,
+            epochs=settings.epochs,
+            seed=self._settings.seed,
+        )
+        if not np.isfinite(scores.nll).all():
+            raise FloatingPointError(f"validation NLL is {scores.mean_nll}; lower frozen.learning_rate")
+        return scores
+
+    def _joint(self, task: JointTask) -> JointScores:
+        settings, encoder_settings = self._settings.joint, self._settings.encoder
+        device = resolve_device(settings.device)
+        generator = torch.Generator().manual_seed(task.seed)
+        encoder = make_encoder(
+            encoder_settings.kind,
+            self._settings.num_classes,
+            context=encoder_settings.context,
+            embedding=encoder_settings.embedding,
+            features=encoder_settings.features,
+        )
+        encoder.reset_parameters(generator)
+        layer = HierarchicalSoftmax(encoder.out_features, task.tree)
+        layer.reset_parameters(self._arrays["counts"], generator)
+        encoder.to(device)
+        layer.to(device)
+        train_joint(
+            encoder,
+            layer,
+            self._split("train"),
+            learning_rate=task.learning_rate,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            seed=task.seed,
+        )
+        valid_nll = score(encoder, layer, self._split("valid"))
+        test_nll = score(encoder, layer, self._split("test")) if task.use_test else None
+        if not np.isfinite(valid_nll):
+            raise FloatingPointError(
+                f"validation NLL is {valid_nll} at learning rate {task.learning_rate}; lower joint.learning_rates"
+            )
+        return JointScores(valid_nll, test_nll)
+
+    def _features(self, split: str) -> Features:
+        x = self._arrays[f"{split}_features"]
+        return Features(x, self._arrays[split][: len(x)])
+
+    def _split(self, name: str) -> TextSplit:
+        stream = self._arrays[name]
+        windows = context_windows(stream, size=self._settings.encoder.context, pad=self._settings.pad)
+        return TextSplit(windows, stream)
