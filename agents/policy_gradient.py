@@ -55,6 +55,9 @@ class PolicyGradientSettings:
         for field in ("learning_rate", "update_epochs", "clip_coef", "ent_decay_trees", "max_grad_norm", "hidden_size"):
             if not 0 < getattr(self, field) < np.inf:
                 raise ConfigError(f"{field} must be finite and > 0, but got {getattr(self, field)!r}")
+        for field in ("update_epochs", "hidden_size"):
+            if not isinstance(getattr(self, field), int):
+                raise ConfigError(f"{field} must be an integer, but got {getattr(self, field)!r}")
 
 
 @dataclass

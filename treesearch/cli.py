@@ -166,7 +166,7 @@ def bench(
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
-        Console(highlight=False).print(benchmark_table(name, rows))
+        _stdout().print(benchmark_table(name, rows))
 
 
 def needs_vectors(builder: str, options: dict[str, Any]) -> bool:
@@ -237,11 +237,16 @@ def _file_row(path: Path, counts: Path | None) -> dict[str, Any]:
 def _print_comparison(comparison: dict[str, Any]) -> None:
     from treesearch.report.tables import comparison_table
 
-    Console(highlight=False).print(comparison_table(comparison["rows"]))
+    _stdout().print(comparison_table(comparison["rows"]))
     tau = (comparison.get("rank_correlation") or {}).get("kendall_tau")
     if "evaluations" in comparison:
         agreement = "" if tau is None else f"; Kendall's tau of frozen and joint validation NLL: {tau:.2f}"
         print(f"{comparison['evaluations']} frozen evaluations ({comparison['failures']} failed), agent {comparison['agent']}{agreement}")
+
+
+def _stdout() -> Console:
+    """Standard output; 100 columns where it is no terminal."""
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 100)
 
 
 def _tell(message: str) -> None:

@@ -20,9 +20,9 @@ from treesearch.evaluation.preparation import Preparation, prepare
 from treesearch.evaluation.scores import TreeScore
 from treesearch.progress import ProgressReporter
 from treesearch.report.tables import comparison_rows
-from treesearch.search.confirm import Confirmed, Finalist, choose_finalists, confirm
+from treesearch.search.confirm import Confirmed, JointRung, Promoted, choose_finalists, confirm, promote
 from treesearch.search.executors import Executor, LocalExecutor
-from treesearch.search.ledger import FROZEN, EvaluationRow, Ledger
+from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, EvaluationRow, Ledger
 from treesearch.search.loop import BUILDER, Candidate, FrozenRung, Objective, search
 from treesearch.search.run_folder import RunFolder, next_free_folder
 from treesearch.search.trackers import make_tracker
@@ -72,10 +72,12 @@ def run_search(config: Config, folder: RunFolder, progress: ProgressReporter) ->
                 evaluations=config.search.evaluations,
                 batch_size=config.search.batch_size,
             )
-            finalists = choose_finalists(ledger, num_builders=config.confirm.builders)
-            confirmed = confirm_finalists(config, finalists, executor, ledger, counts, progress)
+            promoted = promote(
+                ledger, counts=counts, in_features=config.encoder.features, num_trees=config.confirm.promote
+            )
+            confirmed = confirm_promoted(config, promoted, executor, ledger, progress)
         comparison = summarise(config, ledger, confirmed)
-        best = best_finalist(finalists, confirmed, config.cost.weight)
+        best = best_tree(promoted, confirmed, config.cost.weight)
         folder.write_results(export_best(best, corpus), comparison)
         tracker.finish(comparison, folder.best_tree_file)
     return comparison
@@ -267,43 +269,35 @@ class SearchMonitor:
         self._log(metrics)
 
 
-def confirm_finalists(
-    config: Config,
-    finalists: Sequence[Finalist],
-    executor: Executor,
-    ledger: Ledger,
-    counts: NDArray[np.float64],
-    progress: ProgressReporter,
+def confirm_promoted(
+    config: Config, promoted: Sequence[Promoted], executor: Executor, ledger: Ledger, progress: ProgressReporter
 ) -> list[Confirmed]:
-    """Train the finalists jointly; nothing where ``confirm.seeds`` is 0."""
+    """Joint training, choice, fresh seeds; nothing where ``confirm.seeds`` is 0."""
     if config.confirm.seeds == 0:
         return []
-    total = len(finalists) * (len(config.joint.learning_rates) + config.confirm.seeds)
-    done = 0
+    done = {JOINT: 0, CONFIRM: 0}
+    total = {JOINT: len(promoted) * len(config.joint.learning_rates)}
 
     def on_row(row: EvaluationRow) -> None:
-        nonlocal done
-        done += 1
-        progress.update("confirm", done, total, f"{row.label}: {row.rung} {row.status}")
+        done[row.rung] += 1
+        progress.update(row.rung, done[row.rung], total[row.rung], f"{row.label}: {row.status}")
 
-    return confirm(
-        finalists,
-        executor,
-        ledger,
-        counts=counts,
-        in_features=config.encoder.features,
-        cost_weight=config.cost.weight,
+    rung = JointRung(executor, ledger, cost_weight=config.cost.weight, on_row=on_row)
+    finalists = choose_finalists(
+        promoted,
+        rung,
         learning_rates=config.joint.learning_rates,
-        seeds=[config.seed + CONFIRM_SEED_OFFSET + i for i in range(config.confirm.seeds)],
-        selection_seed=config.seed,
-        on_row=on_row,
+        seed=config.seed,
+        cost_weight=config.cost.weight,
     )
+    seeds = [config.seed + CONFIRM_SEED_OFFSET + i for i in range(config.confirm.seeds)]
+    total[CONFIRM] = len(finalists) * len(seeds)
+    return confirm(finalists, rung, seeds=seeds)
 
 
 def summarise(config: Config, ledger: Ledger, confirmed: Sequence[Confirmed]) -> dict[str, Any]:
     """The content of ``comparison.json``."""
-    joint = [sum(c.valid_nll) / len(c.valid_nll) for c in confirmed]
-    frozen = [c.finalist.row.valid_nll or 0.0 for c in confirmed]
+    frozen, joint = rung_values(ledger)
     rows = ledger.rows(FROZEN)
     return {
         "rows": comparison_rows(confirmed),
@@ -312,19 +306,32 @@ def summarise(config: Config, ledger: Ledger, confirmed: Sequence[Confirmed]) ->
         "agent": config.search.agent,
         "seeds": config.confirm.seeds,
         "cost_weight": config.cost.weight,
-        "rank_correlation": {"rungs": ["frozen", "joint"], "kendall_tau": rank_correlation(frozen, joint), "trees": len(joint)},
+        "rank_correlation": {
+            "rungs": [FROZEN, JOINT],
+            "kendall_tau": rank_correlation(frozen, joint),
+            "trees": len(joint),
+        },
     }
 
 
-def best_finalist(finalists: Sequence[Finalist], confirmed: Sequence[Confirmed], cost_weight: float) -> Finalist:
+def rung_values(ledger: Ledger) -> tuple[list[float], list[float]]:
+    """Validation NLL of the trees that were on both rungs: frozen, and joint at the best rate."""
+    frozen = {row.tree_hash: row.valid_nll for row in ledger.rows(FROZEN) if row.valid_nll is not None}
+    joint: dict[str, float] = {}
+    for row in ledger.rows(JOINT):
+        if row.valid_nll is not None:
+            joint[row.tree_hash] = min(row.valid_nll, joint.get(row.tree_hash, row.valid_nll))
+    return [frozen[tree_hash] for tree_hash in joint], list(joint.values())
+
+
+def best_tree(promoted: Sequence[Promoted], confirmed: Sequence[Confirmed], cost_weight: float) -> Promoted:
     """The tree to export: best joint reward on validation data, or best frozen reward where nothing was confirmed."""
     if not confirmed:
-        return max(finalists, key=lambda f: f.row.reward or -np.inf)
-    best = max(confirmed, key=lambda c: -sum(c.valid_nll) / len(c.valid_nll) - cost_weight * c.cost.cost)
-    return best.finalist
+        return max(promoted, key=lambda p: p.row.reward or -np.inf)
+    return max((c.finalist for c in confirmed), key=lambda f: f.reward(cost_weight)).promoted
 
 
-def export_best(best: Finalist, corpus: Corpus) -> Tree:
+def export_best(best: Promoted, corpus: Corpus) -> Tree:
     """The best tree with names and provenance; no time and no path."""
     row = best.row
     provenance = {

@@ -1,1 +1,22 @@
-"""The benchmarks behind `treesearch bench`, each a module with a `run` that returns the rows of its table."""
+"""Benchmarks behind ``treesearch bench NAME``: figures, never tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from treesearch.bench import trees
+
+BENCHMARKS: dict[str, Callable[[], list[dict[str, Any]]]] = {"trees": trees.run}
+
+
+def benchmark_table(name: str, rows: Sequence[dict[str, Any]]) -> Table:
+    """The rows of a benchmark for people."""
+    table = Table(title=name, title_justify="left")
+    for column in rows[0]:
+        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
+    for row in rows:
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+    return table

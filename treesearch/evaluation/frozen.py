@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from treesearch.errors import DataError
-from treesearch.evaluation.frozen_kernels import Layout, Parameters, run_epoch
-from treesearch.paths import class_paths, input_dims, projection_scopes, row_ptr
+from treesearch.evaluation.frozen_kernels import Parameters, run_epoch
+from treesearch.softmax.cpu import kernel_layout
+from treesearch.softmax.cpu_kernels import Layout
 from treesearch.softmax.layer import log_mass_biases
+from treesearch.softmax.layout import SoftmaxLayout
 from treesearch.tree import Tree
 
 INITIAL_SQUARE = 0.01  # Adagrad accumulators start here, which bounds the first steps
@@ -100,35 +102,19 @@ def initial_state(
     tree: Tree, in_features: int, counts: NDArray[np.float64], seed: int
 ) -> tuple[Layout, Parameters]:
     """Layout and untrained parameters of ``tree``; both depend on the content of each node or block alone."""
-    paths = class_paths(tree)
-    rows = row_ptr(tree)
-    dims = input_dims(tree, in_features)
-    weight_ptr = np.concatenate([[0], np.cumsum(np.diff(rows) * dims)]).astype(np.int64)
-
-    opens = tree.projection_dim > 0
-    openers = np.flatnonzero(opens)
-    scope_of_opener = np.full(tree.num_internal + 1, -1, np.int32)  # the last entry stands for "no node"
-    scope_of_opener[openers] = np.arange(openers.size)
-    nearest = projection_scopes(tree)
-    scope = scope_of_opener[nearest]
-    above = tree.parent[openers]
-    scope_parent = np.where(above >= 0, scope[above], -1).astype(np.int32)
-    scope_dim = tree.projection_dim[openers]
-    source_dim = np.where(scope_parent < 0, in_features, scope_dim[scope_parent] if openers.size else 0).astype(np.int32)
-    projection_ptr = np.concatenate([[0], np.cumsum(scope_dim.astype(np.int64) * source_dim)]).astype(np.int64)
-    projection_row_ptr = np.concatenate([[0], np.cumsum(scope_dim)]).astype(np.int64)
-
-    layout = Layout(
-        paths.ptr, paths.node, paths.branch, tree.arities, dims, rows, weight_ptr, scope, opens,
-        scope_parent, scope_dim, source_dim, projection_ptr, projection_row_ptr,
-    )  # fmt: skip
-    projections = [_projection_start(int(d), int(s), seed) for d, s in zip(scope_dim, source_dim, strict=True)]
+    softmax_layout = SoftmaxLayout(tree, in_features)
+    layout = kernel_layout(tree, in_features, softmax_layout)
+    num_rows = int(layout.num_rows.sum())
+    num_weights = int((layout.num_rows * layout.input_dim).sum())
+    sizes = zip(layout.scope_dim.tolist(), layout.source_dim.tolist(), strict=True)
+    projections = [_projection_start(dim, source_dim, seed) for dim, source_dim in sizes]
+    width_by_width = np.concatenate([order.numpy() for order in softmax_layout.row_order])
     parameters = Parameters(
-        weight=np.zeros(weight_ptr[-1], np.float32),
-        bias=log_mass_biases(tree, counts),
-        square=np.full(rows[-1], INITIAL_SQUARE, np.float32),
+        weight=np.zeros(num_weights, np.float32),
+        bias=log_mass_biases(tree, counts)[width_by_width],
+        square=np.full(num_rows, INITIAL_SQUARE, np.float32),
         projection=np.concatenate([np.zeros(0, np.float32), *projections]),
-        projection_square=np.full(projection_row_ptr[-1], INITIAL_SQUARE, np.float32),
+        projection_square=np.full(int(layout.scope_dim.sum()), INITIAL_SQUARE, np.float32),
     )
     return layout, parameters
 

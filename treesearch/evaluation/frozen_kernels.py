@@ -1,10 +1,9 @@
 """Training and scoring of node classifiers on fixed features, compiled by numba.
 
 Shapes: **T** tokens, **D** features, **N** internal nodes, **R** logit rows, **S** scopes, **m** rows of a minibatch,
-**K** arity, **d** inputs of a node.
+**K** arity, **d** inputs of a node. Scopes and the flat layout are those of `treesearch.softmax.cpu_kernels`.
 
-A *scope* is what one projection feeds: the node that carries it and everything below down to the next projection. The
-raw features are no scope (-1). Tokens are read in chunks, in order. Binary nodes without projection learn token by
+Tokens are read in chunks, in order. Binary nodes without projection learn token by
 token; wide nodes and blocks (all below a topmost projection) learn in minibatches of the chunk's tokens that pass
 them. Which tokens these are depends on the classes below the node alone, so a node's result does not depend on the
 rest of the tree.
@@ -20,29 +19,22 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from treesearch.softmax.cpu_kernels import (
+    gather_rows,
+    group_by_key,
+    node_matrix,
+    plan_batch,
+    project_all,
+    scatter_rows,
+    scope_inputs,
+    scope_matrix,
+    softmax_residuals,
+)
+
 CHUNK = 4096  # tokens read at a time; their features stay in the second-level cache
 MINIBATCH = 32  # rows of a wide node's or block's update
 WIDE_MINIBATCH = 256  # the same where one pass over the node's weights is expensive
 VERY_WIDE = 512  # arity from which that is so
-
-
-class Layout(NamedTuple):
-    """Where the tree's paths lead and where each node keeps its parameters."""
-
-    path_ptr: NDArray[np.int64]  # [C+1]
-    path_node: NDArray[np.int32]  # [P]
-    path_branch: NDArray[np.int32]  # [P]
-    arity: NDArray[np.int32]  # [N]
-    input_dim: NDArray[np.int32]  # [N]
-    row_ptr: NDArray[np.int64]  # [N+1] into bias and squares
-    weight_ptr: NDArray[np.int64]  # [N+1] into the flat weights
-    scope: NDArray[np.int32]  # [N] scope that feeds the node, -1 for the raw features
-    opens_scope: NDArray[np.bool_]  # [N] the node carries a projection
-    scope_parent: NDArray[np.int32]  # [S] scope that the projection reads, -1 for the raw features
-    scope_dim: NDArray[np.int32]  # [S] output size
-    source_dim: NDArray[np.int32]  # [S] input size
-    projection_ptr: NDArray[np.int64]  # [S+1] into the flat projections
-    projection_row_ptr: NDArray[np.int64]  # [S+1] into their squares
 
 
 class Parameters(NamedTuple):
@@ -107,22 +99,11 @@ def _decide_wide(weight_Kd, bias_K, square_K, inputs_md, targets_m, rate, update
     num, dim = inputs_md.shape
     arity = bias_K.size
     logits_mK = np.dot(inputs_md, weight_Kd.T)
+    nll_m = np.empty(num, np.float32)
+    softmax_residuals(logits_mK, bias_K, targets_m, nll_m)
     nll = 0.0
     for i in range(num):
-        top = np.float32(-np.inf)
-        for k in range(arity):
-            logits_mK[i, k] += bias_K[k]
-            top = max(top, logits_mK[i, k])
-        at_target = logits_mK[i, targets_m[i]]
-        normaliser = np.float32(0.0)
-        for k in range(arity):
-            logits_mK[i, k] = np.exp(logits_mK[i, k] - top)
-            normaliser += logits_mK[i, k]
-        nll += np.log(normaliser) + top - at_target
-        if update:
-            for k in range(arity):
-                logits_mK[i, k] /= normaliser
-            logits_mK[i, targets_m[i]] -= np.float32(1.0)
+        nll += nll_m[i]
     if not update:
         return nll
     if input_grad_md.shape[0] == num:
@@ -154,34 +135,6 @@ def _decide_wide(weight_Kd, bias_K, square_K, inputs_md, targets_m, rate, update
 
 
 @njit(cache=True, fastmath=True)
-def _group(keys, num, slot, group_ptr, order):
-    """Group entries ``0 .. num-1`` by key, groups by first appearance; returns the number of groups.
-
-    ``slot`` (one per possible key) holds -1 before and after; ``group_ptr`` and ``order`` are filled.
-    """
-    num_groups = 0
-    for entry in range(num):
-        if slot[keys[entry]] < 0:
-            slot[keys[entry]] = num_groups
-            group_ptr[num_groups + 1] = 0
-            num_groups += 1
-        group_ptr[slot[keys[entry]] + 1] += 1
-    group_ptr[0] = 0
-    for group in range(num_groups):
-        group_ptr[group + 1] += group_ptr[group]
-    for entry in range(num):
-        group = slot[keys[entry]]
-        order[group_ptr[group]] = entry
-        group_ptr[group] += 1
-    for group in range(num_groups, 0, -1):
-        group_ptr[group] = group_ptr[group - 1]
-    group_ptr[0] = 0
-    for entry in range(num):
-        slot[keys[entry]] = -1
-    return num_groups
-
-
-@njit(cache=True, fastmath=True)
 def _learn_projection(projection_dD, square_d, source_mD, grad_md, rate):
     num, source_dim = source_mD.shape
     dim = square_d.size
@@ -198,8 +151,8 @@ def _learn_projection(projection_dD, square_d, source_mD, grad_md, rate):
             projection_dD[row, d] -= step * change_dD[row, d]
 
 
-@njit(cache=True, fastmath=True)
-def _block_step(layout, parameters, inputs_mD, first_entry_m, last_entry_m, rate, update, work, slot, node_nll):
+@njit(cache=True)
+def _block_step(layout, parameters, inputs_mD, first_entry_m, last_entry_m, rate, update, slot, node_nll):
     """One minibatch through one block: all scopes forward, all decisions, all scopes backward.
 
     Args:
@@ -210,155 +163,61 @@ def _block_step(layout, parameters, inputs_mD, first_entry_m, last_entry_m, rate
         last_entry_m: End of its path.
         rate: Learning rate.
         update: Learn, or only score.
-        work: int64 [6, entries of the minibatch], scratch.
-        slot: int64 [N], all -1, scratch.
+        slot: int64, at least max(N, S) entries, all -1; scratch.
         node_nll: float64 [N], added to.
     """
-    num = inputs_mD.shape[0]
-    entry_node, entry_row, entry_branch, order, group_ptr, scope_keys = work[0], work[1], work[2], work[3], work[4], work[5]
-
-    # Which row of which scope each decision reads. A token enters scopes in path order, parents before children.
-    scope_token = np.empty(entry_node.size, np.int64)
-    scope_source = np.empty(entry_node.size, np.int64)
-    num_openings = 0
-    for i in range(num):
-        row = i
-        for entry in range(first_entry_m[i], last_entry_m[i]):
-            node = layout.path_node[entry]
-            if layout.opens_scope[node]:
-                scope_keys[num_openings] = layout.scope[node]
-                scope_token[num_openings] = i
-                scope_source[num_openings] = -1
-                num_openings += 1
-    num_scopes = _group(scope_keys, num_openings, slot, group_ptr, order)
-    row_of_opening = np.empty(num_openings, np.int64)
-    scopes = np.empty(num_scopes, np.int64)
-    scope_size = np.empty(num_scopes, np.int64)
-    offset = np.zeros(num_scopes + 1, np.int64)
-    source_offset = np.zeros(num_scopes + 1, np.int64)
-    for group in range(num_scopes):
-        scopes[group] = scope_keys[order[group_ptr[group]]]
-        scope_size[group] = group_ptr[group + 1] - group_ptr[group]
-        slot[scopes[group]] = group
-        for position in range(group_ptr[group], group_ptr[group + 1]):
-            row_of_opening[order[position]] = position - group_ptr[group]
-        offset[group + 1] = offset[group] + scope_size[group] * layout.scope_dim[scopes[group]]
-        source_offset[group + 1] = source_offset[group] + scope_size[group] * layout.source_dim[scopes[group]]
-    hidden = np.empty(offset[num_scopes], np.float32)
-    hidden_grad = np.zeros(offset[num_scopes] if update else 0, np.float32)
-    source = np.empty(source_offset[num_scopes], np.float32)
-
-    num_entries, opening = 0, 0
-    for i in range(num):
-        row = -1
-        for entry in range(first_entry_m[i], last_entry_m[i]):
-            node = layout.path_node[entry]
-            if layout.opens_scope[node]:
-                scope_source[opening] = row
-                row = row_of_opening[opening]
-                opening += 1
-            entry_node[num_entries] = node
-            entry_row[num_entries] = row
-            entry_branch[num_entries] = layout.path_branch[entry]
-            num_entries += 1
-
-    for group in range(num_scopes):
-        scope = scopes[group]
-        size, dim, source_dim = scope_size[group], layout.scope_dim[scope], layout.source_dim[scope]
-        rows = source[source_offset[group] : source_offset[group + 1]].reshape(size, source_dim)
-        parent = layout.scope_parent[scope]
-        for position in range(size):
-            opened = order[group_ptr[group] + position]
-            if parent < 0:
-                for d in range(source_dim):
-                    rows[position, d] = inputs_mD[scope_token[opened], d]
-            else:
-                start = offset[slot[parent]] + scope_source[opened] * source_dim
-                for d in range(source_dim):
-                    rows[position, d] = hidden[start + d]
-        matrix = parameters.projection[layout.projection_ptr[scope] : layout.projection_ptr[scope + 1]].reshape(
-            dim, source_dim
-        )
-        hidden[offset[group] : offset[group + 1]] = np.dot(rows, matrix.T).ravel()
-    # The scopes' groups are needed again on the way back.
-    scope_ptr = group_ptr[: num_scopes + 1].copy()
-    scope_order = order[:num_openings].copy()
-    scope_group = np.full(num_entries, -1, np.int64)
-    for entry in range(num_entries):
-        scope_group[entry] = slot[layout.scope[entry_node[entry]]]
-    for group in range(num_scopes):
-        slot[scopes[group]] = -1
-
-    num_groups = _group(entry_node, num_entries, slot, group_ptr, order)
+    inputs = inputs_mD.ravel()
+    entries, openings = plan_batch(layout, first_entry_m, last_entry_m, inputs_mD.shape[1], slot)
+    hidden = project_all(layout, openings, inputs, parameters.projection)
+    hidden_grad = np.zeros(hidden.size if update else 0, np.float32)
+    num_entries = entries.node.size
+    order = np.empty(num_entries, np.int64)
+    group_ptr = np.zeros(num_entries + 1, np.int64)
+    num_groups = group_by_key(entries.node, num_entries, slot, group_ptr, order)
+    start_of = entries.start[order]
     for group in range(num_groups):
         low, high = group_ptr[group], group_ptr[group + 1]
-        node = entry_node[order[low]]
+        node = entries.node[order[low]]
         dim = layout.input_dim[node]
-        base = offset[scope_group[order[low]]]
-        row_low, row_high = layout.row_ptr[node], layout.row_ptr[node + 1]
+        row = layout.row_ptr[node]
         if layout.arity[node] == 2:
             for position in range(low, high):
-                entry = order[position]
-                start = base + entry_row[entry] * dim
+                start = start_of[position]
                 norm = np.float32(1.0)
                 for d in range(dim):
                     norm += hidden[start + d] * hidden[start + d]
-                norm /= np.float32(dim + 1)
                 node_nll[node] += _decide_binary(
-                    parameters.weight, parameters.bias, parameters.square, row_low, layout.weight_ptr[node], dim, hidden, start, norm,
-                    np.float32(1.0 - entry_branch[entry]), rate, update, hidden_grad, True,
+                    parameters.weight, parameters.bias, parameters.square, row, layout.weight_ptr[node], dim, hidden,
+                    start, norm / np.float32(dim + 1), np.float32(1.0 - entries.branch[order[position]]), rate, update,
+                    hidden_grad, True,
                 )  # fmt: skip
             continue
-        taken = np.empty((high - low, dim), np.float32)
-        targets = np.empty(high - low, np.int64)
-        for position in range(low, high):
-            entry = order[position]
-            start = base + entry_row[entry] * dim
-            for d in range(dim):
-                taken[position - low, d] = hidden[start + d]
-            targets[position - low] = entry_branch[entry]
-        taken_grad = np.empty((high - low if update else 0, dim), np.float32)
-        weight_Kd = parameters.weight[layout.weight_ptr[node] : layout.weight_ptr[node + 1]].reshape(
-            row_high - row_low, dim
-        )
+        rows = row + layout.num_rows[node]
+        taken_md = gather_rows(hidden, start_of, low, high, dim)
+        taken_grad_md = np.empty((high - low if update else 0, dim), np.float32)
         node_nll[node] += _decide_wide(
-            weight_Kd, parameters.bias[row_low:row_high], parameters.square[row_low:row_high], taken, targets, rate,
-            update, taken_grad,
-        )
+            node_matrix(layout, parameters.weight, node), parameters.bias[row:rows], parameters.square[row:rows],
+            taken_md, entries.branch[order[low:high]], rate, update, taken_grad_md,
+        )  # fmt: skip
         if update:
-            for position in range(low, high):
-                start = base + entry_row[order[position]] * dim
-                for d in range(dim):
-                    hidden_grad[start + d] += taken_grad[position - low, d]
+            scatter_rows(hidden_grad, start_of, low, high, taken_grad_md)
     if not update:
         return
 
-    for group in range(num_scopes):
-        slot[scopes[group]] = group
-    for group in range(num_scopes - 1, -1, -1):
-        scope = scopes[group]
-        size, dim, source_dim = scope_size[group], layout.scope_dim[scope], layout.source_dim[scope]
-        rows = source[source_offset[group] : source_offset[group + 1]].reshape(size, source_dim)
-        grad = hidden_grad[offset[group] : offset[group + 1]].reshape(size, dim)
-        matrix = parameters.projection[layout.projection_ptr[scope] : layout.projection_ptr[scope + 1]].reshape(
-            dim, source_dim
+    for group in range(openings.scope.size - 1, -1, -1):
+        scope = openings.scope[group]
+        rows_ms = scope_inputs(layout, openings, group, inputs, hidden)
+        grad_md = hidden_grad[openings.hidden_ptr[group] : openings.hidden_ptr[group + 1]].reshape(
+            rows_ms.shape[0], layout.scope_dim[scope]
         )
-        parent = layout.scope_parent[scope]
-        if parent >= 0:
-            above = np.dot(grad, matrix)
-            for position in range(size):
-                start = offset[slot[parent]] + scope_source[scope_order[scope_ptr[group] + position]] * source_dim
-                for d in range(source_dim):
-                    hidden_grad[start + d] += above[position, d]
-        _learn_projection(
-            matrix,
-            parameters.projection_square[layout.projection_row_ptr[scope] : layout.projection_row_ptr[scope + 1]],
-            rows,
-            grad,
-            rate,
-        )
-    for group in range(num_scopes):
-        slot[scopes[group]] = -1
+        matrix = scope_matrix(layout, parameters.projection, scope)
+        if layout.scope_parent[scope] >= 0:
+            above = np.dot(grad_md, matrix)
+            scatter_rows(hidden_grad, openings.source, openings.ptr[group], openings.ptr[group + 1], above)
+        squares = parameters.projection_square[
+            layout.projection_row_ptr[scope] : layout.projection_row_ptr[scope + 1]
+        ]
+        _learn_projection(matrix, squares, rows_ms, grad_md, rate)
 
 
 @njit(cache=True, fastmath=True)
@@ -391,7 +250,7 @@ def _walk_chunk(
                 if not update:
                     node_nll[node] += _decide_binary(
                         weight, bias, square, row, offset, num_features, features, start, norm, target, rate, False,
-                        features, False,
+                        weight, False,
                     )  # fmt: skip
                     continue
                 # `_decide_binary` written out: the call's reference counts would double the time of this loop.
@@ -429,9 +288,8 @@ def run_epoch(layout, parameters, features_TD, labels_T, rate, update, node_nll)
     entry_token = np.empty(chunk * longest, np.int64)
     entry_path = np.empty(chunk * longest, np.int64)
     order = np.empty(chunk * longest, np.int64)
-    group_ptr = np.empty(chunk * longest + 1, np.int64)
+    group_ptr = np.zeros(chunk * longest + 1, np.int64)
     slot = np.full(max(num_internal, layout.scope_dim.size, 1), -1, np.int64)
-    work = np.empty((6, WIDE_MINIBATCH * longest + 1), np.int64)
     no_grad_md = np.empty((0, num_features), np.float32)
     targets = np.empty(WIDE_MINIBATCH, np.int64)
     last_entry = np.empty(WIDE_MINIBATCH, np.int64)
@@ -443,7 +301,7 @@ def run_epoch(layout, parameters, features_TD, labels_T, rate, update, node_nll)
             layout.weight_ptr, parameters.weight, parameters.bias, parameters.square, features, num_features,
             labels_T, begin, min(begin + chunk, num_tokens), rate, update, node_nll, entry_node, entry_token, entry_path,
         )  # fmt: skip
-        num_groups = _group(entry_node, num_entries, slot, group_ptr, order)
+        num_groups = group_by_key(entry_node, num_entries, slot, group_ptr, order)
         for group in range(num_groups):
             node = entry_node[order[group_ptr[group]]]
             size = WIDE_MINIBATCH if layout.arity[node] >= VERY_WIDE else MINIBATCH
@@ -458,17 +316,14 @@ def run_epoch(layout, parameters, features_TD, labels_T, rate, update, node_nll)
                     last_entry[i] = layout.path_ptr[labels_T[token] + 1]
                 if layout.scope[node] >= 0:
                     _block_step(
-                        layout, parameters, inputs_mD[:num], targets[:num], last_entry[:num], rate, update, work, slot,
-                        node_nll,
+                        layout, parameters, inputs_mD[:num], targets[:num], last_entry[:num], rate, update, slot, node_nll
                     )
                     continue
                 for i in range(num):
                     targets[i] = layout.path_branch[targets[i]]
-                row_low, row_high = layout.row_ptr[node], layout.row_ptr[node + 1]
-                weight_Kd = parameters.weight[layout.weight_ptr[node] : layout.weight_ptr[node + 1]].reshape(
-                    row_high - row_low, num_features
-                )
+                row = layout.row_ptr[node]
+                rows = row + layout.num_rows[node]
                 node_nll[node] += _decide_wide(
-                    weight_Kd, parameters.bias[row_low:row_high], parameters.square[row_low:row_high],
-                    inputs_mD[:num], targets[:num], rate, update, no_grad_md,
-                )
+                    node_matrix(layout, parameters.weight, node), parameters.bias[row:rows],
+                    parameters.square[row:rows], inputs_mD[:num], targets[:num], rate, update, no_grad_md,
+                )  # fmt: skip

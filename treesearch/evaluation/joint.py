@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from treesearch.errors import ConfigError
@@ -108,12 +109,13 @@ def resolve_device(name: str) -> torch.device:
 
 
 @contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Run on one torch thread, so that sums do not depend on the machine's cores; the old number comes back."""
+def one_thread() -> Iterator[None]:
+    """Run torch and BLAS on one thread, so that sums do not depend on the machine's cores; the old numbers come back."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(limits=1, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)
 

@@ -16,7 +16,7 @@ from treesearch.data import Corpus
 from treesearch.data.contexts import context_windows
 from treesearch.errors import DataError
 from treesearch.evaluation.encoder import class_means, encode, make_encoder
-from treesearch.evaluation.joint import TextSplit, one_torch_thread, resolve_device, train_joint
+from treesearch.evaluation.joint import TextSplit, one_thread, resolve_device, train_joint
 from treesearch.softmax import HierarchicalSoftmax
 
 
@@ -72,7 +72,7 @@ def prepare(
     encoder.to(resolve_device(device))
     tree = build_tree("huffman", counts=counts)
     stages = [("encoder", settings.epochs), ("encoder, refined", settings.refine_epochs)]
-    with one_torch_thread():
+    with one_thread():
         for stage, epochs in stages:
             if epochs == 0:
                 continue

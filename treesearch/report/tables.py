@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -20,24 +21,24 @@ def comparison_rows(confirmed: Sequence[Confirmed]) -> list[dict[str, Any]]:
     seeds. ``difference`` is the test NLL minus Huffman's, paired by seed; ``perplexity_change`` is the same as a
     fraction of Huffman's perplexity. Costs are averages over the training counts.
     """
-    huffman = next((c for c in confirmed if c.finalist.name == HUFFMAN), None)
+    huffman = next((c for c in confirmed if c.finalist.promoted.name == HUFFMAN), None)
     rows = []
     for entry in confirmed:
-        test = t_interval(entry.test_nll)
+        promoted, test = entry.finalist.promoted, t_interval(entry.test_nll)
         row: dict[str, Any] = {
-            "name": entry.finalist.name,
-            "kind": entry.finalist.kind,
+            "name": promoted.name,
+            "kind": promoted.kind,
             "test_nll": test.as_dict(),
             "valid_nll": sum(entry.valid_nll) / len(entry.valid_nll),
-            "cost": entry.cost.cost,
-            "expected_depth": entry.cost.expected_depth,
-            "dot_products": entry.cost.dot_products,
-            "max_depth": entry.cost.max_depth,
+            "cost": promoted.cost.cost,
+            "expected_depth": promoted.cost.expected_depth,
+            "dot_products": promoted.cost.dot_products,
+            "max_depth": promoted.cost.max_depth,
             "perplexity": math.exp(test.mean),
-            "frozen_nll": entry.finalist.row.valid_nll,
-            "frozen_reward": entry.finalist.row.reward,
-            "learning_rate": entry.learning_rate,
-            "tree": entry.finalist.tree.hash,
+            "frozen_nll": promoted.row.valid_nll,
+            "frozen_reward": promoted.row.reward,
+            "learning_rate": entry.finalist.learning_rate,
+            "tree": promoted.tree.hash,
         }
         if huffman is not None:
             difference = paired_difference(entry.test_nll, huffman.test_nll)
@@ -51,8 +52,8 @@ def comparison_rows(confirmed: Sequence[Confirmed]) -> list[dict[str, Any]]:
 
 def comparison_table(rows: Sequence[dict[str, Any]]) -> Table:
     """The rows for people; fits 100 columns."""
-    table = Table(title="Test split, trained jointly", title_justify="left", caption_justify="left")
-    table.add_column("tree", overflow="fold", min_width=22)
+    table = Table(title="Test split, trained jointly", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("tree", overflow="fold", min_width=12)
     for heading in ("perplexity", "vs Huffman [95 %]", "test NLL", "valid NLL", "cost", "depth", "max"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:

@@ -1,12 +1,13 @@
-"""Confirmation: joint training of the candidates with fresh seeds, scored on the test split.
+"""Promotion and confirmation: from the frozen rung to joint training, and on to the test split.
 
-Every candidate, Huffman included, gets the learning rate of one grid that is best for it on validation data; the test
-split is read only by the runs that are reported.
+The best trees of the frozen rung, builders' and found ones alike, are trained jointly with every learning rate of one
+grid. Validation data chooses each tree's rate, and which trees are reported. Those are trained again with fresh seeds;
+only these runs read the test split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,104 +26,74 @@ HUFFMAN = "huffman"
 
 
 @dataclass(frozen=True)
-class Finalist:
-    """A tree to confirm."""
+class Promoted:
+    """A tree that left the frozen rung."""
 
     name: str  # row name in the comparison
     kind: str  # found or baseline
     row: EvaluationRow  # its frozen evaluation
     tree: Tree
+    cost: TreeCost
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A promoted tree with its best learning rate."""
+
+    promoted: Promoted
+    learning_rate: float
+    valid_nll: float  # of the run that chose the rate, nats per token
+
+    def reward(self, cost_weight: float) -> float:
+        """Joint reward on validation data, nats."""
+        return -self.valid_nll - cost_weight * self.promoted.cost.cost
 
 
 @dataclass(frozen=True)
 class Confirmed:
-    """A finalist with its joint results, seeds in the same order for all."""
+    """A finalist with its results on fresh seeds, in the same order for all."""
 
     finalist: Finalist
-    cost: TreeCost
-    learning_rate: float
     valid_nll: list[float]  # one per seed, nats per token
     test_nll: list[float]  # one per seed, nats per token
 
 
-def choose_finalists(ledger: Ledger, *, num_builders: int) -> list[Finalist]:
-    """Huffman, the best builders by frozen reward, the best found tree, and the best found at no more than Huffman's cost.
-
-    A builder's own tree is never called found, whoever proposed it.
-
-    Raises:
-        ExecutionError: Huffman's evaluation failed, so that nothing can be compared.
-    """
-    rows = [row for row in ledger.rows(FROZEN) if row.reward is not None]
-    builders = {row.tree_hash: row for row in reversed(rows) if row.agent == BUILDER}
-    huffman = next((row for row in rows if row.label == HUFFMAN), None)
-    if huffman is None:
-        raise ExecutionError("the Huffman tree could not be evaluated, so nothing can be compared with it")
-
-    def best(candidates: list[EvaluationRow]) -> list[EvaluationRow]:
-        return sorted(candidates, key=lambda row: (-(row.reward or 0.0), row.id))
-
-    chosen = [(HUFFMAN, BASELINE, huffman)]
-    others = [row for row in builders.values() if row.tree_hash != huffman.tree_hash]
-    chosen += [(row.label or "", BASELINE, row) for row in best(others)[:num_builders]]
-    found = best([row for row in rows if row.tree_hash not in builders])
-    cheap = [row for row in found if (row.cost or 0.0) <= (huffman.cost or 0.0)]
-    if found:
-        chosen.append(("found", FOUND, found[0]))
-    if cheap and cheap[0].tree_hash != found[0].tree_hash:
-        chosen.append(("found, at most Huffman's cost", FOUND, cheap[0]))
-    return [Finalist(name, kind, row, ledger.tree(row.tree_hash)) for name, kind, row in chosen]
-
-
-def confirm(
-    finalists: Sequence[Finalist],
-    executor: Executor,
-    ledger: Ledger,
-    *,
-    counts: NDArray[np.float64],
-    in_features: int,
-    cost_weight: float,
-    learning_rates: Sequence[float],
-    seeds: Sequence[int],
-    selection_seed: int,
-    on_row: Callable[[EvaluationRow], None],
-) -> list[Confirmed]:
-    """Choose each finalist's learning rate on validation data, then train it with every seed.
+class JointRung:
+    """Trains trees jointly and writes each training into the ledger as it finishes.
 
     Args:
-        finalists: The trees.
         executor: Runs the trainings.
-        ledger: Gets a row per training.
-        counts: [C] training counts.
-        in_features: D.
+        ledger: Where they go.
         cost_weight: λ.
-        learning_rates: The grid.
-        seeds: Of the reported runs; none of them is ``selection_seed``.
-        selection_seed: Of the runs that choose the rate.
         on_row: Called with every new row.
-
-    Returns:
-        The finalists that trained with every seed; the ledger says why others are missing.
     """
-    costs = [tree_cost(f.tree, counts, in_features=in_features) for f in finalists]
 
-    def train(rung: str, jobs: Sequence[tuple[int, float, int]]) -> dict[tuple[int, float, int], EvaluationRow]:
-        first_id = ledger.next_id()
+    def __init__(
+        self, executor: Executor, ledger: Ledger, *, cost_weight: float, on_row: Callable[[EvaluationRow], None]
+    ) -> None:
+        self._executor = executor
+        self._ledger = ledger
+        self._cost_weight = cost_weight
+        self._on_row = on_row
+
+    def train(self, rung: str, jobs: Sequence[tuple[Promoted, float, int]]) -> list[EvaluationRow]:
+        """Train each (tree, learning rate, seed); the test split is scored on rung ``confirm`` only."""
+        first_id = self._ledger.next_id()
         tasks = [
-            Task(key, JointTask(finalists[index].tree, rate, seed, use_test=rung == CONFIRM))
-            for key, (index, rate, seed) in enumerate(jobs)
+            Task(key, JointTask(promoted.tree, rate, seed, use_test=rung == CONFIRM))
+            for key, (promoted, rate, seed) in enumerate(jobs)
         ]
-        rows = {}
-        for outcome in executor.run(tasks):
-            index, rate, seed = jobs[outcome.task.key]
-            cost = costs[index]
+        rows: dict[int, EvaluationRow] = {}
+        for outcome in self._executor.run(tasks):
+            promoted, rate, seed = jobs[outcome.task.key]
+            cost = promoted.cost
             row = EvaluationRow(
                 id=first_id + outcome.task.key,
                 rung=rung,
                 batch=0,
-                agent=finalists[index].row.agent,
-                label=finalists[index].name,
-                tree_hash=finalists[index].tree.hash,
+                agent=promoted.row.agent,
+                label=promoted.name,
+                tree_hash=promoted.tree.hash,
                 status=OK if outcome.ok else FAILED,
                 reason=outcome.reason,
                 attempts=outcome.attempts,
@@ -137,26 +108,98 @@ def confirm(
             )
             if outcome.result is not None:
                 valid_nll, test_nll = outcome.result.valid_nll, outcome.result.test_nll
-                row = replace(
-                    row, valid_nll=valid_nll, test_nll=test_nll, reward=-valid_nll - cost_weight * cost.cost
-                )
-            ledger.record(row, finalists[index].tree)
-            on_row(row)
-            rows[index, rate, seed] = row
-        return rows
+                reward = -valid_nll - self._cost_weight * cost.cost
+                row = replace(row, valid_nll=valid_nll, test_nll=test_nll, reward=reward)
+            self._ledger.record(row, promoted.tree)
+            self._on_row(row)
+            rows[outcome.task.key] = row
+        return [rows[key] for key in range(len(jobs))]
 
-    selection = train(JOINT, [(i, rate, selection_seed) for i in range(len(finalists)) for rate in learning_rates])
-    best_rate: dict[int, float] = {}
-    for (index, rate, _), row in sorted(selection.items()):
-        best = selection.get((index, best_rate.get(index, -1.0), selection_seed))
-        if row.valid_nll is not None and (best is None or best.valid_nll is None or row.valid_nll < best.valid_nll):
-            best_rate[index] = rate
-    final = train(CONFIRM, [(i, rate, seed) for i, rate in best_rate.items() for seed in seeds])
+
+def promote(ledger: Ledger, *, counts: NDArray[np.float64], in_features: int, num_trees: int) -> list[Promoted]:
+    """Huffman, and by frozen reward the best builders and the best found trees: of any cost, and of Huffman's at most.
+
+    A builder's own tree is never called found, whoever proposed it.
+
+    Args:
+        ledger: With the finished frozen rung.
+        counts: [C] training counts.
+        in_features: D.
+        num_trees: Trees of each of the four kinds.
+
+    Raises:
+        ExecutionError: Huffman's evaluation failed, so that nothing can be compared.
+    """
+    rows = [row for row in ledger.rows(FROZEN) if row.reward is not None]
+    builders = {row.tree_hash: row for row in reversed(rows) if row.agent == BUILDER}
+    huffman = next((row for row in rows if row.label == HUFFMAN), None)
+    if huffman is None:
+        raise ExecutionError("the Huffman tree could not be evaluated, so nothing can be compared with it")
+    found = {row.tree_hash: row for row in reversed(rows) if row.tree_hash not in builders}
+
+    def best(candidates: Iterable[EvaluationRow]) -> list[EvaluationRow]:
+        return sorted(candidates, key=lambda row: (-(row.reward or 0.0), row.id))[:num_trees]
+
+    def cheap(candidates: Iterable[EvaluationRow]) -> list[EvaluationRow]:
+        return [row for row in candidates if (row.cost or 0.0) <= (huffman.cost or 0.0)]
+
+    chosen = {huffman.tree_hash: (HUFFMAN, BASELINE, huffman)}
+    for kind, pool in ((BASELINE, builders.values()), (FOUND, found.values())):
+        for row in [*best(pool), *best(cheap(pool))]:
+            chosen.setdefault(row.tree_hash, (row.label or f"{FOUND} #{row.id}", kind, row))
+    promoted = []
+    for name, kind, row in chosen.values():
+        tree = ledger.tree(row.tree_hash)
+        promoted.append(Promoted(name, kind, row, tree, tree_cost(tree, counts, in_features=in_features)))
+    return promoted
+
+
+def choose_finalists(
+    promoted: Sequence[Promoted], rung: JointRung, *, learning_rates: Sequence[float], seed: int, cost_weight: float
+) -> list[Finalist]:
+    """Train every promoted tree with every rate; keep those to report, by joint reward on validation data.
+
+    Reported are Huffman, the best builder of any cost and the best of at most Huffman's cost, and the same two of the
+    found trees; trees that diverge at every rate are left out, the ledger says why.
+
+    Raises:
+        ExecutionError: Huffman diverged at every rate.
+    """
+    jobs = [(tree, rate, seed) for tree in promoted for rate in learning_rates]
+    best: dict[str, Finalist] = {}
+    for (tree, rate, _), row in zip(jobs, rung.train(JOINT, jobs), strict=True):
+        known = best.get(tree.name)
+        if row.valid_nll is not None and (known is None or row.valid_nll < known.valid_nll):
+            best[tree.name] = Finalist(tree, rate, row.valid_nll)
+    if HUFFMAN not in best:
+        raise ExecutionError("the Huffman tree diverged at every rate of joint.learning_rates; add a smaller one")
+    huffman_cost = best[HUFFMAN].promoted.cost.cost
+    chosen = [best[HUFFMAN]]
+    for kind in (BASELINE, FOUND):
+        pool = sorted(
+            (f for f in best.values() if f.promoted.kind == kind and f.promoted.name != HUFFMAN),
+            key=lambda f: -f.reward(cost_weight),
+        )
+        cheap = [f for f in pool if f.promoted.cost.cost <= huffman_cost]
+        for finalist in [*pool[:1], *cheap[:1]]:
+            if finalist not in chosen:
+                chosen.append(finalist)
+    return chosen
+
+
+def confirm(finalists: Sequence[Finalist], rung: JointRung, *, seeds: Sequence[int]) -> list[Confirmed]:
+    """Train every finalist with every seed and score the test split.
+
+    Returns:
+        The finalists that finished with every seed; the ledger says why others are missing.
+    """
+    jobs = [(finalist.promoted, finalist.learning_rate, seed) for finalist in finalists for seed in seeds]
+    rows = rung.train(CONFIRM, jobs)
     confirmed = []
-    for index, rate in best_rate.items():
-        rows = [final[index, rate, seed] for seed in seeds]
-        valid = [row.valid_nll for row in rows if row.valid_nll is not None]
-        test = [row.test_nll for row in rows if row.test_nll is not None]
+    for index, finalist in enumerate(finalists):
+        own = rows[index * len(seeds) : (index + 1) * len(seeds)]
+        valid = [row.valid_nll for row in own if row.valid_nll is not None]
+        test = [row.test_nll for row in own if row.test_nll is not None]
         if len(test) == len(seeds):
-            confirmed.append(Confirmed(finalists[index], costs[index], rate, valid, test))
+            confirmed.append(Confirmed(finalist, valid, test))
     return confirmed

@@ -17,7 +17,7 @@ from treesearch.config import EncoderConfig, FrozenConfig, JointConfig
 from treesearch.data.contexts import context_windows
 from treesearch.evaluation.encoder import make_encoder
 from treesearch.evaluation.frozen import Features, NodeScores, evaluate_frozen
-from treesearch.evaluation.joint import TextSplit, one_torch_thread, resolve_device, score, train_joint
+from treesearch.evaluation.joint import TextSplit, one_thread, resolve_device, score, train_joint
 from treesearch.softmax import HierarchicalSoftmax
 from treesearch.tree import Tree
 
@@ -80,7 +80,7 @@ class EvaluationWorker:
         """
         if isinstance(payload, FrozenTask):
             return self._frozen(payload.tree)
-        with one_torch_thread():
+        with one_thread():
             return self._joint(payload)
 
     def _frozen(self, tree: Tree) -> NodeScores:

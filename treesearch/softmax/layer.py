@@ -6,7 +6,8 @@ Shapes: **B** batch, **D** features, **C** classes, **R** logit rows.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from functools import cached_property
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 from treesearch.errors import DataError
 from treesearch.paths import row_ptr
-from treesearch.softmax import reference
+from treesearch.softmax import cpu, reference
+from treesearch.softmax.cpu_kernels import Layout
 from treesearch.softmax.layout import SoftmaxLayout
 from treesearch.tree import Tree, check_counts
 
@@ -39,6 +41,8 @@ class HierarchicalSoftmax(nn.Module):
         bias: Whether logits have a bias.
         device: As in `nn.Linear`.
         dtype: As in `nn.Linear`.
+        kernel: ``reference`` (torch operations), ``cpu`` (compiled; float32 on the CPU), or ``auto``: the latter where
+            it can be used.
 
     Attributes:
         weights: One matrix [rows, width] per distinct input width, the widest (D) first.
@@ -56,8 +60,12 @@ class HierarchicalSoftmax(nn.Module):
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        kernel: Literal["auto", "reference", "cpu"] = "auto",
     ) -> None:
         super().__init__()
+        if kernel not in ("auto", "reference", "cpu"):
+            raise DataError(f"kernel must be 'auto', 'reference' or 'cpu', but got {kernel!r}")
+        self.kernel = kernel
         self.in_features = in_features
         self.tree = tree
         self.layout = SoftmaxLayout(tree, in_features, device)
@@ -118,9 +126,16 @@ class HierarchicalSoftmax(nn.Module):
                 f"targets must lie in [0, {self.tree.num_classes}),"
                 f" but range from {int(flat_target.min())} to {int(flat_target.max())}"
             )
-        output = reference.target_log_prob(
-            self.layout, flat_input, flat_target, list(self.weights), self._bias_list(), list(self.projections)
-        ).reshape(target.shape)
+        weights, biases, projections = list(self.weights), self._bias_list(), list(self.projections)
+        if self._use_cpu_kernels(flat_input, [*weights, *biases, *projections]):
+            flat_output = cpu.target_log_prob(
+                self._kernel_layout, flat_input, flat_target, weights, biases, projections
+            )
+        else:
+            flat_output = reference.target_log_prob(
+                self.layout, flat_input, flat_target, weights, biases, projections
+            )
+        output = flat_output.reshape(target.shape)
         return SoftmaxOutput(output, -output.mean())
 
     def log_prob(self, input: Tensor) -> Tensor:
@@ -154,6 +169,18 @@ class HierarchicalSoftmax(nn.Module):
     def extra_repr(self) -> str:
         """Sizes, for `repr`."""
         return f"in_features={self.in_features}, num_classes={self.tree.num_classes}, bias={len(self.biases) > 0}"
+
+    def _use_cpu_kernels(self, input: Tensor, parameters: list[Tensor]) -> bool:
+        if self.kernel == "reference":
+            return False
+        supported = cpu.supports(input, parameters)
+        if self.kernel == "cpu" and not supported:
+            raise DataError("kernel 'cpu' needs float32 tensors on the CPU; use kernel='auto' or 'reference'")
+        return supported
+
+    @cached_property
+    def _kernel_layout(self) -> Layout:
+        return cpu.kernel_layout(self.tree, self.in_features, self.layout)
 
     def _bias_list(self) -> list[Tensor]:
         if len(self.biases):

@@ -1,0 +1,238 @@
+"""Actions: literal splits, and the legal mask against what applying the action would give."""
+
+import re
+
+import numpy as np
+import pytest
+
+from envs import (
+    DEFAULT_ACTIONS,
+    Closer,
+    ConstructionTask,
+    OpenNode,
+    SplitAction,
+    make_action,
+    parse_actions,
+    parse_closer,
+    zipf_task,
+)
+from envs.actions import MAX_FLAT
+from treesearch import build_tree
+from treesearch.errors import ConfigError, DataError
+
+MORE_ACTIONS = (
+    *DEFAULT_ACTIONS,
+    "frequency-0.1",
+    "frequency-0.9",
+    "kway-2",
+    "kway-3",
+    "shortlist-1",
+    "shortlist-2-kway-2",
+    "shortlist-5-kway-3",
+    "similarity-0.5-project-1",
+    "frequency-0.25-project-0.75",
+    "shortlist-1-project-0.1",
+    "shortlist-3-project-0.5",
+    "close-huffman-5",
+    "close-balanced-2",
+    "close-interpolated-0",
+    "close-interpolated-1",
+)
+
+
+def split(name: str, task: ConstructionTask, classes: list[int]) -> tuple[list[int], list[list[int]], int]:
+    action = make_action(name)
+    assert isinstance(action, SplitAction)
+    result = action.parts(task, np.array(classes))
+    return result.leaves.tolist(), [part.tolist() for part in result.parts], result.projection_dim
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MORE_ACTIONS)
+def test_an_action_is_its_name(name: str) -> None:
+    assert make_action(name).name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "kway", "kway-1", "kway-0", "kway-016", "kway-16-project-0", "kway-16-project-1.0", "kway-4-kway-4"),
+        *("kway-16-project-1-project-1", "kway-16-project-2", "similarity-0.50", "similarity-1", "similarity-0"),
+        *("similarity-.5", "frequency-1.5", "frequency--0.5", "frequency-nan", "shortlist-0", "shortlist-4-kway-1"),
+        *("close-flat-2", "close-huffman", "close-huffman-1", "close-huffman-2-project-1", "close-interpolated-2"),
+        *("KWAY-4", "kway-4 ", "kway-4\n", "kway-４", "x" * 5000),
+    ],
+)
+def test_unknown_names_are_refused_in_one_line(name: str) -> None:
+    with pytest.raises(ConfigError, match="unknown action") as caught:
+        make_action(name)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 900
+
+
+def test_did_you_mean() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'close-huffman-2'"):
+        make_action("close-hufman-2")
+
+
+def test_lists_of_actions() -> None:
+    kway = make_action("kway-4")
+    assert [action.name for action in parse_actions([kway, "close-flat"])] == ["kway-4", "close-flat"]
+    with pytest.raises(ConfigError, match="'kway-4' is listed 2 times"):
+        parse_actions([kway, "kway-4"])
+    with pytest.raises(ConfigError, match="at least one name"):
+        parse_actions([])
+    with pytest.raises(ConfigError, match="at least one name"):
+        parse_actions("kway-4")
+
+
+def test_closers() -> None:
+    bare = ConstructionTask(np.ones(600), in_features=2)
+    assert parse_closer(None, bare).name == "close-balanced-2"
+    assert parse_closer(None, zipf_task(5)).name == "close-clustered-16"
+    assert parse_closer("close-flat", zipf_task(MAX_FLAT)).name == "close-flat"
+    for closer, task in (("close-flat", zipf_task(MAX_FLAT + 1)), ("close-clustered-2", bare)):
+        with pytest.raises(ConfigError, match="must be able to close all"):
+            parse_closer(closer, task)
+    with pytest.raises(ConfigError, match="must be a close-"):
+        parse_closer("kway-4", bare)
+
+
+# -- splits ------------------------------------------------------------------------------------------------------------
+
+
+def test_split_by_frequency() -> None:
+    task = ConstructionTask(np.array([1.0, 8.0, 2.0, 4.0, 1.0]), in_features=6)
+    assert split("frequency-0.5", task, [0, 1, 2, 3, 4]) == ([1], [[0, 2, 3, 4]], 0)
+    assert split("frequency-0.9", task, [0, 1, 2, 3, 4]) == ([], [[1, 2, 3], [0, 4]], 0)
+    assert split("frequency-0.5-project-0.4", task, [0, 2, 3, 4]) == ([3], [[0, 2, 4]], 2)
+
+
+def test_shortlist_takes_the_smaller_id_of_equal_counts() -> None:
+    task = ConstructionTask(np.array([1.0, 8.0, 2.0, 2.0, 2.0, 0.0]), in_features=6)
+    leaves, parts, _ = split("shortlist-2", task, [0, 1, 2, 3, 4, 5])
+    assert (sorted(leaves), parts) == ([1, 2], [[0, 3, 4, 5]])
+
+
+def test_splits_by_similarity_find_the_groups() -> None:
+    positions = np.array([0.0, 10.1, 0.1, 20.0, 10.0, 0.2, 20.1, 10.2])
+    task = ConstructionTask(np.ones(8), positions[:, None])
+    everything = list(range(8))
+    leaves, parts, _ = split("similarity-0.3", task, everything)
+    assert leaves == []
+    # Two of eight equal masses are nearest to the share: the two at one end of the line.
+    assert sorted(parts) in ([[0, 2], [1, 3, 4, 5, 6, 7]], [[0, 1, 2, 4, 5, 7], [3, 6]])
+    leaves, parts, dim = split("kway-4-project-1", task, everything)
+    assert (leaves, sorted(parts), dim) == ([], [[0, 2], [1, 7], [3, 6], [4, 5]], 1)  # the quarters of the line
+    # Without the frequent ones in the way the rest falls into its groups.
+    heavy = ConstructionTask(np.array([1.0, 1, 1, 9, 1, 1, 9, 1]), positions[:, None])
+    leaves, parts, _ = split("shortlist-2-kway-2", heavy, everything)
+    assert (sorted(leaves), sorted(parts)) == ([3, 6], [[0, 2, 5], [1, 4, 7]])
+
+
+def test_closing_is_the_builder_on_the_classes_inside() -> None:
+    task = zipf_task(60)
+    classes = np.arange(3, 60, 2)
+    closer = make_action("close-clustered-4")
+    assert isinstance(closer, Closer)
+    vectors = task.require_vectors()[classes]
+    assert closer.close(task, classes) == build_tree("clustered", counts=task.counts[classes], vectors=vectors, arity=4)
+
+
+def test_classes_that_never_occurred_can_be_split_and_closed() -> None:
+    counts = np.zeros(40)
+    counts[0] = 1
+    task = ConstructionTask(counts, np.random.default_rng(0).standard_normal((40, 3)))
+    classes = np.arange(1, 40)
+    node = OpenNode(classes, 0.0, 1, 3, False)
+    for action in parse_actions(MORE_ACTIONS):
+        if action.legal(task, node):
+            assert check_by_applying(action, task, node)
+
+
+# -- the mask ----------------------------------------------------------------------------------------------------------
+
+
+def check_by_applying(action: object, task: ConstructionTask, node: OpenNode) -> bool:
+    """Whether the action does what its name says at ``node``, judged from the outcome."""
+    if isinstance(action, Closer):
+        if node.size < 3 or (action.name == "close-flat" and node.size > 512):
+            return False
+        try:
+            return action.close(task, node.classes).num_classes == node.size
+        except DataError:
+            return False
+    assert isinstance(action, SplitAction)
+    stem, _, projection = action.name.partition("-project-")
+    numbers = [int(number) for number in re.findall(r"-(\d+)(?=-|$)", stem)]
+    num_children = {"similarity": 2, "frequency": 2, "kway": numbers and numbers[0]}.get(stem.split("-")[0])
+    if num_children is None:  # shortlist
+        num_children = numbers[0] + (numbers[1] if len(numbers) == 2 else 1)
+        if numbers[0] >= node.size:
+            return False
+    try:
+        outcome = action.parts(task, node.classes)
+    except DataError:
+        return False
+    assert all(part.size >= 2 and (np.diff(part) > 0).all() for part in outcome.parts)
+    together = np.concatenate([outcome.leaves, *outcome.parts])
+    assert sorted(together.tolist()) == node.classes.tolist()
+    if outcome.leaves.size + len(outcome.parts) != num_children or not outcome.parts:
+        return False  # fewer children than named, or a flat node in disguise
+    if projection:
+        dim = int(task.in_features * float(projection))
+        assert outcome.projection_dim == dim
+        return dim >= 1 and (dim < node.input_dim or not node.projected)
+    return outcome.projection_dim == 0
+
+
+@pytest.mark.parametrize("with_vectors", [True, False])
+def test_legal_means_that_applying_gives_what_the_name_says(with_vectors: bool) -> None:
+    rng = np.random.default_rng(7)
+    toy = zipf_task(700, in_features=8)
+    task = toy if with_vectors else ConstructionTask(toy.counts, in_features=8)
+    actions = parse_actions(MORE_ACTIONS)
+    seen: dict[str, set[bool]] = {action.name: set() for action in actions}
+    sizes = [
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+        8,
+        9,
+        16,
+        17,
+        18,
+        63,
+        64,
+        65,
+        66,
+        80,
+        81,
+        144,
+        145,
+        257,
+        258,
+        272,
+        273,
+        512,
+        513,
+        521,
+        700,
+    ]
+    for size in sizes:
+        classes = np.sort(rng.choice(700, size, replace=False))
+        for input_dim, projected in ((8, False), (8, True), (4, True), (1, True)):
+            node = OpenNode(classes, float(task.probability[classes].sum()), 1, input_dim, projected)
+            for action in actions:
+                legal = action.legal(task, node)
+                assert legal == check_by_applying(action, task, node), (action.name, size, input_dim, projected)
+                seen[action.name].add(legal)
+    if with_vectors:  # the sizes must show both sides of every rule
+        always_illegal = {name for name, answers in seen.items() if True not in answers}
+        assert always_illegal == {"shortlist-1-project-0.1"}  # int(8 * 0.1) is no dimension
+        assert all(False in answers for answers in seen.values())
