@@ -1,4 +1,8 @@
-"""The command line. Data goes to stdout, progress and logs to stderr; exit codes: 0 done, 1 failure, 2 wrong usage or input."""
+"""The command line.
+
+Data goes to stdout, progress and logs to stderr. Exit codes: 0 done, 1 failure, 2 wrong usage or input,
+130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -104,8 +108,12 @@ def show(
 def build(
     builder: Annotated[str, typer.Argument(help="Name of a builder, such as huffman.")],
     out: Annotated[Path, typer.Option(help="Tree file to write, .json or .npz.")],
-    counts: Annotated[Path | None, typer.Option(help="Class counts: .npy, or lines 'name TAB count' or 'count'.")] = None,
-    config: Annotated[Path | None, typer.Option(help="Take counts, and class vectors where needed, from this run.")] = None,
+    counts: Annotated[
+        Path | None, typer.Option(help="Class counts: .npy, or lines 'name TAB count' or 'count'.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Take counts, and class vectors where needed, from this run.")
+    ] = None,
     vectors: Annotated[Path | None, typer.Option(help="Class vectors [C, D] as .npy.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="Option of the builder: arity=16. Repeatable.")] = None,
     seed: Annotated[int, typer.Option(help="Of the builder.")] = 0,
@@ -139,7 +147,7 @@ def build(
         assert config is not None
         resolved = load_config(config, set_ or ())
         corpus = load_corpus(resolved)
-        class_counts, names = corpus.counts, corpus.class_names
+        class_counts, names = corpus.counts.astype(float), corpus.class_names
         if class_vectors is None and needs_vectors(builder, options):
             with ProgressReporter() as progress:
                 class_vectors = prepare_run(resolved, corpus, progress).vectors
@@ -241,7 +249,8 @@ def _print_comparison(comparison: dict[str, Any]) -> None:
     tau = (comparison.get("rank_correlation") or {}).get("kendall_tau")
     if "evaluations" in comparison:
         agreement = "" if tau is None else f"; Kendall's tau of frozen and joint validation NLL: {tau:.2f}"
-        print(f"{comparison['evaluations']} frozen evaluations ({comparison['failures']} failed), agent {comparison['agent']}{agreement}")
+        evaluations = f"{comparison['evaluations']} frozen evaluations ({comparison['failures']} failed)"
+        print(f"{evaluations}, agent {comparison['agent']}{agreement}")
 
 
 def _stdout() -> Console:

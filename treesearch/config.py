@@ -48,6 +48,11 @@ class DataConfig(Section):
             raise ValueError("max_classes must be set for a named source, such as 5000")
         return self
 
+    def files(self) -> tuple[str, str, str]:
+        """Paths of train, valid and test, where the text comes from files."""
+        assert self.train and self.valid and self.test, "the validator has seen to it"  # noqa: PT018
+        return self.train, self.valid, self.test
+
 
 class EncoderConfig(Section):
     """The model below the output layer, and how it is trained before the search."""
@@ -272,6 +277,7 @@ def _section_at(location: Sequence[int | str]) -> type[BaseModel]:
     section: type[BaseModel] = Config
     for name in location:
         annotation = section.model_fields[str(name)].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
         section = annotation
     return section

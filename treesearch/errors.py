@@ -47,4 +47,6 @@ class MissingExtraError(TreeSearchError):
     """
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"this needs the package {package!r}, which is not installed; run: pip install 'treesearch[{extra}]'")
+        super().__init__(
+            f"this needs the package {package!r}, which is not installed; run: pip install 'treesearch[{extra}]'"
+        )

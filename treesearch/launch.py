@@ -1,4 +1,7 @@
-"""Composition root: from a configuration to a finished run. With `treesearch.cli` the only importer of envs and agents."""
+"""Composition root: from a configuration to a finished run.
+
+With `treesearch.cli` the only importer of envs and agents.
+"""
 
 from __future__ import annotations
 
@@ -53,9 +56,7 @@ def run_search(config: Config, folder: RunFolder, progress: ProgressReporter) ->
     make_proposer(config, task)  # refuses unknown agents, settings and actions before anything is trained
     check_builders(config, counts)
     with folder.create(config) as ledger, make_tracker(config, folder.path) as tracker:
-        progress.say(
-            f"{corpus.num_classes} classes, {len(corpus.train)} training tokens; results go to {folder.path}"
-        )
+        progress.say(f"{corpus.num_classes} classes, {len(corpus.train)} training tokens; results go to {folder.path}")
         preparation = prepare_run(config, corpus, progress)
         ledger.set_meta("encoder", preparation.hash)
         ledger.set_meta("corpus", corpus.source | {"hash": corpus.hash})
@@ -94,8 +95,7 @@ def load_corpus(config: Config) -> Corpus:
     """
     data = config.data
     if data.source is None:
-        assert data.train and data.valid and data.test  # the configuration was validated
-        return load_text(data.train, data.valid, data.test, max_classes=data.max_classes)
+        return load_text(*data.files(), max_classes=data.max_classes)
     assert data.max_classes is not None
     return load_python_stdlib(max_classes=data.max_classes, max_train_tokens=data.max_train_tokens)
 
@@ -152,9 +152,7 @@ def check_builders(config: Config, counts: NDArray[np.float64]) -> None:
         build_tree(name, counts=few, vectors=vectors, seed=config.seed, **options)
 
 
-def builder_candidates(
-    config: Config, counts: NDArray[np.float64], vectors: NDArray[np.float32]
-) -> list[Candidate]:
+def builder_candidates(config: Config, counts: NDArray[np.float64], vectors: NDArray[np.float32]) -> list[Candidate]:
     """The trees of the configured builders, in their order."""
     candidates = []
     for name, options in map(split_builder, config.search.builders):
@@ -185,7 +183,8 @@ class AgentProposer:
         self._asked = self.agent.ask(num)
         names = [action.name for action in self.agent.actions]
         return [
-            Candidate(p.tree, self.agent.name, actions=tuple(names[action] for action in p.actions)) for p in self._asked
+            Candidate(p.tree, self.agent.name, actions=tuple(names[action] for action in p.actions))
+            for p in self._asked
         ]
 
     def tell(self, scores: Sequence[TreeScore | None]) -> dict[str, float]:
@@ -233,9 +232,7 @@ class SearchMonitor:
         log: Told metrics.
     """
 
-    def __init__(
-        self, evaluations: int, progress: ProgressReporter, log: Callable[[dict[str, float]], None]
-    ) -> None:
+    def __init__(self, evaluations: int, progress: ProgressReporter, log: Callable[[dict[str, float]], None]) -> None:
         self._evaluations = evaluations
         self._progress = progress
         self._log = log

@@ -133,13 +133,9 @@ class Tree:
                 internal_parent.append(above)
             else:
                 raise TreeError(f"a nested tree holds class ids and lists only, but got {_one_line(entry)}")
-        return cls.from_parents(
-            internal_parent + leaf_parent, leaf_class, class_names=class_names, metadata=metadata
-        )
+        return cls.from_parents(internal_parent + leaf_parent, leaf_class, class_names=class_names, metadata=metadata)
 
-    def annotate(
-        self, *, class_names: Sequence[str] | None = None, metadata: Mapping[str, Any] | None = None
-    ) -> Tree:
+    def annotate(self, *, class_names: Sequence[str] | None = None, metadata: Mapping[str, Any] | None = None) -> Tree:
         """The same tree with names and metadata; None keeps what it has.
 
         Raises:
@@ -274,7 +270,7 @@ class Tree:
         digest = blake2b(b"treesearch.tree/1", digest_size=16)
         for array in (self.parent, self.leaf_class, self.projection_dim):
             digest.update(array.size.to_bytes(8, "little"))
-            digest.update(np.ascontiguousarray(array, "<i4"))
+            digest.update(np.ascontiguousarray(array, "<i4").data)
         return digest.hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -292,13 +288,12 @@ class Tree:
         return f"Tree(num_classes={self.num_classes}, num_internal={self.num_internal}, hash={self.hash[:12]!r})"
 
 
-def _restore(
-    arrays: tuple[IntArray, ...], class_names: tuple[str, ...] | None, metadata: Mapping[str, Any]
-) -> Tree:
+def _restore(arrays: tuple[IntArray, ...], class_names: tuple[str, ...] | None, metadata: Mapping[str, Any]) -> Tree:
     """A tree from arrays that are known to be canonical; makes them read-only."""
     for array in arrays:
         array.flags.writeable = False
-    return Tree(*arrays, class_names=class_names, metadata=metadata)
+    parent, child_ptr, child_idx, leaf_class, projection_dim = arrays
+    return Tree(parent, child_ptr, child_idx, leaf_class, projection_dim, class_names, metadata)
 
 
 def check_counts(counts: ArrayLike, num_classes: int | None = None) -> NDArray[np.float64]:

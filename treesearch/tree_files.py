@@ -63,7 +63,9 @@ def load_tree(path: Path) -> Tree:
     # RuntimeError: encrypted zip members and, as subclasses, unknown compression and JSON that is nested too deep.
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise TreeError(f"{path} is not a usable tree file (truncated or not written by treesearch): {reason:.160}") from None
+        raise TreeError(
+            f"{path} is not a usable tree file (truncated or not written by treesearch): {reason:.160}"
+        ) from None
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -113,9 +115,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _write_npz(tree: Tree, file: BinaryIO) -> None:
     header = np.frombuffer(json.dumps(_header(tree), sort_keys=True).encode(), np.uint8)
-    np.savez(
-        file, header=header, parent=tree.parent, leaf_class=tree.leaf_class, projection_dim=tree.projection_dim
-    )
+    np.savez(file, header=header, parent=tree.parent, leaf_class=tree.leaf_class, projection_dim=tree.projection_dim)
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
@@ -148,5 +148,7 @@ def _from_fields(fields: dict[str, Any]) -> Tree:
         metadata=metadata,
     )
     if fields.get("hash") not in (None, tree.hash):
-        raise TreeError(f"the content hash must be {fields['hash']!r:.50}, but the arrays give {tree.hash!r}; the file was changed")
+        raise TreeError(
+            f"the content hash must be {fields['hash']!r:.50}, but the arrays give {tree.hash!r}; the file was changed"
+        )
     return tree

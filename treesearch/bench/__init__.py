@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
-from treesearch.bench import trees
+from treesearch.bench import frozen, trees
 
-BENCHMARKS: dict[str, Callable[[], list[dict[str, Any]]]] = {"trees": trees.run}
+BENCHMARKS: dict[str, Callable[[], list[dict[str, Any]]]] = {"frozen": frozen.run, "trees": trees.run}
 
 
 def benchmark_table(name: str, rows: Sequence[dict[str, Any]]) -> Table:

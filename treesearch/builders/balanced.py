@@ -7,7 +7,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from treesearch.errors import ConfigError
-from treesearch.tree import Tree
+from treesearch.tree import IntArray, Tree
 
 
 def check_arity(arity: int) -> None:
@@ -68,7 +68,7 @@ def _balanced_over(order: NDArray[np.int64], arity: int) -> Tree:
 
 
 @njit(cache=True)
-def _balanced_parents(num_classes, arity):
+def _balanced_parents(num_classes: int, arity: int) -> tuple[IntArray, IntArray]:
     internal_parent = np.empty(max(num_classes - 1, 0), np.int32)
     leaf_parent = np.full(num_classes, -1, np.int32)
     num_internal = 0

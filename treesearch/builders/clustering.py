@@ -17,7 +17,7 @@ from treesearch.builders.splits import (
     take_split,
 )
 from treesearch.errors import ConfigError, DataError
-from treesearch.tree import Tree
+from treesearch.tree import IntArray, Tree
 
 ATTENTION_POWER = 0.5  # weight of a class in a mean is count ** power: rare classes have noisy vectors
 
@@ -113,7 +113,8 @@ def require_vectors(builder: str, vectors: NDArray[np.float32] | None) -> NDArra
 
 def attention(counts: NDArray[np.float64]) -> NDArray[np.float32]:
     """Weight of each class in a mean, float32 [C]."""
-    return np.power(counts, ATTENTION_POWER).astype(np.float32)
+    weights: NDArray[np.float32] = np.asarray(np.power(counts, ATTENTION_POWER), np.float32)
+    return weights
 
 
 def start_direction(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
@@ -133,14 +134,22 @@ def similarity_parts(
     """Cut ``ids`` (rising) into at most ``num_parts`` similar groups of rising ids; see `split_into_parts`."""
     classes = ids.copy()
     num_parts = min(num_parts, ids.size)
-    lows, highs = split_into_parts(
-        vectors, attention_C, mass, start, fraction, classes, 0, ids.size, num_parts
-    )
+    lows, highs = split_into_parts(vectors, attention_C, mass, start, fraction, classes, 0, ids.size, num_parts)
     return [np.sort(classes[low:high]) for low, high in zip(lows, highs, strict=True)]
 
 
 @njit(cache=True)
-def split_into_parts(vectors, attention, mass, start, fraction, classes, low, high, num_parts):
+def split_into_parts(
+    vectors: NDArray[np.float32],
+    attention: NDArray[np.float32],
+    mass: NDArray[np.float64],
+    start: NDArray[np.float32],
+    fraction: float,
+    classes: NDArray[np.int64],
+    low: int,
+    high: int,
+    num_parts: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Cut ``classes[low:high]`` into similar runs, the heaviest run that has two classes first, in place.
 
     Args:
@@ -180,7 +189,15 @@ def split_into_parts(vectors, attention, mass, start, fraction, classes, low, hi
 
 
 @njit(cache=True)
-def _cluster(vectors, attention, mass, start, arity, quantile, leaf_size):
+def _cluster(
+    vectors: NDArray[np.float32],
+    attention: NDArray[np.float32],
+    mass: NDArray[np.float64],
+    start: NDArray[np.float32],
+    arity: int,
+    quantile: float,
+    leaf_size: int,
+) -> tuple[IntArray, IntArray, NDArray[np.int64]]:
     num_classes = mass.size
     classes = np.arange(num_classes)
     internal_parent = np.empty(num_classes, np.int32)
@@ -197,9 +214,7 @@ def _cluster(vectors, attention, mass, start, arity, quantile, leaf_size):
             for i in range(low, high):
                 leaf_parent[i] = num_internal
         else:
-            part_low, part_high = split_into_parts(
-                vectors, attention, mass, start, quantile, classes, low, high, arity
-            )
+            part_low, part_high = split_into_parts(vectors, attention, mass, start, quantile, classes, low, high, arity)
             for part in range(arity):
                 stack.append((part_low[part], part_high[part], num_internal))
         num_internal += 1
@@ -207,7 +222,13 @@ def _cluster(vectors, attention, mass, start, arity, quantile, leaf_size):
 
 
 @njit(cache=True)
-def _interpolate(vectors, attention, mass, start, weight):
+def _interpolate(
+    vectors: NDArray[np.float32],
+    attention: NDArray[np.float32],
+    mass: NDArray[np.float64],
+    start: NDArray[np.float32],
+    weight: float,
+) -> tuple[IntArray, IntArray, NDArray[np.int64]]:
     num_classes = mass.size
     classes = np.arange(num_classes)
     internal_parent = np.empty(num_classes, np.int32)

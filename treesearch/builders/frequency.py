@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,12 @@ def two_level(
     elif by == "similarity":
         points = require_vectors("two-level", vectors)
         groups = similarity_parts(
-            points, attention(counts), np.ones_like(counts), np.arange(counts.size), start_direction(points, seed), num_groups
+            points,
+            attention(counts),
+            np.ones_like(counts),
+            np.arange(counts.size),
+            start_direction(points, seed),
+            num_groups,
         )
     else:
         raise ConfigError(f"by must be 'frequency' or 'similarity', but got {by!r}")
@@ -95,7 +101,7 @@ def adaptive(
     if not isinstance(cutoffs, Iterable) or not all(isinstance(cutoff, (int, np.integer)) for cutoff in cutoffs):
         raise ConfigError(f"cutoffs must be integer ranks, but got {cutoffs!r:.80}")
     bounds = [0, *cutoffs, num_classes]
-    if len(bounds) == 2 or any(low >= high for low, high in zip(bounds, bounds[1:], strict=False)):
+    if len(bounds) == 2 or any(low >= high for low, high in pairwise(bounds)):
         raise ConfigError(f"cutoffs must rise strictly inside (0, {num_classes}), but got {list(cutoffs)}")
     projections = [int(in_features // div_value ** (i + 1)) for i in range(len(cutoffs))]
     if min(projections) < 1:
@@ -104,7 +110,7 @@ def adaptive(
             " use fewer cutoffs or a smaller div_value"
         )
     ranked = by_falling_count(counts)
-    clusters = [ranked[low:high] for low, high in zip(bounds[1:], bounds[2:], strict=False)]
+    clusters = [ranked[low:high] for low, high in pairwise(bounds[1:])]
     return _root_over_flat_groups(clusters, projections, ranked[: cutoffs[0]])
 
 

@@ -7,7 +7,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from treesearch.builders.balanced import check_arity
-from treesearch.tree import Tree
+from treesearch.tree import IntArray, Tree
 
 
 def huffman(*, counts: NDArray[np.float64], arity: int = 2) -> Tree:
@@ -34,7 +34,7 @@ def huffman(*, counts: NDArray[np.float64], arity: int = 2) -> Tree:
 
 
 @njit(cache=True)
-def _merge(weights, arity):
+def _merge(weights: NDArray[np.float64], arity: int) -> tuple[IntArray, IntArray]:
     num_leaves = weights.size
     num_internal = -((1 - num_leaves) // (arity - 1))
     merged = np.empty(num_internal, np.float64)

@@ -63,9 +63,7 @@ def build_tree(
     allowed = [option for option in accepted if option not in _STANDARD_INPUTS]
     for option in options:
         if option not in allowed:
-            raise ConfigError(
-                f"builder {name!r} has no option {option!r}{did_you_mean(option, allowed)}"
-            )
+            raise ConfigError(f"builder {name!r} has no option {option!r}{did_you_mean(option, allowed)}")
     if not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ConfigError(f"seed must be an integer >= 0, but got {seed!r}")
     counts_C = check_counts(counts)

@@ -58,7 +58,7 @@ def cut_at_fraction(weights, order, fraction):
     for i in range(num):
         total += weights[order[i]]
     if total <= 0.0:
-        return min(max(int(round(fraction * num)), 1), num - 1)
+        return min(max(round(fraction * num), 1), num - 1)
     target = fraction * total
     best, best_gap, before = 1, np.inf, 0.0
     for cut in range(1, num):

@@ -98,9 +98,7 @@ def _read_only(split: Features) -> Features:
     return Features(x, y)
 
 
-def initial_state(
-    tree: Tree, in_features: int, counts: NDArray[np.float64], seed: int
-) -> tuple[Layout, Parameters]:
+def initial_state(tree: Tree, in_features: int, counts: NDArray[np.float64], seed: int) -> tuple[Layout, Parameters]:
     """Layout and untrained parameters of ``tree``; both depend on the content of each node or block alone."""
     softmax_layout = SoftmaxLayout(tree, in_features)
     layout = kernel_layout(tree, in_features, softmax_layout)
@@ -108,10 +106,9 @@ def initial_state(
     num_weights = int((layout.num_rows * layout.input_dim).sum())
     sizes = zip(layout.scope_dim.tolist(), layout.source_dim.tolist(), strict=True)
     projections = [_projection_start(dim, source_dim, seed) for dim, source_dim in sizes]
-    width_by_width = np.concatenate([order.numpy() for order in softmax_layout.row_order])
     parameters = Parameters(
         weight=np.zeros(num_weights, np.float32),
-        bias=log_mass_biases(tree, counts)[width_by_width],
+        bias=log_mass_biases(tree, counts)[softmax_layout.row_order.numpy()],
         square=np.full(num_rows, INITIAL_SQUARE, np.float32),
         projection=np.concatenate([np.zeros(0, np.float32), *projections]),
         projection_square=np.full(int(layout.scope_dim.sum()), INITIAL_SQUARE, np.float32),

@@ -48,7 +48,9 @@ class Parameters(NamedTuple):
 
 
 @njit(cache=True, fastmath=True)
-def _decide_binary(weight, bias, square, row, offset, dim, inputs, start, norm, target, rate, update, grad, learns_inputs):
+def _decide_binary(
+    weight, bias, square, row, offset, dim, inputs, start, norm, target, rate, update, grad, learns_inputs
+):
     """One token at one binary node: returns its NLL (0.0 when updating), learns, adds to ``grad`` if asked to.
 
     Flat arrays with unsigned offsets: a view would cost as much as the dot product, and signed indices, which may
@@ -214,9 +216,7 @@ def _block_step(layout, parameters, inputs_mD, first_entry_m, last_entry_m, rate
         if layout.scope_parent[scope] >= 0:
             above = np.dot(grad_md, matrix)
             scatter_rows(hidden_grad, openings.source, openings.ptr[group], openings.ptr[group + 1], above)
-        squares = parameters.projection_square[
-            layout.projection_row_ptr[scope] : layout.projection_row_ptr[scope + 1]
-        ]
+        squares = parameters.projection_square[layout.projection_row_ptr[scope] : layout.projection_row_ptr[scope + 1]]
         _learn_projection(matrix, squares, rows_ms, grad_md, rate)
 
 
@@ -225,7 +225,7 @@ def _walk_chunk(
     path_ptr, path_node, path_branch, arity, scope, row_ptr, weight_ptr, weight, bias, square, features, num_features,
     labels_T, begin, end, rate, update, node_nll, entry_node, entry_token, entry_path,
 ):  # fmt: skip
-    """Take the tokens ``begin .. end-1`` down their paths: binary nodes decide at once, the others are noted as entries.
+    """Take the tokens ``begin .. end-1`` down their paths: binary nodes decide at once, others are noted as entries.
 
     A function of its own on plain arrays: this is the hot loop, and the compiler keeps it free of reference counts.
 
@@ -299,7 +299,8 @@ def run_epoch(layout, parameters, features_TD, labels_T, rate, update, node_nll)
         num_entries = _walk_chunk(
             layout.path_ptr, layout.path_node, layout.path_branch, layout.arity, layout.scope, layout.row_ptr,
             layout.weight_ptr, parameters.weight, parameters.bias, parameters.square, features, num_features,
-            labels_T, begin, min(begin + chunk, num_tokens), rate, update, node_nll, entry_node, entry_token, entry_path,
+            labels_T, begin, min(begin + chunk, num_tokens), rate, update, node_nll, entry_node, entry_token,
+            entry_path,
         )  # fmt: skip
         num_groups = group_by_key(entry_node, num_entries, slot, group_ptr, order)
         for group in range(num_groups):
@@ -316,7 +317,15 @@ def run_epoch(layout, parameters, features_TD, labels_T, rate, update, node_nll)
                     last_entry[i] = layout.path_ptr[labels_T[token] + 1]
                 if layout.scope[node] >= 0:
                     _block_step(
-                        layout, parameters, inputs_mD[:num], targets[:num], last_entry[:num], rate, update, slot, node_nll
+                        layout,
+                        parameters,
+                        inputs_mD[:num],
+                        targets[:num],
+                        last_entry[:num],
+                        rate,
+                        update,
+                        slot,
+                        node_nll,
                     )
                     continue
                 for i in range(num):

@@ -110,7 +110,7 @@ def resolve_device(name: str) -> torch.device:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run torch and BLAS on one thread, so that sums do not depend on the machine's cores; the old numbers come back."""
+    """Run torch and BLAS on one thread, so that sums do not depend on the machine's cores; restores both."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

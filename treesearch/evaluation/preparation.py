@@ -98,5 +98,5 @@ def prepare(
     train_features = train_features[:max_tokens]
     digest = blake2b(digest_size=8)
     for array in (train_features, valid_features):
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return Preparation(train_features, valid_features, vectors, digest.hexdigest())

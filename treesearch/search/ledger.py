@@ -60,7 +60,13 @@ class EvaluationRow:
 
 
 _COLUMNS = [field.name for field in fields(EvaluationRow)]
-_TYPES = {"id": "INTEGER PRIMARY KEY", "batch": "INTEGER", "attempts": "INTEGER", "max_depth": "INTEGER", "seed": "INTEGER"}
+_TYPES = {
+    "id": "INTEGER PRIMARY KEY",
+    "batch": "INTEGER",
+    "attempts": "INTEGER",
+    "max_depth": "INTEGER",
+    "seed": "INTEGER",
+}
 _TEXT = {"rung", "agent", "label", "tree_hash", "status", "reason", "actions", "encoder", "worker"}
 
 
@@ -166,7 +172,8 @@ class Ledger:
             self._db.execute(f"CREATE TABLE evaluations({columns})")
             self._db.execute("CREATE TABLE trees(hash TEXT PRIMARY KEY, data BLOB NOT NULL)")
             self._db.execute(
-                "CREATE TABLE batches(batch INTEGER PRIMARY KEY, agent_state BLOB NOT NULL, metrics TEXT, finished_at REAL)"
+                "CREATE TABLE batches"
+                "(batch INTEGER PRIMARY KEY, agent_state BLOB NOT NULL, metrics TEXT, finished_at REAL)"
             )
             self._db.execute("CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL)")
             self._db.execute("INSERT INTO meta VALUES ('schema', ?)", (json.dumps(SCHEMA_VERSION),))
@@ -189,4 +196,6 @@ class Ledger:
             with self._db:
                 yield
         except sqlite3.Error as error:
-            raise RunError(f"the ledger could not be written: {error}; free space or mend the folder and resume") from None
+            raise RunError(
+                f"the ledger could not be written: {error}; free space or mend the folder and resume"
+            ) from None

@@ -97,7 +97,7 @@ class FrozenRung:
         failed: dict[str, str] = {}
         for outcome in self._executor.run(tasks):
             candidate = candidates[outcome.task.key]
-            if outcome.ok:
+            if outcome.result is not None:
                 objective = self._objective
                 self._known[candidate.tree.hash] = score_tree(
                     candidate.tree,

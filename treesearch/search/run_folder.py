@@ -1,10 +1,10 @@
 """The folder of a run: what lies in it and how it is written.
 
-    config.yaml        resolved, itself a valid config
-    environment.json   versions, device, commit
-    search.db          the ledger
-    best.tree.json     no time or path in it
-    comparison.json    the rows of ``treesearch compare``
+config.yaml        resolved, itself a valid config
+environment.json   versions, device, commit
+search.db          the ledger
+best.tree.json     no time or path in it
+comparison.json    the rows of ``treesearch compare``
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class RunFolder:
             RunError: The run has not got that far.
         """
         if not self.best_tree_file.is_file():
-            raise RunError(f"{self.path} holds no best.tree.json; the search has not finished, or this is no run folder")
+            raise RunError(
+                f"{self.path} holds no best.tree.json; the search has not finished, or this is no run folder"
+            )
         return Tree.load(self.best_tree_file)
 
     def comparison(self) -> dict[str, Any]:

@@ -98,11 +98,11 @@ class HierarchicalSoftmax(nn.Module):
                 drawn = torch.rand(matrix.shape, generator=generator, dtype=torch.float32) * (2 * bound) - bound
                 matrix.copy_(drawn)
             starts = None if counts is None else torch.from_numpy(log_mass_biases(self.tree, counts))
-            for order, vector in zip(self.layout.row_order, self.biases, strict=False):
-                if starts is None:
-                    vector.zero_()
-                else:
-                    vector.copy_(starts[order.cpu()])
+            begin = 0
+            for vector in self.biases:
+                rows = self.layout.row_order[begin : begin + vector.numel()].cpu()
+                begin += vector.numel()
+                vector.copy_(torch.zeros(rows.numel()) if starts is None else starts[rows])
 
     def forward(self, input: Tensor, target: Tensor) -> SoftmaxOutput:
         """Log-probability of the targets.
@@ -132,9 +132,7 @@ class HierarchicalSoftmax(nn.Module):
                 self._kernel_layout, flat_input, flat_target, weights, biases, projections
             )
         else:
-            flat_output = reference.target_log_prob(
-                self.layout, flat_input, flat_target, weights, biases, projections
-            )
+            flat_output = reference.target_log_prob(self.layout, flat_input, flat_target, weights, biases, projections)
         output = flat_output.reshape(target.shape)
         return SoftmaxOutput(output, -output.mean())
 

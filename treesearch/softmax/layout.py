@@ -1,7 +1,8 @@
 """How a tree's paths, logit rows and projections are laid out for tensor operations.
 
-Shapes: **C** classes, **N** internal nodes, **M** all nodes, **P** path entries, **S** scopes (what one projection feeds).
-Rows are kept in one matrix per *width*: the distinct sizes of the vectors that decisions see, the layer's own size first.
+Shapes: **C** classes, **N** internal nodes, **M** all nodes, **P** path entries, **R** logit rows, **S** scopes (what
+one projection feeds). Rows are kept in one matrix per *width*: the distinct sizes of the vectors that decisions see,
+the layer's own size first.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ class SoftmaxLayout(nn.Module):
     edge_node: Tensor  # int64 [M-1] node at the start of each edge
     edge_row: Tensor  # int64 [M-1] global row of the edge's logit (a binary node's two edges share theirs)
     class_leaf: Tensor  # int64 [C]
+    row_order: Tensor  # int64 [R] global row of each row of the widths' matrices, one width after the other
+    row_scope: Tensor  # int64 [R] the scope that it reads, NO_SCOPE for the raw input
+    depth_edges: Tensor  # int64 [M-1] edges by depth of their child
 
     NO_SCOPE = -1
 
@@ -76,6 +80,11 @@ class SoftmaxLayout(nn.Module):
         class_leaf = np.empty(tree.num_classes, np.int64)
         class_leaf[tree.leaf_class] = np.arange(tree.num_internal, tree.num_nodes)
 
+        row_node = np.repeat(np.arange(tree.num_internal), rows)
+        row_order = np.argsort(node_width[row_node], kind="stable")
+        child_depth = tree.node_depths[tree.child_idx]
+        self.edges_per_depth: list[int] = np.bincount(child_depth, minlength=1)[1:].tolist()
+
         buffers: dict[str, Any] = {
             "path_ptr": paths.ptr,
             "path_node": paths.node,
@@ -91,23 +100,12 @@ class SoftmaxLayout(nn.Module):
             "edge_node": edge_node,
             "edge_row": edge_row,
             "class_leaf": class_leaf,
+            "row_order": row_order,
+            "row_scope": node_scope[row_node[row_order]],
+            "depth_edges": np.argsort(child_depth, kind="stable"),
         }
         for name, array in buffers.items():
             tensor = torch.as_tensor(np.asarray(array, np.int64), device=device)
             self.register_buffer(name, tensor, persistent=False)
-        node_depth = tree.node_depths
-        self.edges_by_depth: list[Tensor] = [
-            torch.as_tensor(np.flatnonzero(node_depth[tree.child_idx] == depth), device=device)
-            for depth in range(1, tree.max_depth + 1)
-        ]
-        # Row r of the whole tree (canonical order) is row ``row_in_width`` of width ``row_width``.
-        row_node = np.repeat(np.arange(tree.num_internal), rows)
-        self.row_order: list[Tensor] = [
-            torch.as_tensor(np.flatnonzero(node_width[row_node] == index), device=device)
-            for index in range(len(self.widths))
-        ]
-        self.row_scope: list[Tensor] = [
-            torch.as_tensor(node_scope[row_node[order.cpu().numpy()]], device=device) for order in self.row_order
-        ]
         self.num_nodes = tree.num_nodes
         self.num_rows = int(rows.sum())

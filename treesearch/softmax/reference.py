@@ -1,13 +1,15 @@
 """Hierarchical softmax in plain torch operations: the reference for every other kernel. CPU and CUDA, any dtype.
 
 Shapes: **B** batch, **D** features, **C** classes, **E** path entries of the batch, **K** arity, **R** logit rows,
-**S** scopes. No loop runs over samples or nodes; loops run over size classes, nesting levels and tree depths.
+**S** scopes. No loop runs over samples or nodes; loops run over size classes, nesting levels and tree depths, and over
+the projections where all classes are scored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -72,22 +74,21 @@ def full_log_prob(
     """Log-probabilities of all classes, [B, C]: all logits at once, then a scan down the levels."""
     batch = input_BD.shape[0]
     hidden: list[Tensor] = []
-    for scope, parent in enumerate(layout.scope_parent):
-        hidden.append((input_BD if parent < 0 else hidden[parent]) @ projections[scope].T)
+    for own, parent in enumerate(layout.scope_parent):
+        hidden.append((input_BD if parent < 0 else hidden[parent]) @ projections[own].T)
     logit_RB = input_BD.new_empty(layout.num_rows, batch)
-    for width, order in enumerate(layout.row_order):
-        scope = layout.row_scope[width]
+    orders = layout.row_order.tensor_split(np.cumsum(layout.rows_per_width)[:-1].tolist())
+    scopes = layout.row_scope.tensor_split(np.cumsum(layout.rows_per_width)[:-1].tolist())
+    for width, (order, scope) in enumerate(zip(orders, scopes, strict=True)):
         raw = (scope < 0).nonzero().squeeze(1)
         if raw.numel():
             logits = weights[width][raw] @ input_BD.T + bias_R[width][raw, None]
             logit_RB = logit_RB.index_copy(0, order[raw], logits)
         scoped = (scope >= 0).nonzero().squeeze(1)
         if scoped.numel():
-            ids = scope[scoped].unique().tolist()
-            position = torch.full((len(hidden),), -1, device=scope.device)
-            position[ids] = torch.arange(len(ids), device=scope.device)
-            stacked_SBd = torch.stack([hidden[i] for i in ids])
-            logits = grouped_matmul(weights[width][scoped], position[scope[scoped]], lambda g: stacked_SBd[g])
+            ids, position = torch.unique(scope[scoped], return_inverse=True)
+            stacked_SBd = torch.stack([hidden[i] for i in ids.tolist()])
+            logits = grouped_matmul(weights[width][scoped], position, stacked_SBd.__getitem__)
             logit_RB = logit_RB.index_copy(0, order[scoped], logits + bias_R[width][scoped, None])
 
     # One entry per edge: a binary node's second edge has the negated logit; wide nodes share a normaliser.
@@ -103,15 +104,13 @@ def full_log_prob(
     top_NB = torch.full((num_internal, batch), -torch.inf, dtype=edge_EB.dtype, device=edge_EB.device)
     index = layout.edge_node[:, None].expand(-1, batch)
     top_NB = top_NB.scatter_reduce(0, index, edge_EB.detach(), "amax")
-    total_NB = torch.zeros_like(top_NB).index_add(
-        0, layout.edge_node, (edge_EB - top_NB[layout.edge_node]).exp()
-    )
+    total_NB = torch.zeros_like(top_NB).index_add(0, layout.edge_node, (edge_EB - top_NB[layout.edge_node]).exp())
     normaliser_NB = total_NB.log() + top_NB
     edge_EB = torch.where(
         binary[:, None], functional.logsigmoid(sign * edge_EB), edge_EB - normaliser_NB[layout.edge_node]
     )
     node_MB = edge_EB.new_zeros(layout.num_nodes, batch)
-    for edges in layout.edges_by_depth:
+    for edges in layout.depth_edges.tensor_split(np.cumsum(layout.edges_per_depth)[:-1].tolist()):
         reached = node_MB[layout.edge_node[edges]] + edge_EB[edges]
         node_MB = node_MB.index_copy(0, layout.edge_child[edges], reached)
     return node_MB[layout.class_leaf].T
@@ -130,7 +129,7 @@ def grouped_matmul(x_Ed: Tensor, group_E: Tensor, take: Callable[[Tensor], Tenso
     """
     pieces, places = [], []
     for groups_G, entry_Gc, real in _size_classes(group_E):
-        x_Gcd = x_Ed.index_select(0, entry_Gc.flatten()).unflatten(0, entry_Gc.shape)
+        x_Gcd = x_Ed.index_select(0, entry_Gc.flatten()).view(*entry_Gc.shape, -1)
         out_GcO = torch.bmm(x_Gcd, take(groups_G).transpose(1, 2))
         pieces.append(out_GcO.flatten(0, 1).index_select(0, real))
         places.append(entry_Gc.flatten()[real])
@@ -186,12 +185,12 @@ def _wide_log_prob(
     # One gather of all rows: its gradient then fills one dense matrix, not one per size class.
     row = torch.cat([row_GK.flatten() for _, _, row_GK, _ in plan])
     sizes = [row_GK.numel() for _, _, row_GK, _ in plan]
-    weight_parts = weight_Rd.index_select(0, row).split(sizes)
-    bias_parts = bias_R.index_select(0, row).split(sizes)
+    weight_parts = torch.split(weight_Rd.index_select(0, row), sizes)
+    bias_parts = torch.split(bias_R.index_select(0, row), sizes)
     places, steps = [], []
     for (entry_Gc, real, row_GK, padding_GK), weight, bias in zip(plan, weight_parts, bias_parts, strict=True):
-        x_Gcd = source.index_select(0, source_row_E[entry_Gc.flatten()]).unflatten(0, entry_Gc.shape)
-        weight_GKd, bias_GK = weight.unflatten(0, row_GK.shape), bias.unflatten(0, row_GK.shape)
+        x_Gcd = source.index_select(0, source_row_E[entry_Gc.flatten()]).view(*entry_Gc.shape, -1)
+        weight_GKd, bias_GK = weight.view(*row_GK.shape, -1), bias.view(row_GK.shape)
         bias_GK = bias_GK.masked_fill(padding_GK, -torch.inf)
         logit_GcK = torch.baddbmm(bias_GK[:, None], x_Gcd, weight_GKd.transpose(1, 2))
         logit_GcK = logit_GcK.to(torch.promote_types(logit_GcK.dtype, torch.float32))
@@ -217,7 +216,6 @@ def _sources(
         return [torch.cat(s) if s else input_BD for s in sources], token_E
     pair_scope_entry, pair_token = _ranges(layout.class_scope_ptr, target_B)
     pair_scope = layout.class_scope[pair_scope_entry]
-    pair_level = layout.scope_level[pair_scope]
     pair_row = torch.zeros_like(pair_scope)
     filled = [batch] + [0] * (len(layout.widths) - 1)
     # A deeper scope's source is the pair before it; sources of one level are complete before the next level starts.
@@ -236,7 +234,7 @@ def _sources(
             above = sources[layout.widths.index(source_dim)]
             inputs = torch.cat(above).index_select(0, pair_row[pairs - 1])
         stacked_Sds = torch.stack([projections[scope] for scope in scopes])
-        hidden = grouped_matmul(inputs, member[pair_scope[pairs]], lambda g, m=stacked_Sds: m[g])  # type: ignore[misc]
+        hidden = grouped_matmul(inputs, member[pair_scope[pairs]], stacked_Sds.__getitem__)
         width = layout.widths.index(dim)
         pair_row[pairs] = filled[width] + torch.arange(pairs.numel(), device=pairs.device)
         filled[width] += pairs.numel()
