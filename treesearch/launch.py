@@ -6,7 +6,6 @@ With `treesearch.cli` the only importer of envs and agents.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +51,13 @@ def run_search(config: Config, folder: RunFolder, progress: ProgressReporter) ->
     folder.check_free()
     corpus = load_corpus(config)
     counts = corpus.counts.astype(np.float64)
-    task = ConstructionTask(counts, None, config.encoder.features, config.cost.weight, config.seed)
-    make_proposer(config, task)  # refuses unknown agents, settings and actions before anything is trained
-    check_builders(config, counts)
+    check_choices(config, counts)
     with folder.create(config) as ledger, make_tracker(config, folder.path) as tracker:
         progress.say(f"{corpus.num_classes} classes, {len(corpus.train)} training tokens; results go to {folder.path}")
         preparation = prepare_run(config, corpus, progress)
         ledger.set_meta("encoder", preparation.hash)
         ledger.set_meta("corpus", corpus.source | {"hash": corpus.hash})
-        task = replace(task, vectors=preparation.vectors)
+        task = ConstructionTask(counts, preparation.vectors, config.encoder.features, config.cost.weight, config.seed)
         with make_executor(config, corpus, preparation) as executor:
             objective = Objective(counts, config.encoder.features, config.cost.weight, preparation.hash)
             monitor = SearchMonitor(config.search.evaluations, progress, tracker.log)
@@ -142,14 +139,19 @@ def make_executor(config: Config, corpus: Corpus, preparation: Preparation) -> E
     )
 
 
-def check_builders(config: Config, counts: NDArray[np.float64]) -> None:
-    """Refuse unknown builders and options early, on a small vocabulary, before the encoder is trained."""
-    few = np.sort(counts)[::-1][: min(counts.size, 64)]
-    vectors = np.random.default_rng(0).standard_normal((few.size, config.encoder.features)).astype(np.float32)
+def check_choices(config: Config, counts: NDArray[np.float64]) -> None:
+    """Refuse unknown agents, settings, actions, builders and options before anything is trained.
+
+    Raises:
+        ConfigError: One of them is unknown or out of range.
+    """
+    features = config.encoder.features
+    placeholder = np.zeros((counts.size, features), np.float32)
+    make_proposer(config, ConstructionTask(counts, placeholder, features, config.cost.weight, config.seed))
+    few = np.sort(counts)[::-1][:64]
     for name, options in map(split_builder, config.search.builders):
-        if name == "adaptive" and "cutoffs" in options:
-            continue  # cutoffs are meant for the whole vocabulary
-        build_tree(name, counts=few, vectors=vectors, seed=config.seed, **options)
+        if "cutoffs" not in options:  # those are meant for the whole vocabulary
+            build_tree(name, counts=few, vectors=placeholder[: few.size], seed=config.seed, **options)
 
 
 def builder_candidates(config: Config, counts: NDArray[np.float64], vectors: NDArray[np.float32]) -> list[Candidate]:

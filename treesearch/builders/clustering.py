@@ -119,7 +119,8 @@ def attention(counts: NDArray[np.float64]) -> NDArray[np.float32]:
 
 def start_direction(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     """A seeded random direction, float32 [D]."""
-    return np.random.default_rng(seed).standard_normal(vectors.shape[1]).astype(np.float32)
+    drawn = np.random.default_rng(seed).standard_normal(vectors.shape[1])
+    return np.asarray(drawn, np.float32)
 
 
 def similarity_parts(

@@ -1,0 +1,33 @@
+"""Compile all kernels into numba's cache: ``python -m treesearch.warmup``, a minute once per machine.
+
+`make install` does it, so that the first search does not pay.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from treesearch.builders import BUILDERS, build_tree
+from treesearch.evaluation.frozen import Features, evaluate_frozen
+from treesearch.softmax import HierarchicalSoftmax
+
+
+def compile_kernels() -> None:
+    """Run every kernel once on a small input."""
+    rng = np.random.default_rng(0)
+    num_classes, features = 40, 32
+    counts = np.arange(1.0, num_classes + 1)
+    vectors = rng.standard_normal((num_classes, features)).astype(np.float32)
+    labels = rng.integers(num_classes, size=64).astype(np.int32)
+    data = Features(vectors[labels], labels)
+    for name in BUILDERS:
+        tree = build_tree(name, counts=counts, vectors=vectors)
+        tree.depths, tree.hash, tree.expected_depth(counts)
+        evaluate_frozen(tree, train=data, valid=data, counts=counts)
+        layer = HierarchicalSoftmax(features, tree, kernel="cpu")
+        layer(torch.from_numpy(data.x).requires_grad_(), torch.from_numpy(labels.astype(np.int64))).loss.backward()
+
+
+if __name__ == "__main__":
+    compile_kernels()
