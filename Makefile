@@ -1,10 +1,10 @@
-# make search: install, search, compare.  make test, make check: what CI runs.
+# make search: install, search, compare.  make check, make test, make test-slow: what CI runs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETTINGS ?=
 
-.PHONY: install search test test-fast check clean
+.PHONY: install search test test-slow check clean
 
 install: $(VENV)/.installed
 
@@ -19,10 +19,10 @@ search: install
 	$(BIN)/treesearch search configs/quickstart.yaml $(SETTINGS)
 
 test: install
-	$(BIN)/python -m pytest
-
-test-fast: install
 	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
 
 check: install
 	$(BIN)/ruff check .

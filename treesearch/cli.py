@@ -37,11 +37,12 @@ def search(
 ) -> None:
     """Search for a tree: prepare, search, confirm, compare, export."""
     from treesearch.config import load_config
+
+    resolved = load_config(config, set_ or ())  # a mistake in it is told before torch is loaded
     from treesearch.launch import default_folder, run_search
     from treesearch.progress import ProgressReporter
     from treesearch.search.run_folder import RunFolder
 
-    resolved = load_config(config, set_ or ())
     folder = RunFolder(default_folder(config) if out is None else out)
     with ProgressReporter() as progress:
         comparison = run_search(resolved, folder, progress)
@@ -54,10 +55,14 @@ def compare(
     paths: Annotated[list[Path], typer.Argument(help="A run folder, or tree files.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
     counts: Annotated[Path | None, typer.Option(help="Class counts for tree files, see build.")] = None,
+    evaluations: Annotated[bool, typer.Option(help="Print every evaluation of a run instead, tab-separated.")] = False,
 ) -> None:
     """Print the comparison of a run with Huffman, or the sizes of tree files side by side."""
     from treesearch.search.run_folder import RunFolder
 
+    if evaluations:
+        _print_evaluations(paths)
+        return
     if len(paths) == 1 and paths[0].is_dir():
         comparison = RunFolder(paths[0]).comparison()
     else:
@@ -88,7 +93,9 @@ def export(
 @app.command()
 def show(
     source: Annotated[Path, typer.Argument(help="A run folder or a tree file.")],
-    counts: Annotated[Path | None, typer.Option(help="Class counts to weigh by, see build.")] = None,
+    counts: Annotated[
+        Path | None, typer.Option(help="Class counts to weigh by, see build; a run folder has its own.")
+    ] = None,
     levels: Annotated[int, typer.Option(min=0, help="Levels to draw.")] = 2,
     width: Annotated[int, typer.Option(min=1, help="Children to draw per node, heaviest first.")] = 8,
 ) -> None:
@@ -97,7 +104,7 @@ def show(
     from treesearch.report.describe import top_of_tree, tree_statistics
 
     tree = _load_tree(source)
-    weights = None if counts is None else load_counts(counts)[0]
+    weights = _run_counts(source) if counts is None else load_counts(counts)[0]
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for key, value in tree_statistics(tree, weights).items():
         console.print(f"{key:>15}: {value}")
@@ -134,8 +141,10 @@ def build(
     options: dict[str, Any] = {}
     for assignment in option or ():
         key, sign, text = assignment.partition("=")
-        if not sign:
-            raise ConfigError(f"--option needs key=value, such as arity=16, but got {assignment!r}")
+        if not sign or key in ("name", "counts", "vectors", "seed"):
+            raise ConfigError(
+                f"--option needs key=value of the builder's own, such as arity=16, but got {assignment!r}"
+            )
         options[key] = parse_value(text)
     class_vectors = None if vectors is None else load_vectors(vectors)
     if counts is not None:
@@ -192,6 +201,9 @@ def main() -> None:
         code = 0
     except (typer.Exit, SystemExit) as stop:
         code = stop.exit_code if isinstance(stop, typer.Exit) else int(stop.code or 0)
+    except typer._click.exceptions.NoArgsIsHelpError as error:
+        _tell(error.format_message())
+        code = 2
     except typer._click.exceptions.ClickException as error:
         _tell(f"error: {error.format_message()}")
         code = 2
@@ -216,6 +228,16 @@ def _load_tree(source: Path) -> Any:
     if not source.exists():
         raise RunError(f"no run folder or tree file at {source}")
     return Tree.load(source)
+
+
+def _run_counts(source: Path) -> list[float] | None:
+    from treesearch.search.run_folder import RunFolder
+
+    if not source.is_dir():
+        return None
+    with RunFolder(source).open() as ledger:
+        counts: list[float] | None = ledger.meta("counts")
+    return counts
 
 
 def _file_row(path: Path, counts: Path | None) -> dict[str, Any]:
@@ -251,6 +273,21 @@ def _print_comparison(comparison: dict[str, Any]) -> None:
         agreement = "" if tau is None else f"; Kendall's tau of frozen and joint validation NLL: {tau:.2f}"
         evaluations = f"{comparison['evaluations']} frozen evaluations ({comparison['failures']} failed)"
         print(f"{evaluations}, agent {comparison['agent']}{agreement}")
+
+
+def _print_evaluations(paths: list[Path]) -> None:
+    from dataclasses import asdict
+
+    from treesearch.search.run_folder import RunFolder
+
+    if len(paths) != 1:
+        raise ConfigError(f"--evaluations needs exactly one run folder, but got {len(paths)} paths")
+    with RunFolder(paths[0]).open() as ledger:
+        records = [asdict(row) for row in ledger.rows()]
+    for index, record in enumerate(records):
+        if index == 0:
+            print("\t".join(record))
+        print("\t".join("" if value is None else str(value) for value in record.values()))
 
 
 def _stdout() -> Console:

@@ -199,7 +199,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no config file at {path}; configs/quickstart.yaml is one to start from") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, or no such date
         raise ConfigError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
     raw = {} if raw is None else raw
     if not isinstance(raw, dict):
@@ -231,7 +231,7 @@ def parse_value(text: str) -> Any:
     """A command-line value as YAML."""
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (ValueError, RecursionError, yaml.YAMLError):
         raise ConfigError(f"a value must be YAML, but got {text!r}") from None
 
 

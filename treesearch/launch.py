@@ -17,7 +17,10 @@ from envs import DEFAULT_ACTIONS, ConstructionTask, Evaluation
 from treesearch.builders import build_tree, builder_label
 from treesearch.config import Config
 from treesearch.data import Corpus, load_python_stdlib, load_text
+from treesearch.errors import ConfigError
 from treesearch.evaluation.comparison import rank_correlation
+from treesearch.evaluation.encoder import make_encoder
+from treesearch.evaluation.joint import resolve_device
 from treesearch.evaluation.preparation import Preparation, prepare
 from treesearch.evaluation.scores import TreeScore
 from treesearch.progress import ProgressReporter
@@ -56,6 +59,7 @@ def run_search(config: Config, folder: RunFolder, progress: ProgressReporter) ->
         progress.say(f"{corpus.num_classes} classes, {len(corpus.train)} training tokens; results go to {folder.path}")
         preparation = prepare_run(config, corpus, progress)
         ledger.set_meta("encoder", preparation.hash)
+        ledger.set_meta("counts", corpus.counts.tolist())
         ledger.set_meta("corpus", corpus.source | {"hash": corpus.hash})
         task = ConstructionTask(counts, preparation.vectors, config.encoder.features, config.cost.weight, config.seed)
         with make_executor(config, corpus, preparation) as executor:
@@ -140,12 +144,14 @@ def make_executor(config: Config, corpus: Corpus, preparation: Preparation) -> E
 
 
 def check_choices(config: Config, counts: NDArray[np.float64]) -> None:
-    """Refuse unknown agents, settings, actions, builders and options before anything is trained.
+    """Refuse unknown encoders, devices, agents, settings, actions, builders and options before anything is trained.
 
     Raises:
         ConfigError: One of them is unknown or out of range.
     """
     features = config.encoder.features
+    make_encoder(config.encoder.kind, 1, context=1, embedding=1, features=1)
+    resolve_device(config.joint.device)
     placeholder = np.zeros((counts.size, features), np.float32)
     make_proposer(config, ConstructionTask(counts, placeholder, features, config.cost.weight, config.seed))
     few = np.sort(counts)[::-1][:64]
@@ -166,7 +172,11 @@ def builder_candidates(config: Config, counts: NDArray[np.float64], vectors: NDA
 def split_builder(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """A builder's name and its options."""
     options = dict(entry)
-    return str(options.pop("name")), options
+    name = str(options.pop("name"))
+    for key in ("counts", "vectors", "seed"):
+        if key in options:
+            raise ConfigError(f"builder {name!r} takes {key} from the run; leave {key}: {options[key]!r:.60} out")
+    return name, options
 
 
 class AgentProposer:
@@ -212,16 +222,19 @@ def make_proposer(config: Config, task: ConstructionTask) -> AgentProposer:
     Raises:
         ConfigError: Unknown agent, setting or action.
     """
-    environment = config.environment
-    agent = make_agent(
-        config.search.agent,
-        task=task,
-        actions=DEFAULT_ACTIONS if environment.actions is None else environment.actions,
-        max_decisions=environment.max_decisions,
-        closer=environment.closer,
-        seed=config.seed,
-        **config.search.settings,
-    )
+    environment, settings = config.environment, config.search.settings
+    try:
+        agent = make_agent(
+            config.search.agent,
+            task=task,
+            actions=DEFAULT_ACTIONS if environment.actions is None else environment.actions,
+            max_decisions=environment.max_decisions,
+            closer=environment.closer,
+            seed=config.seed,
+            **settings,
+        )
+    except TypeError as error:  # a value of the wrong type, or a key that is an argument above
+        raise ConfigError(f"search.settings {settings} do not fit agent {config.search.agent!r}: {error}") from None
     return AgentProposer(agent)
 
 

@@ -130,12 +130,14 @@ def promote(ledger: Ledger, *, counts: NDArray[np.float64], in_features: int, nu
     Raises:
         ExecutionError: Huffman's evaluation failed, so that nothing can be compared.
     """
-    rows = [row for row in ledger.rows(FROZEN) if row.reward is not None]
-    builders = {row.tree_hash: row for row in reversed(rows) if row.agent == BUILDER}
+    evaluations = ledger.rows(FROZEN)
+    labels = {row.tree_hash: row.label for row in reversed(evaluations) if row.agent == BUILDER}
+    rows = [row for row in evaluations if row.reward is not None]
+    builders = {row.tree_hash: row for row in reversed(rows) if row.tree_hash in labels}
     huffman = next((row for row in rows if row.label == HUFFMAN), None)
     if huffman is None:
         raise ExecutionError("the Huffman tree could not be evaluated, so nothing can be compared with it")
-    found = {row.tree_hash: row for row in reversed(rows) if row.tree_hash not in builders}
+    found = {row.tree_hash: row for row in reversed(rows) if row.tree_hash not in labels}
 
     def best(candidates: Iterable[EvaluationRow]) -> list[EvaluationRow]:
         return sorted(candidates, key=lambda row: (-(row.reward or 0.0), row.id))[:num_trees]
@@ -146,7 +148,7 @@ def promote(ledger: Ledger, *, counts: NDArray[np.float64], in_features: int, nu
     chosen = {huffman.tree_hash: (HUFFMAN, BASELINE, huffman)}
     for kind, pool in ((BASELINE, builders.values()), (FOUND, found.values())):
         for row in [*best(pool), *best(cheap(pool))]:
-            chosen.setdefault(row.tree_hash, (row.label or f"{FOUND} #{row.id}", kind, row))
+            chosen.setdefault(row.tree_hash, (labels.get(row.tree_hash) or f"{FOUND} #{row.id}", kind, row))
     promoted = []
     for name, kind, row in chosen.values():
         tree = ledger.tree(row.tree_hash)

@@ -88,12 +88,12 @@ class Ledger:
             raise RunError(f"no ledger at {path}; give the folder of a search")
         try:
             self._db = sqlite3.connect(path)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            if create:
-                self._create_tables()
-            elif self.meta("schema") != SCHEMA_VERSION:
-                raise RunError(f"{path} must have schema {SCHEMA_VERSION}, but has {self.meta('schema')!r}")
-        except sqlite3.Error as error:
+            try:
+                self._prepare(create)
+            except BaseException:
+                self._db.close()
+                raise
+        except (sqlite3.Error, RunError) as error:
             raise RunError(f"{path} cannot be used as a ledger: {error}") from None
 
     # -- writing -------------------------------------------------------------------------------------------------------
@@ -165,6 +165,13 @@ class Ledger:
         self.close()
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _prepare(self, create: bool) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL")
+        if create:
+            self._create_tables()
+        elif self.meta("schema") != SCHEMA_VERSION:
+            raise RunError(f"its schema must be {SCHEMA_VERSION}, but is {self.meta('schema')!r}; start a new search")
 
     def _create_tables(self) -> None:
         columns = ", ".join(f"{c} {_TYPES.get(c, 'TEXT' if c in _TEXT else 'REAL')}" for c in _COLUMNS)

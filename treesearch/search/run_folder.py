@@ -44,9 +44,14 @@ class RunFolder:
 
     def check_free(self) -> None:
         """Raise RunError if the folder holds a run or anything else, or cannot be made."""
-        if self.ledger_file.exists():
+        try:
+            holds_run = self.ledger_file.exists()
+            taken = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be read ({error.strerror}); choose another --out") from None
+        if holds_run:
             raise RunError(f"{self.path} already holds a run; choose another --out")
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if taken:
             raise RunError(f"{self.path} must be a new or empty folder; choose another --out")
 
     def create(self, config: Config) -> Ledger:
@@ -102,6 +107,8 @@ class RunFolder:
             ) from None
         except ValueError as error:
             raise RunError(f"{self.comparison_file} is no JSON: {error}") from None
+        if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
+            raise RunError(f"{self.comparison_file} must be an object with rows; it was not written by a search")
         return content
 
     def write_results(self, best: Tree, comparison: dict[str, Any]) -> None:

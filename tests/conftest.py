@@ -1,0 +1,47 @@
+"""What all tests share: a quiet Ray, the data of the experiments, and one tiny finished search."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before anything imports ray
+
+from tests import tiny
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder named by TREESEARCH_DATA."""
+    folder = Path(os.environ.get("TREESEARCH_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no data for experiments at {folder}; TREESEARCH_DATA names another folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config whose search takes seconds; see `tests.tiny`. Tests must not change its folder."""
+    return tiny.write_config(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def local_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished search with one local worker. Tests must not change it."""
+    folder = tmp_path_factory.mktemp("run") / "local"
+    done = tiny.treesearch("search", tiny_config, "--out", folder)
+    assert done.code == 0, done.err
+    return folder
+
+
+@pytest.fixture
+def read_only_folder(tmp_path: Path) -> Path:
+    """An empty folder in which this user may not write; skips where there is no such thing, as for root."""
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    folder.chmod(0o555)
+    if os.access(folder, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    return folder
