@@ -45,9 +45,7 @@ MAX_FLAT = 512  # a wider softmax is what trees are there to avoid
 NO_CLASSES = np.zeros(0, np.int64)
 
 DEFAULT_ACTIONS: tuple[str, ...] = (
-    "similarity-0.3",
     "similarity-0.5",
-    "similarity-0.7",
     "frequency-0.5",
     "kway-4",
     "kway-8",
@@ -60,15 +58,18 @@ DEFAULT_ACTIONS: tuple[str, ...] = (
     "shortlist-16",
     "shortlist-64",
     "shortlist-256",
+    "shortlist-16-kway-32",
     "shortlist-64-kway-16",
+    "shortlist-64-kway-32",
+    "shortlist-64-kway-32-project-1",
     "shortlist-128-kway-16-project-1",
     "shortlist-256-kway-16-project-0.5",
     "shortlist-512-kway-8-project-0.5",
     "close-huffman-2",
-    "close-clustered-2",
     "close-clustered-8",
     "close-clustered-16",
     "close-clustered-32",
+    "close-clustered-64",
     "close-interpolated-0.5",
     "close-flat",
 )

@@ -246,10 +246,11 @@ def test_refusals() -> None:
 @pytest.mark.parametrize("max_ids", [0, 3000, 20_000_000])
 def test_the_memo_changes_nothing_and_stays_in_its_bounds(max_ids: int) -> None:
     task = zipf_task(400)
+    splits = ("similarity-0.5", "frequency-0.5", "kway-4", "shortlist-16", "kway-8-project-0.5")
     shared = SplitCache(task, max_ids=max_ids)
     for seed in (0, 1, 0, 1):
         rng = np.random.default_rng(seed)
-        one, other = start(task, splits=shared), start(task)
+        one, other = start(task, splits, splits=shared), start(task, splits)
         while not one.done:
             assert one.observation().tolist() == other.observation().tolist()
             action = int(rng.choice(np.flatnonzero(one.action_mask())))

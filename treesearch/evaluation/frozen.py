@@ -74,8 +74,10 @@ def evaluate_frozen(
     """
     train, valid = _read_only(train), _read_only(valid)
     for split in (train, valid):
-        if split.y.size and int(split.y.max()) >= tree.num_classes:
-            raise DataError(f"labels must be below the tree's {tree.num_classes} classes, but got {split.y.max()}")
+        if split.x.shape != (expected := (split.y.size, *train.x.shape[-1:])):
+            raise DataError(f"features must have shape {expected}, one row per label, but got {split.x.shape}")
+        if split.y.size and not 0 <= split.y.min() <= split.y.max() < tree.num_classes:
+            raise DataError(f"labels must lie in [0, {tree.num_classes}), but got {split.y.min()} to {split.y.max()}")
     layout, parameters = initial_state(tree, train.x.shape[1], counts, seed)
     scores = np.zeros(tree.num_internal)
     if tree.num_internal:

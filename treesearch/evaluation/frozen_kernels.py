@@ -281,7 +281,7 @@ def run_epoch(layout, parameters, features_TD, labels_T, rate, update, node_nll)
     for cls in range(layout.path_ptr.size - 1):
         longest = max(longest, layout.path_ptr[cls + 1] - layout.path_ptr[cls])
     features = features_TD.ravel()
-    chunk = min(CHUNK, num_tokens)
+    chunk = max(1, min(CHUNK, num_tokens))  # a split may be empty
     entry_node = np.empty(chunk * longest, np.int64)
     entry_token = np.empty(chunk * longest, np.int64)
     entry_path = np.empty(chunk * longest, np.int64)

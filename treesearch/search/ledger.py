@@ -167,11 +167,12 @@ class Ledger:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _prepare(self, create: bool) -> None:
+        # The schema comes first: the mode is a change of the file, which may be somebody else's.
+        if not create and self.meta("schema") != SCHEMA_VERSION:
+            raise RunError(f"its schema must be {SCHEMA_VERSION}, but is {self.meta('schema')!r}; start a new search")
         self._db.execute("PRAGMA journal_mode=WAL")
         if create:
             self._create_tables()
-        elif self.meta("schema") != SCHEMA_VERSION:
-            raise RunError(f"its schema must be {SCHEMA_VERSION}, but is {self.meta('schema')!r}; start a new search")
 
     def _create_tables(self) -> None:
         columns = ", ".join(f"{c} {_TYPES.get(c, 'TEXT' if c in _TEXT else 'REAL')}" for c in _COLUMNS)

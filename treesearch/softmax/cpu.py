@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from treesearch.paths import class_paths, input_dims
 from treesearch.softmax.cpu_kernels import Layout, batch_pass
@@ -85,6 +86,7 @@ class _TargetLogProb(torch.autograd.Function):
         return nll_B.neg_()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor | None, ...]:
         input_BD, target_B, weight, bias, projection = ctx.saved_tensors
         grads = tuple(torch.zeros_like(t) for t in (weight, bias, projection))

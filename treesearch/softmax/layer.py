@@ -120,6 +120,8 @@ class HierarchicalSoftmax(nn.Module):
         self._check_input(input)
         if target.shape != input.shape[:-1]:
             raise DataError(f"target must have shape {tuple(input.shape[:-1])}, but got {tuple(target.shape)}")
+        if target.is_floating_point():
+            raise DataError(f"target must hold integer class ids, but got {target.dtype}; use target.long()")
         flat_input, flat_target = input.reshape(-1, self.in_features), target.reshape(-1)
         if flat_target.numel() and not 0 <= int(flat_target.min()) <= int(flat_target.max()) < self.tree.num_classes:
             raise DataError(

@@ -41,6 +41,8 @@ def target_log_prob(
     """
     batch = input_BD.shape[0]
     entry_E, token_E = _ranges(layout.path_ptr, target_B)
+    if not entry_E.numel():  # an empty batch, or one class: zeros, but part of the graph, so that a loss can go back
+        return (input_BD[:, :0] @ weights[0][:0, :0].T).sum(-1, dtype=torch.promote_types(input_BD.dtype, torch.float32))
     node_E, branch_E = layout.path_node[entry_E], layout.path_branch[entry_E]
     sources, source_row_E = _sources(layout, input_BD, target_B, token_E, node_E, projections)
     arity_E, width_E = layout.node_arity[node_E], layout.node_width[node_E]

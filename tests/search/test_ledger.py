@@ -1,0 +1,206 @@
+import sqlite3
+from dataclasses import asdict, fields, replace
+
+import numpy as np
+import pytest
+
+from treesearch import Tree
+from treesearch.errors import RunError
+from treesearch.search.ledger import CACHED, CONFIRM, FAILED, FROZEN, JOINT, OK, EvaluationRow, Ledger
+
+TREE = Tree.from_nested([[0, 1], [2, [3, 4, 5]]])
+FULL = EvaluationRow(
+    id=1,
+    rung=CONFIRM,
+    batch=2,
+    agent="policy_gradient",
+    label="clustered(arity=4)",
+    tree_hash=TREE.hash,
+    status=OK,
+    reason="ValueError: 'ü'",
+    attempts=3,
+    reward=-5.1234567890123456,
+    valid_nll=0.1 + 0.2,
+    test_nll=1e-300,
+    cost=9.5,
+    expected_depth=2.5,
+    dot_products=3.5,
+    max_depth=4,
+    learning_rate=0.004,
+    seed=1000,
+    actions='["close"]',
+    encoder="abc",
+    seconds=1.25,
+    worker="ray-1",
+)
+
+
+def row(number, **values):
+    least = {"rung": FROZEN, "batch": 0, "agent": "a", "label": None, "tree_hash": TREE.hash, "status": OK}
+    return EvaluationRow(id=number, **least | values)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "search.db"
+
+
+@pytest.fixture
+def ledger(path):
+    with Ledger(path, create=True) as ledger:
+        yield ledger
+
+
+def refusal(path, **options):
+    with pytest.raises(RunError) as caught:
+        Ledger(path, **options)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+# -- rows and trees
+
+
+def test_rows_survive_with_all_columns(ledger, path):
+    assert None not in asdict(FULL).values(), "every column is filled"
+    sparse = row(2, status=FAILED)
+    for stored in (FULL, sparse):
+        ledger.record(stored, TREE)
+    with Ledger(path) as again:
+        assert again.rows() == [FULL, sparse]
+
+
+def test_rows_are_ordered_by_id_and_chosen_by_rung(ledger):
+    for number, rung in ((3, JOINT), (1, FROZEN), (2, FROZEN)):
+        ledger.record(row(number, rung=rung), TREE)
+    assert [r.id for r in ledger.rows()] == [1, 2, 3]
+    assert [r.id for r in ledger.rows(FROZEN)] == [1, 2]
+    assert ledger.rows(CONFIRM) == []
+
+
+def test_next_id(ledger):
+    assert ledger.next_id() == 1
+    ledger.record(row(7), TREE)
+    assert ledger.next_id() == 8
+
+
+def test_content_leaves_out_when_and_where():
+    elsewhere = replace(FULL, seconds=9.0, worker="local-0", attempts=1)
+    assert elsewhere.content() == FULL.content()
+    assert set(asdict(FULL)) - set(FULL.content()) == {"seconds", "worker", "attempts"}
+    for field in fields(FULL):
+        if field.name in FULL.content():
+            assert replace(FULL, **{field.name: "other"}).content() != FULL.content()
+
+
+def test_trees_survive_with_projections_and_are_stored_once(ledger):
+    projected = Tree.from_parents(
+        TREE.parent, TREE.leaf_class, projection_dim=[0, 3, 0, 2], class_names=list("abcdef"), metadata={"x": 1}
+    )
+    for number, tree in enumerate((TREE, projected, TREE), 1):
+        ledger.record(row(number, tree_hash=tree.hash), tree)
+    for tree in (TREE, projected):
+        stored = ledger.tree(tree.hash)
+        assert stored == tree
+        np.testing.assert_array_equal(stored.projection_dim, tree.projection_dim)
+    assert ledger.tree(projected.hash).class_names is None, "names and metadata are not part of a tree's identity"
+
+
+def test_an_unknown_tree(ledger):
+    with pytest.raises(RunError, match="has no tree 123"):
+        ledger.tree("123")
+
+
+def test_an_id_is_given_once_and_a_refused_row_leaves_nothing(ledger):
+    ledger.record(row(1), TREE)
+    other = Tree.from_nested([0, 1, 2])
+    with pytest.raises(RunError, match="could not be written"):
+        ledger.record(row(1, tree_hash=other.hash), other)
+    assert len(ledger.rows()) == 1
+    with pytest.raises(RunError, match="has no tree"):
+        ledger.tree(other.hash)
+
+
+# -- batches and facts
+
+
+def test_batches(ledger, path):
+    assert ledger.last_batch() is None
+    ledger.finish_batch(0, b"", {})
+    ledger.finish_batch(1, bytes(range(256)), {"entropy": 0.1 + 0.2})
+    with Ledger(path) as again:
+        assert again.last_batch() == (1, bytes(range(256)))
+        assert again.metrics() == [(0, {}), (1, {"entropy": 0.1 + 0.2})]
+
+
+def test_facts(ledger, path):
+    ledger.set_meta("corpus", {"hash": "x", "n": [1, None, "é"]})
+    ledger.set_meta("corpus", {"hash": "y"})
+    with Ledger(path) as again:
+        assert again.meta("corpus") == {"hash": "y"}
+        assert again.meta("nothing") is None
+
+
+def test_a_crash_inside_a_batch_leaves_a_readable_ledger(path, tmp_path):
+    """What is on disk before `close` is what a killed process leaves behind, write-ahead log and all."""
+    crashed = tmp_path / "crashed"
+    crashed.mkdir()
+    with Ledger(path, create=True) as ledger:
+        ledger.record(row(1), TREE)
+        ledger.finish_batch(0, b"state", {})
+        ledger.record(row(2, status=CACHED), TREE)
+        for file in tmp_path.glob("search.db*"):
+            (crashed / file.name).write_bytes(file.read_bytes())
+    with Ledger(crashed / "search.db") as survivor:
+        assert [r.id for r in survivor.rows()] == [1, 2]
+        assert survivor.last_batch() == (0, b"state")
+        assert survivor.tree(TREE.hash) == TREE
+        survivor.record(row(3), TREE)
+
+
+def test_after_close_one_file_is_left(path, tmp_path):
+    with Ledger(path, create=True) as ledger:
+        ledger.record(row(1), TREE)
+    assert [file.name for file in tmp_path.iterdir()] == ["search.db"]
+
+
+# -- files that are no ledger
+
+
+def test_create_and_open_refuse_the_opposite(path):
+    assert "no ledger at" in refusal(path)
+    assert not path.exists()
+    Ledger(path, create=True).close()
+    assert "already holds a search" in refusal(path, create=True)
+    assert "no ledger at" in refusal(path.parent)
+
+
+def test_no_folder_to_create_in(tmp_path):
+    assert "cannot be used as a ledger" in refusal(tmp_path / "none" / "search.db", create=True)
+
+
+@pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\0" + b"\xff" * 500])
+def test_not_a_database(path, content):
+    path.write_bytes(content)
+    assert "cannot be used as a ledger" in refusal(path)
+    assert path.read_bytes() == content
+
+
+def test_a_database_of_another_program(path):
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE notes(text)")
+    database.close()
+    before = path.read_bytes()
+    assert "cannot be used as a ledger" in refusal(path)
+    assert path.read_bytes() == before
+
+
+def test_another_schema(path):
+    with Ledger(path, create=True) as ledger:
+        ledger.set_meta("schema", 99)
+    assert "schema must be 1, but is 99" in refusal(path)
+
+
+def test_a_folder_without_write_permission(read_only_folder):
+    assert "cannot be used as a ledger" in refusal(read_only_folder / "search.db", create=True)
+    assert list(read_only_folder.iterdir()) == []

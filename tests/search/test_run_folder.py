@@ -1,0 +1,142 @@
+import json
+import re
+
+import pytest
+
+from tests import tiny
+from treesearch import Tree
+from treesearch.config import make_config
+from treesearch.errors import RunError
+from treesearch.search import run_folder
+from treesearch.search.run_folder import RunFolder, environment, next_free_folder
+
+TREE = Tree.from_nested([[0, 1], 2])
+CONFIG = make_config({"seed": 5})
+
+
+def refusal(call, *arguments):
+    with pytest.raises(RunError) as caught:
+        call(*arguments)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def test_a_new_run(tmp_path):
+    folder = RunFolder(tmp_path / "deep" / "run")
+    with folder.create(CONFIG) as ledger:
+        ledger.set_meta("x", 1)
+    assert {file.name for file in folder.path.iterdir()} == {"config.yaml", "environment.json", "search.db"}
+    assert folder.config() == CONFIG
+    with folder.open() as ledger:
+        assert ledger.meta("x") == 1
+
+
+def test_an_empty_folder_will_do(tmp_path):
+    RunFolder(tmp_path).check_free()
+    RunFolder(tmp_path).create(CONFIG).close()
+
+
+@pytest.mark.parametrize("name", ["search.db", "notes.txt", ".hidden"])
+def test_an_occupied_folder_is_refused_and_untouched(tmp_path, name):
+    (tmp_path / name).write_bytes(b"precious")
+    folder = RunFolder(tmp_path)
+    message = refusal(folder.create, CONFIG)
+    assert ("already holds a run" if name == "search.db" else "must be a new or empty folder") in message
+    assert tiny.snapshot(tmp_path) == {name: b"precious"}
+    refusal(folder.check_free)
+
+
+def test_a_file_in_the_way(tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"precious")
+    for path in (file, file / "run", file / "deep" / "run"):
+        refusal(RunFolder(path).create, CONFIG)
+    assert tiny.snapshot(tmp_path) == {"file": b"precious"}
+
+
+def test_a_folder_without_write_permission(read_only_folder):
+    for path in (read_only_folder, read_only_folder / "run"):
+        assert "cannot be written" in refusal(RunFolder(path).create, CONFIG)
+    assert list(read_only_folder.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_read(read_only_folder):
+    read_only_folder.chmod(0)
+    try:
+        for path in (read_only_folder, read_only_folder / "run"):
+            assert "cannot be" in refusal(RunFolder(path).check_free)
+    finally:
+        read_only_folder.chmod(0o755)
+
+
+def test_next_free_folder(tmp_path):
+    parent = tmp_path / "runs"
+    assert next_free_folder(parent, "kjv") == parent / "kjv-1"
+    for taken in ("kjv-1", "kjv-3", "other-2"):
+        (parent / taken).mkdir(parents=True)
+    assert next_free_folder(parent, "kjv") == parent / "kjv-2"
+    (parent / "kjv-2").write_text("a file takes a name, too")
+    assert next_free_folder(parent, "kjv") == parent / "kjv-4"
+
+
+# -- results
+
+
+def test_results(tmp_path):
+    folder = RunFolder(tmp_path)
+    comparison = {"rows": [{"name": "huffman", "note": "λ"}]}
+    folder.write_results(TREE, comparison)
+    assert folder.best_tree() == TREE
+    assert folder.comparison() == comparison
+    assert {file.name for file in tmp_path.iterdir()} == {"best.tree.json", "comparison.json"}
+
+
+def test_results_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    folder.write_results(TREE, {"rows": []})
+    before = tiny.snapshot(tmp_path)
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        folder.write_results(Tree.from_nested([0, 1, 2]), {"rows": [1]})
+    assert tiny.snapshot(tmp_path) == before
+
+
+def test_what_is_no_json_leaves_the_old_comparison(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_results(TREE, {"rows": []})
+    with pytest.raises(TypeError):
+        folder.write_results(TREE, {"rows": [object()]})
+    assert folder.comparison() == {"rows": []}
+
+
+def test_an_unfinished_run_says_so(tmp_path):
+    folder = RunFolder(tmp_path / "none")
+    assert "the search has not finished" in refusal(folder.best_tree)
+    assert "the search has not finished" in refusal(folder.comparison)
+    assert "no ledger" in refusal(folder.open)
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe", b"[1]", b"{}", b'{"rows": 3}'])
+def test_a_broken_comparison(tmp_path, content):
+    (tmp_path / "comparison.json").write_bytes(content)
+    assert "comparison.json" in refusal(RunFolder(tmp_path).comparison)
+
+
+# -- environment
+
+
+def test_environment_has_versions_and_commit():
+    found = json.loads(json.dumps(environment()))
+    assert set(run_folder.RECORDED_PACKAGES) == set(found["packages"])
+    assert all(re.match(r"\d+\.\d+", version) for version in [found["python"], *found["packages"].values()])
+    assert found["commit"] is None or re.fullmatch("[0-9a-f]{40}", found["commit"])
+    assert "/" not in found["command"][0]
+
+
+def test_no_git_no_commit(monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert environment()["commit"] is None

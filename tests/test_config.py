@@ -1,0 +1,303 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from treesearch.config import Config, dump_config, load_config, make_config, parse_value
+from treesearch.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+FILES = {"train": "a", "valid": "b", "test": "c"}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a config file and returns its path."""
+
+    def write(content):
+        path = tmp_path / "config.yaml"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+def refusal(call, *arguments):
+    """The message of the ConfigError that a call ends with; one line."""
+    with pytest.raises(ConfigError) as caught:
+        call(*arguments)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def nested(key, value):
+    """``a.b`` and a value as the mapping ``{a: {b: value}}``."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+# -- what is accepted
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/*.yaml")), ids=lambda path: path.name)
+def test_shipped_configs_load_and_survive_a_round_trip(path, write, monkeypatch):
+    monkeypatch.setenv("TREESEARCH_DATA", "/data")
+    config = load_config(path)
+    assert load_config(write(dump_config(config))) == config
+
+
+def test_every_setting_survives_a_round_trip(write):
+    config = make_config(
+        {
+            "seed": 3,
+            "data": FILES | {"max_classes": 9},
+            "frozen": {"max_tokens": 7},
+            "joint": {"learning_rates": [1e-5, 0.1 + 0.2]},
+            "environment": {"actions": ["close", "split(0.5)"], "closer": "é'\": #"},
+            "search": {
+                "builders": [{"name": "huffman"}, {"name": "adaptive", "cutoffs": [1, 2]}],
+                "settings": {"credit": "terminal", "nothing": None, "nested": {"list": [1, 2.5, True]}},
+            },
+            "ray": {"address": "auto"},
+        }
+    )
+    assert load_config(write(dump_config(config))) == config
+
+
+@pytest.mark.parametrize("content", ["", "# nothing\n", "{}"])
+def test_an_empty_file_is_the_default_run(write, content):
+    assert load_config(write(content)) == Config()
+
+
+def test_variables_and_home_are_expanded_in_paths(monkeypatch):
+    monkeypatch.setenv("CORPUS", "/big/disk")
+    monkeypatch.setenv("HOME", "/home/ada")
+    data = make_config({"data": {"train": "$CORPUS/a", "valid": "${CORPUS}/b", "test": "~/c"}}).data
+    assert data.files() == ("/big/disk/a", "/big/disk/b", "/home/ada/c")
+
+
+def test_set_is_applied_before_variables_are_expanded(monkeypatch):
+    monkeypatch.delenv("TREESEARCH_DATA", raising=False)
+    overrides = [f"data.{split}={split}.txt" for split in FILES]
+    assert load_config(ROOT / "configs/kjv.yaml", overrides).data.files() == ("train.txt", "valid.txt", "test.txt")
+
+
+# -- --set
+
+
+@pytest.mark.parametrize(
+    ("assignment", "get", "value"),
+    [
+        ("seed=7", lambda c: c.seed, 7),
+        (" seed =7", lambda c: c.seed, 7),
+        ("cost.weight=1e-3", lambda c: c.cost.weight, 0.001),
+        ("data.max_train_tokens=null", lambda c: c.data.max_train_tokens, None),
+        ("joint.learning_rates=[0.1, 0.2]", lambda c: c.joint.learning_rates, (0.1, 0.2)),
+        ("environment.actions=[close, split]", lambda c: c.environment.actions, ("close", "split")),
+        ("search.settings.credit=terminal", lambda c: c.search.settings, {"credit": "terminal"}),
+        ("search.settings={a: 1}", lambda c: c.search.settings, {"a": 1}),
+        ("search.builders=[{name: huffman}]", lambda c: c.search.builders, ({"name": "huffman"},)),
+        ("wandb.project=a=b", lambda c: c.wandb.project, "a=b"),
+        ("ray.address=", lambda c: c.ray.address, None),
+    ],
+)
+def test_set(write, assignment, get, value):
+    start = "seed: 1\ndata: {source: python-stdlib, max_classes: 50}\n"
+    assert get(load_config(write(start), [assignment])) == value
+
+
+def test_later_assignments_win_and_the_rest_stays(write):
+    path = write("seed: 1\nsearch: {evaluations: 40, batch_size: 3}\n")
+    config = load_config(path, ["search.evaluations=50", "search.evaluations=60"])
+    assert (config.seed, config.search.evaluations, config.search.batch_size) == (1, 60, 3)
+
+
+def test_source_null_switches_to_files(write):
+    path = write("data: {source: python-stdlib, max_classes: 50}")
+    overrides = ["data.source=null", *(f"data.{split}={name}" for split, name in FILES.items())]
+    assert load_config(path, overrides).data.files() == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("seed", "needs key=value"),
+        ("=3", "needs key=value"),
+        ("", "needs key=value"),
+        ("seed.x=3", "seed is a value"),
+        ("seed=[1", "must be YAML"),
+        ("seed=2024-13-45", "must be YAML"),
+        ("sead=3", "did you mean 'seed'?"),
+        ("search.evaluation=3", "did you mean 'evaluations'?"),
+        ("serch.evaluations=3", "did you mean 'search'?"),
+    ],
+)
+def test_bad_assignments(write, assignment, says):
+    assert says in refusal(load_config, write("seed: 1"), [assignment])
+
+
+def test_a_section_that_is_null_is_no_section(write):
+    assert "search is a value, not a section" in refusal(load_config, write("search:"), ["search.evaluations=3"])
+
+
+def test_parse_value():
+    assert parse_value("[1, null, x]") == [1, None, "x"]
+
+
+# -- files that are no config
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[1, 2]", "holds a list"),
+        ("just words", "holds a str"),
+        ("17", "holds a int"),
+        ("a: [1", "not readable YAML"),
+        ("a: b: c", "not readable YAML"),
+        ("\tseed: 1", "not readable YAML"),
+        ("seed: 2024-13-45", "not readable YAML"),
+        ("seed: !!python/object/apply:os.getcwd []", "not readable YAML"),
+        ("[" * 5000, "not readable YAML"),
+        (b"seed: \xff\xfe", "not readable YAML"),
+        ("- x\n- y", "holds a list"),
+    ],
+)
+def test_not_a_config(write, content, says):
+    assert says in refusal(load_config, write(content))
+
+
+def test_missing_file_and_folder(tmp_path):
+    assert "no config file at" in refusal(load_config, tmp_path / "none.yaml")
+    assert "not readable YAML" in refusal(load_config, tmp_path)
+
+
+# -- keys and values
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("sede", "seed"),
+        ("data.tran", "train"),
+        ("encoder.feature", "features"),
+        ("frozen.epoch", "epochs"),
+        ("joint.learning_rate", "learning_rates"),
+        ("confirm.seed", "seeds"),
+        ("cost.wieght", "weight"),
+        ("environment.max_decision", "max_decisions"),
+        ("search.evaluation", "evaluations"),
+        ("ray.workers", "num_workers"),
+        ("wandb.projekt", "project"),
+    ],
+)
+def test_unknown_keys_at_every_level(key, meant):
+    message = refusal(make_config, nested(key, 1))
+    assert message.startswith(f"unknown key {key!r}")
+    assert message.endswith(f"did you mean {meant!r}?")
+
+
+def test_an_unknown_key_like_nothing_else_gets_the_list():
+    assert "known: mode, project" in refusal(make_config, {"wandb": {"qqq": 1}})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", "many"),
+        ("seed", -1),
+        ("seed", 1.5),
+        ("seed", None),
+        ("data", None),
+        ("data", "text"),
+        ("data.kind", "features"),
+        ("encoder", []),
+        ("encoder.features", 1),
+        ("encoder.context", 0),
+        ("encoder.learning_rate", 0),
+        ("frozen.learning_rate", float("nan")),
+        ("frozen.learning_rate", float("inf")),
+        ("frozen.max_tokens", 0),
+        ("joint.learning_rates", []),
+        ("joint.learning_rates", 0.1),
+        ("joint.learning_rates", [0.1, -0.1]),
+        ("joint.learning_rates", [0.1, "fast\nand\nloose"]),
+        ("confirm.promote", 0),
+        ("confirm.seeds", -1),
+        ("cost.kind", "measured"),
+        ("cost.weight", -0.1),
+        ("cost.weight", float("inf")),
+        ("environment.max_decisions", 0),
+        ("environment.actions", "close"),
+        ("environment.actions", [1]),
+        ("search.evaluations", 0),
+        ("search.batch_size", 0),
+        ("search.executor", "slurm"),
+        ("search.settings", [1]),
+        ("search.settings", {1: 2}),
+        ("search.builders", [1]),
+        ("search.builders", {"name": "huffman"}),
+        ("ray.num_workers", 0),
+        ("ray.cpus_per_worker", 0),
+        ("ray.gpus_per_worker", -1),
+        ("wandb.mode", "on"),
+    ],
+)
+def test_wrong_types_and_values_name_the_key(key, value):
+    message = refusal(make_config, nested(key, value))
+    assert message.startswith(f"config: {key}")
+    if not isinstance(value, dict | list) and value is not None:
+        assert repr(value) in message
+
+
+def test_keys_that_are_no_words():
+    refusal(make_config, {1: 2})
+    refusal(make_config, {"search": {None: 2}})
+
+
+def test_several_mistakes_are_counted():
+    assert refusal(make_config, {"seed": -1, "cost": {"weight": -1}}).endswith("(and 1 more)")
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (FILES | {"source": "python-stdlib"}, "not both"),
+        ({"train": "a"}, "give all of train, valid and test"),
+        ({}, "give all of train, valid and test"),
+        (FILES | {"max_train_tokens": 10}, "max_train_tokens applies to a named source"),
+        ({"source": "python-stdlib"}, "max_classes must be set"),
+        ({"source": "python-stlib", "max_classes": 10}, "source"),
+        (FILES | {"max_classes": 2}, "max_classes"),
+    ],
+)
+def test_one_origin_of_the_data(data, says):
+    assert says in refusal(make_config, {"data": data})
+
+
+@pytest.mark.parametrize("split", FILES)
+def test_an_unset_variable_names_key_and_variable(split, monkeypatch):
+    monkeypatch.delenv("NO_SUCH", raising=False)
+    message = refusal(make_config, {"data": FILES | {split: "${NO_SUCH}/x"}})
+    assert f"data.{split}" in message
+    assert "environment variable NO_SUCH is not set" in message
+
+
+@pytest.mark.parametrize(
+    ("search", "says"),
+    [
+        ({"builders": [{"arity": 2}]}, "needs a name"),
+        ({"builders": [{"name": 3}]}, "needs a name"),
+        ({"builders": []}, "must contain {name: huffman}"),
+        ({"builders": [{"name": "huffman", "arity": 4}]}, "must contain {name: huffman}"),
+        ({"builders": [{"name": "huffman"}], "evaluations": 1}, "must exceed the number of builders (1), but got 1"),
+    ],
+)
+def test_huffman_is_there_and_the_budget_reaches_beyond_builders(search, says):
+    assert says in refusal(make_config, {"search": search})
+
+
+def test_the_smallest_budget():
+    assert yaml.safe_load(dump_config(make_config({"search": {"builders": [{"name": "huffman"}], "evaluations": 2}})))
