@@ -78,7 +78,7 @@ class FrozenConfig(Section):
 class JointConfig(Section):
     """The joint rung: encoder and tree together. Every tree gets its own best rate of the one grid."""
 
-    learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.002, 0.004, 0.008)
+    learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.004, 0.008, 0.016)
     epochs: Positive = 1
     batch_size: Positive = 512
     device: str = "auto"
