@@ -1,5 +1,7 @@
 """torch's adaptive softmax is one of our trees: with its weights, the same probabilities and gradients."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -17,14 +19,19 @@ def pair(cutoffs: list[int], div_value: float) -> tuple[nn.AdaptiveLogSoftmaxWit
     torch.manual_seed(0)  # the only source of randomness that torch's constructor takes
     theirs = nn.AdaptiveLogSoftmaxWithLoss(FEATURES, CLASSES, cutoffs, div_value, dtype=torch.float64)
     bounds = [*cutoffs, CLASSES]
-    tails = [list(range(low, high)) for low, high in zip(bounds, bounds[1:], strict=False)]
+    tails = [list(range(low, high)) for low, high in pairwise(bounds)]
     dims = [0, *(int(FEATURES // div_value ** (i + 1)) for i in range(len(tails)))]
     ours = HierarchicalSoftmax(FEATURES, projected([*range(cutoffs[0]), *tails], dims), bias=False, dtype=torch.float64)
-    load(ours, [theirs.head.weight, *(tail[1].weight for tail in theirs.tail)])
-    with torch.no_grad():
-        for projection, tail in zip(ours.projections, theirs.tail, strict=True):
-            projection.copy_(tail[0].weight)
+    downs, ups = tail_matrices(theirs)
+    load(ours, [theirs.head.weight, *ups])
+    for projection, down in zip(ours.projections, downs, strict=True):
+        projection.data.copy_(down)
     return theirs, ours
+
+
+def tail_matrices(layer: nn.AdaptiveLogSoftmaxWithLoss) -> list[tuple[nn.Parameter, ...]]:
+    """The projections of all tails, and their output matrices."""
+    return list(zip(*(tail.parameters() for tail in layer.tail), strict=True))
 
 
 def load(layer: HierarchicalSoftmax, matrices: list[Tensor]) -> None:
@@ -67,12 +74,12 @@ def test_same_function_and_gradients(cutoffs: list[int], div_value: float) -> No
         gradients.append(own_inputs.grad)
     torch.testing.assert_close(tuple(results[1]), tuple(results[0]), rtol=0, atol=1e-12)
     torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=1e-12)
-    expected = [theirs.head.weight.grad, *(tail[1].weight.grad for tail in theirs.tail)]
-    for own, other in zip(rows_of_nodes(ours, of_grad=True), expected, strict=True):
-        assert other is not None
-        torch.testing.assert_close(own, other[: len(own)], rtol=0, atol=1e-12)
-    for projection, tail in zip(ours.projections, theirs.tail, strict=True):
-        torch.testing.assert_close(projection.grad, tail[0].weight.grad, rtol=0, atol=1e-12)
+    downs, ups = tail_matrices(theirs)
+    for own, other in zip(rows_of_nodes(ours, of_grad=True), [theirs.head.weight, *ups], strict=True):
+        assert other.grad is not None
+        torch.testing.assert_close(own, other.grad[: len(own)], rtol=0, atol=1e-12)
+    for projection, down in zip(ours.projections, downs, strict=True):
+        torch.testing.assert_close(projection.grad, down.grad, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("div_value", [1.0, 2.0, 4.0])

@@ -210,8 +210,8 @@ def test_learns(kernel: str) -> None:
     layer.reset_parameters(generator=torch.Generator().manual_seed(0))
     inputs = torch.randn(tree.num_classes, D, generator=torch.Generator().manual_seed(1))
     targets = torch.arange(tree.num_classes)
-    optimizer = torch.optim.Adam(layer.parameters(), lr=0.1)
-    for _ in range(200):
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.3)
+    for _ in range(60):
         optimizer.zero_grad()
         layer(inputs, targets).loss.backward()
         optimizer.step()

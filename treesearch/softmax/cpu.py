@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from treesearch.errors import DataError
 from treesearch.paths import class_paths, input_dims
 from treesearch.softmax.cpu_kernels import Layout, batch_pass
 from treesearch.softmax.layout import SoftmaxLayout
@@ -86,8 +86,9 @@ class _TargetLogProb(torch.autograd.Function):
         return nll_B.neg_()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # create_graph=True; the result would lack the second derivative in silence
+            raise DataError("the CPU kernels have no second derivatives; use kernel='reference'")
         input_BD, target_B, weight, bias, projection = ctx.saved_tensors
         grads = tuple(torch.zeros_like(t) for t in (weight, bias, projection))
         grad_input = torch.zeros_like(input_BD, memory_format=torch.contiguous_format)

@@ -41,8 +41,8 @@ def target_log_prob(
     """
     batch = input_BD.shape[0]
     entry_E, token_E = _ranges(layout.path_ptr, target_B)
-    if not entry_E.numel():  # an empty batch, or one class: zeros, but part of the graph, so that a loss can go back
-        return (input_BD[:, :0] @ weights[0][:0, :0].T).sum(-1, dtype=torch.promote_types(input_BD.dtype, torch.float32))
+    if not entry_E.numel():  # an empty batch, or one class
+        return _certain(input_BD, weights[0])
     node_E, branch_E = layout.path_node[entry_E], layout.path_branch[entry_E]
     sources, source_row_E = _sources(layout, input_BD, target_B, token_E, node_E, projections)
     arity_E, width_E = layout.node_arity[node_E], layout.node_width[node_E]
@@ -74,6 +74,8 @@ def full_log_prob(
     projections: Sequence[Tensor],
 ) -> Tensor:
     """Log-probabilities of all classes, [B, C]: all logits at once, then a scan down the levels."""
+    if not layout.num_rows:
+        return _certain(input_BD, weights[0])[:, None]
     batch = input_BD.shape[0]
     hidden: list[Tensor] = []
     for own, parent in enumerate(layout.scope_parent):
@@ -116,6 +118,12 @@ def full_log_prob(
         reached = node_MB[layout.edge_node[edges]] + edge_EB[edges]
         node_MB = node_MB.index_copy(0, layout.edge_child[edges], reached)
     return node_MB[layout.class_leaf].T
+
+
+def _certain(input_BD: Tensor, weight_Rd: Tensor) -> Tensor:
+    """Zeros [B] where nothing is to decide; part of the graph, so that `backward` works as for any other tree."""
+    zeros_B = (input_BD[:, :0] @ weight_Rd[:0, :0].T).sum(-1)
+    return zeros_B.to(torch.promote_types(input_BD.dtype, torch.float32))
 
 
 def grouped_matmul(x_Ed: Tensor, group_E: Tensor, take: Callable[[Tensor], Tensor]) -> Tensor:
