@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.nested import random_nested
 from treesearch import Tree
 from treesearch.cost import tree_cost
 from treesearch.errors import ExecutionError
@@ -12,23 +13,16 @@ from treesearch.search.ledger import CACHED, FAILED, FROZEN, OK, Ledger
 from treesearch.search.loop import BUILDER, MAX_CONSECUTIVE_FAILURES, Candidate, FrozenRung, Objective, search
 
 COUNTS = np.array([8.0, 4, 2, 1, 1])
-NUM_CLASSES = len(COUNTS)
 OBJECTIVE = Objective(COUNTS, in_features=6, cost_weight=0.5, encoder="e0")
 NUM_TOKENS = 10
 
 
-def chain(*order):
-    """A different tree for each order of the classes."""
-    nested = order[-1]
-    for cls in reversed(order[:-1]):
-        nested = [cls, nested]
-    return Tree.from_nested(nested)
-
-
-TREES = [chain(*np.roll(np.arange(NUM_CLASSES), i).tolist()) for i in range(NUM_CLASSES)]
-TREES += [Tree.from_nested([[0, 1], [2, 3, 4]]), Tree.from_nested([0, [1, 2], [3, 4]]), Tree.from_nested([0, 1, 2, 3, 4])]
-HUFFMAN = chain(0, 1, 2, 3, 4)
-BUILDERS = [Candidate(HUFFMAN, BUILDER, "huffman"), Candidate(TREES[-1], BUILDER, "flat")]
+HUFFMAN = Tree.from_nested([0, [1, [2, [3, 4]]]])
+TWO_PARTS = Tree.from_nested([[0, 1], [2, 3, 4]])
+BUILDERS = [
+    Candidate(HUFFMAN, BUILDER, "huffman"),
+    Candidate(Tree.from_nested([0, 1, 2, 3, 4]), BUILDER, "flat"),
+]
 
 
 def nll(tree):
@@ -94,14 +88,15 @@ def run(ledger, trees, *, evaluations, batch_size=3, fails=lambda tree: None, bu
 
 
 def distinct(num):
-    """Distinct trees over many classes would not fit the counts; so permuted chains."""
-    rng = np.random.default_rng(0)
-    found = {}
-    while len(found) < num:
-        tree = chain(*rng.permutation(NUM_CLASSES).tolist())
-        if tree.hash not in {b.tree.hash for b in BUILDERS}:
-            found[tree.hash] = tree
-    return list(found.values())
+    """Different trees, none of which a builder built; there are 236 over five classes."""
+    rng, known = np.random.default_rng(0), {builder.tree for builder in BUILDERS}
+    trees = []
+    while len(trees) < num:
+        tree = Tree.from_nested(random_nested(rng, len(COUNTS)))
+        if tree not in known:
+            known.add(tree)
+            trees.append(tree)
+    return trees
 
 
 # -- budget and order
@@ -130,7 +125,7 @@ def test_builders_come_first_and_the_agent_is_not_told_of_them(ledger):
 
 def test_ids_follow_the_proposals_whatever_finishes_first(ledger):
     trees = distinct(6)
-    executor, script, announced = run(ledger, trees, evaluations=8)
+    _, script, announced = run(ledger, trees, evaluations=8)
     assert [row.id for row in announced] == [2, 1, 5, 4, 3, 8, 7, 6], "the fake finishes backwards"
     assert [row.tree_hash for row in ledger.rows()][2:] == [tree.hash for tree in trees]
     assert [json.loads(row.actions) for row in ledger.rows()[2:5]] == [["close", f"split({i})"] for i in range(3)]
@@ -142,13 +137,13 @@ def test_ids_follow_the_proposals_whatever_finishes_first(ledger):
 
 
 def test_rewards_by_hand(ledger):
-    _, script, _ = run(ledger, [TREES[-3]], evaluations=3)
+    _, script, _ = run(ledger, [TWO_PARTS], evaluations=3)
     row, ((score,),) = ledger.rows()[-1], script.told
-    cost = tree_cost(TREES[-3], COUNTS, in_features=6)
+    cost = tree_cost(TWO_PARTS, COUNTS, in_features=6)
     # [[0, 1], [2, 3, 4]]: the root and {0, 1} are binary (1 each), {2, 3, 4} costs 1 + 3/20; 12 of 16 go left.
     assert row.cost == cost.cost == pytest.approx(1 + 12 / 16 * 1 + 4 / 16 * 1.15)
     assert (row.expected_depth, row.max_depth) == (2.0, 2)
-    assert row.valid_nll == pytest.approx(nll(TREES[-3]).sum() / NUM_TOKENS)
+    assert row.valid_nll == pytest.approx(nll(TWO_PARTS).sum() / NUM_TOKENS)
     assert row.reward == pytest.approx(-row.valid_nll - 0.5 * row.cost)
     assert (row.reward, row.valid_nll) == (score.reward, score.valid_nll)
     assert -score.node_loss.sum() == pytest.approx(row.reward)
@@ -193,9 +188,7 @@ def test_failures_are_recorded_and_told_as_none(ledger):
 def test_what_failed_is_tried_again_in_a_later_batch(ledger):
     (tree,) = distinct(1)
     reasons = iter([None, None, "worker lost: killed", None])
-    executor, script, _ = run(
-        ledger, [tree, tree], evaluations=4, batch_size=1, fails=lambda t: next(reasons)
-    )
+    _, script, _ = run(ledger, [tree, tree], evaluations=4, batch_size=1, fails=lambda t: next(reasons))
     assert [row.status for row in ledger.rows()[2:]] == [FAILED, OK]
     assert script.told[0] == [None]
     assert script.told[1][0] is not None
@@ -231,7 +224,7 @@ def test_one_success_in_between_starts_the_count_again(ledger):
 # -- batches
 
 
-def test_the_state_after_every_batch_is_kept_with_the_metrics(ledger, tmp_path):
+def test_the_state_after_every_batch_is_kept_with_the_metrics(ledger):
     run(ledger, distinct(7), evaluations=9)
     assert ledger.last_batch() == (3, b"state after 3")
     assert ledger.metrics() == [(0, {}), (1, {"batches": 1.0}), (2, {"batches": 2.0}), (3, {"batches": 3.0})]

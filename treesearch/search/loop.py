@@ -176,6 +176,7 @@ def search(
     while spent < evaluations:
         batch += 1
         candidates = proposer.ask(min(batch_size, evaluations - spent))
+        assert candidates, "a proposer proposes what it is asked for"  # or the budget would never be spent
         scores = rung.evaluate(candidates, batch)
         metrics = proposer.tell(scores)
         ledger.finish_batch(batch, proposer.pack(), metrics)
