@@ -93,6 +93,4 @@ def run_module(*arguments: object, cwd: Path | None = None, timeout: float = 300
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
     """Everything below ``folder``: bytes of files, None for folders."""
-    return {
-        str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes() for path in folder.rglob("*")
-    }
+    return {str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes() for path in folder.rglob("*")}

@@ -67,6 +67,8 @@ def compare(
         comparison = RunFolder(paths[0]).comparison()
     else:
         comparison = {"rows": [_file_row(path, counts) for path in paths]}
+        if counts is None:
+            _tell("no --counts, so every class weighs the same")
     if as_json:
         print(json.dumps(comparison["rows"], indent=2, ensure_ascii=False))
     else:
@@ -248,8 +250,6 @@ def _file_row(path: Path, counts: Path | None) -> dict[str, Any]:
 
     tree = _load_tree(path)
     weights = np.ones(tree.num_classes) if counts is None else load_counts(counts)[0]
-    if counts is None:
-        _tell(f"{path.name}: no --counts, so every class weighs the same")
     widest = int(tree.projection_dim.max(initial=1))
     cost = tree_cost(tree, weights, in_features=widest)
     return {

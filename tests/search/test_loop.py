@@ -45,7 +45,9 @@ class FakeExecutor(Executor):
             tree = task.payload.tree
             self.ran.append(tree.hash)
             reason = self.fails(tree)
-            result = NodeScores(nll(tree), np.zeros(tree.num_internal, np.int64), NUM_TOKENS) if reason is None else None
+            result = (
+                NodeScores(nll(tree), np.zeros(tree.num_internal, np.int64), NUM_TOKENS) if reason is None else None
+            )
             yield Outcome(task, result, reason, 1, 0.5, "fake-0")
 
     def _release(self):

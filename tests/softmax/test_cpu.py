@@ -121,6 +121,20 @@ class TestCalls:
         assert torch.equal(inputs.grad, expected[0])  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["huffman", "flat", "nested, growing again"])
+def test_what_is_not_a_number_stays_where_it_is(name: str) -> None:
+    layer = make(name)
+    inputs, targets = random_batch(layer, 30, dtype=torch.float32)
+    clean = with_gradients(layer, inputs, targets, torch.ones(30))
+    inputs[4] = torch.nan
+    output, grads = with_gradients(layer, inputs, targets, torch.ones(30))
+    others = torch.arange(30) != 4
+    assert output[4].isnan()
+    assert torch.equal(output[others], clean[0][others])
+    assert torch.equal(grads[0][others], clean[1][0][others])
+    assert any(grad.isnan().any() for grad in grads[1:])
+
+
 def test_large_logits() -> None:
     layer = make("mixed depths")
     inputs, targets = random_batch(layer, 20, dtype=torch.float32)

@@ -51,7 +51,7 @@ class Parameters(NamedTuple):
     projection_square: NDArray[np.float32]  # [sum of d]
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _decide_binary(
     weight, bias, square, row, offset, dim, inputs, start, norm, target, rate, update, grad, learns_inputs
 ):
@@ -218,7 +218,7 @@ def _block_step(layout, parameters, inputs_mD, first_entry_m, last_entry_m, rate
         _learn_projection(matrix, squares, rows_ms, grad_md, rate)
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _walk_chunk(
     path_ptr, path_node, path_branch, arity, scope, row_ptr, weight_ptr, weight, bias, square, features, num_features,
     labels_T, begin, end, rate, update, node_nll, entry_node, entry_token, entry_path,

@@ -240,7 +240,7 @@ def softmax_residuals(logits_mK, bias_K, targets_m, nll_m):
         logits_mK[i, targets_m[i]] -= np.float32(1.0)
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def binary_pass(
     low, high, order, start, branch, owner, values, values_grad, dim, weight, bias, grad_weight, grad_bias, offset, row,
     scale_B, learn, nll_B,

@@ -1,0 +1,81 @@
+"""The statistics against scipy's own tests and numbers worked out by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from treesearch.evaluation.comparison import Interval, paired_difference, rank_correlation, t_interval
+
+
+def test_literal_interval() -> None:
+    # mean 2, standard deviation 1, t(0.975, 2) = 4.30265: half the width is 4.30265 / sqrt(3)
+    interval = t_interval([1, 2, 3])
+    assert (interval.mean, interval.n) == (2, 3)
+    assert [interval.low, interval.high] == pytest.approx([2 - 2.484138, 2 + 2.484138], abs=1e-6)
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+@pytest.mark.parametrize("num", [2, 5, 30])
+def test_intervals_against_scipy(num: int, confidence: float) -> None:
+    values = np.random.default_rng(num).normal(5, 2, num)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(confidence)
+    interval = t_interval(values.tolist(), confidence)
+    assert [interval.low, interval.high] == pytest.approx([expected.low, expected.high], rel=1e-12)
+    assert interval.mean == pytest.approx(values.mean(), rel=1e-12)
+
+
+def test_intervals_hold_what_they_promise() -> None:
+    rng = np.random.default_rng(0)
+    intervals = [t_interval(rng.normal(1, 3, 4).tolist()) for _ in range(1000)]
+    assert sum(i.low < 1 < i.high for i in intervals) == pytest.approx(950, abs=25)  # 3.6 standard errors
+
+
+def test_one_value_has_no_width() -> None:
+    assert t_interval([1.5]) == Interval(1.5, 1.5, 1.5, 1)
+
+
+def test_equal_values_have_no_width() -> None:
+    assert t_interval([2.0, 2.0, 2.0]) == Interval(2, 2, 2, 3)
+
+
+def test_for_json() -> None:
+    assert json.loads(json.dumps(t_interval([1.0]).as_dict())) == {"mean": 1, "low": 1, "high": 1, "n": 1}
+
+
+def test_paired_difference_against_scipy() -> None:
+    rng = np.random.default_rng(0)
+    seeds = rng.normal(0, 10, 6)
+    values, baseline = seeds + rng.normal(0, 0.1, 6), seeds + rng.normal(1, 0.1, 6)
+    expected = stats.ttest_rel(values, baseline).confidence_interval(0.95)
+    interval = paired_difference(values.tolist(), baseline.tolist())
+    assert [interval.low, interval.high] == pytest.approx([expected.low, expected.high], rel=1e-9)
+    assert interval.high < -0.5  # what the seeds share cancels
+
+
+def test_pairs_must_be_complete() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        paired_difference([1, 2], [1])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "tau"),
+    [
+        ([1, 2, 3, 4], [10, 20, 30, 40], 1.0),
+        ([1, 2, 3, 4], [4, 3, 2, 1], -1.0),
+        ([1, 2, 3, 4], [1, 2, 4, 3], (5 - 1) / 6),  # one of six pairs is discordant
+        ([1, 1, 2, 3], [1, 2, 3, 4], 5 / np.sqrt(5 * 6)),  # one pair is tied on one side
+        ([1, 1, 2, 2], [1, 2, 2, 3], 3 / np.sqrt(4 * 5)),  # two and one; three of the others agree
+    ],
+)
+def test_literal_rank_correlations(first: list[float], second: list[float], tau: float) -> None:
+    assert rank_correlation(first, second) == pytest.approx(tau, rel=1e-12)
+    assert rank_correlation(second, first) == pytest.approx(tau, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [([], []), ([1], [2]), ([1, 2], [1, 2]), ([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [5, 5, 5])]
+)
+def test_no_order_no_correlation(first: list[float], second: list[float]) -> None:
+    assert rank_correlation(first, second) is None

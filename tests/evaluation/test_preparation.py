@@ -1,0 +1,106 @@
+"""Preparation: deterministic, and its hash tells apart what must not be compared."""
+
+import numpy as np
+import pytest
+
+from treesearch.config import EncoderConfig
+from treesearch.data import Corpus
+from treesearch.errors import ConfigError, DataError
+from treesearch.evaluation.encoder import class_means
+from treesearch.evaluation.preparation import Preparation, prepare
+
+SETTINGS = EncoderConfig(context=2, embedding=4, features=6, batch_size=64)
+
+
+def corpus(seed: int = 0) -> Corpus:
+    """Thirty words, each of which prefers one successor."""
+    rng = np.random.default_rng(seed)
+    stream = np.zeros(1500, np.int32)
+    for t in range(1, stream.size):
+        stream[t] = (stream[t - 1] * 7 + 1) % 30 if rng.random() < 0.7 else rng.integers(30)
+    train, valid, test = np.split(stream, [1000, 1250])
+    return Corpus(
+        train=train,
+        valid=valid,
+        test=test,
+        class_names=tuple(f"word{i}" for i in range(30)),
+        counts=np.maximum(np.bincount(train, minlength=30), 1),
+        eos=0,
+        source={},
+    )
+
+
+CORPUS = corpus()
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Preparation:
+    return prepare(CORPUS, SETTINGS, seed=0)
+
+
+def test_sizes(prepared: Preparation) -> None:
+    assert prepared.train_features.shape == (1000, 6)
+    assert prepared.valid_features.shape == (250, 6)
+    assert prepared.vectors.shape == (30, 6)
+    assert {array.dtype.name for array in (prepared.train_features, prepared.valid_features, prepared.vectors)} == {
+        "float32"
+    }
+    assert len(prepared.hash) == 16
+
+
+def test_same_seed_same_features_and_hash(prepared: Preparation) -> None:
+    again = prepare(CORPUS, SETTINGS, seed=0)
+    assert again.hash == prepared.hash
+    for name in ("train_features", "valid_features", "vectors"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(prepared, name))
+
+
+def test_everything_that_moves_the_features_moves_the_hash(prepared: Preparation) -> None:
+    hashes = {
+        prepared.hash,
+        prepare(CORPUS, SETTINGS, seed=1).hash,
+        prepare(corpus(seed=1), SETTINGS, seed=0).hash,
+        prepare(CORPUS, SETTINGS.model_copy(update={"refine_epochs": 0}), seed=0).hash,
+        prepare(CORPUS, SETTINGS.model_copy(update={"learning_rate": 0.005}), seed=0).hash,
+        prepare(CORPUS, SETTINGS, seed=0, max_tokens=999).hash,
+    }
+    assert len(hashes) == 6
+
+
+def test_max_tokens_cuts_the_features_only(prepared: Preparation) -> None:
+    cut = prepare(CORPUS, SETTINGS, seed=0, max_tokens=100)
+    np.testing.assert_array_equal(cut.train_features, prepared.train_features[:100])
+    np.testing.assert_array_equal(cut.valid_features, prepared.valid_features)
+    np.testing.assert_array_equal(cut.vectors, prepared.vectors)
+
+
+def test_vectors_are_the_class_means_of_the_features(prepared: Preparation) -> None:
+    np.testing.assert_array_equal(prepared.vectors, class_means(prepared.train_features, CORPUS.train, 30))
+
+
+def test_features_depend_on_the_past_alone(prepared: Preparation) -> None:
+    # positions with the same two preceding words have the same features
+    contexts = np.stack([CORPUS.train[:-2], CORPUS.train[1:-1]], 1)
+    _, first, inverse = np.unique(contexts, axis=0, return_index=True, return_inverse=True)
+    np.testing.assert_allclose(
+        prepared.train_features[2:], prepared.train_features[2:][first[inverse.ravel()]], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_stages_are_reported() -> None:
+    calls: list[tuple[str, int, int]] = []
+    settings = SETTINGS.model_copy(update={"batch_size": 500, "epochs": 2})
+    prepare(CORPUS, settings, seed=0, on_step=lambda *call: calls.append(call))
+    assert calls == [("encoder", i, 4) for i in range(1, 5)] + [("encoder, refined", i, 2) for i in range(1, 3)]
+
+
+def test_an_encoder_that_diverges() -> None:
+    with pytest.raises(DataError, match=r"not finite; lower encoder\.learning_rate"):
+        prepare(CORPUS, SETTINGS.model_copy(update={"learning_rate": 1e38}), seed=0)
+
+
+def test_unknown_encoder_or_device() -> None:
+    with pytest.raises(ConfigError, match=r"encoder.kind must be one of"):
+        prepare(CORPUS, SETTINGS.model_copy(update={"kind": "oracle"}), seed=0)
+    with pytest.raises(ConfigError, match="device 'abacus'"):
+        prepare(CORPUS, SETTINGS, seed=0, device="abacus")

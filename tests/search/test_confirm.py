@@ -1,0 +1,288 @@
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from treesearch import Tree
+from treesearch.cost import tree_cost
+from treesearch.errors import ExecutionError
+from treesearch.search.confirm import BASELINE, FOUND, Finalist, JointRung, Promoted, choose_finalists, confirm, promote
+from treesearch.search.executors import Executor, Outcome
+from treesearch.search.ledger import CACHED, CONFIRM, FAILED, FROZEN, JOINT, OK, EvaluationRow, Ledger
+from treesearch.search.loop import BUILDER
+from treesearch.search.worker import JointScores
+
+COUNTS = np.array([8.0, 4, 2, 1, 1])
+COST_WEIGHT = 0.1
+FEATURES = 6
+# FLAT and WIDE cost less than Huffman, the others more; see the first test.
+HUFFMAN = Tree.from_nested([0, [1, [2, [3, 4]]]])
+FLAT = Tree.from_nested([0, 1, 2, 3, 4])
+WIDE = Tree.from_nested([0, [1, 2, 3, 4]])
+PAIR = Tree.from_nested([[0, 1], [2, 3, 4]])
+DEEP = Tree.from_nested([4, [3, [2, [1, 0]]]])
+DEAR = Tree.from_nested([3, [4, [2, [1, 0]]]])
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with Ledger(tmp_path / "search.db", create=True) as ledger:
+        yield ledger
+
+
+def record(ledger, *entries):
+    """Frozen rows from (agent, label, tree, reward); no reward is a failure."""
+    for agent, label, tree, reward in entries:
+        cost = tree_cost(tree, COUNTS, in_features=FEATURES)
+        row = EvaluationRow(
+            id=ledger.next_id(),
+            rung=FROZEN,
+            batch=0,
+            agent=agent,
+            label=label,
+            tree_hash=tree.hash,
+            status=FAILED if reward is None else OK,
+            reward=reward,
+            valid_nll=None if reward is None else -reward,
+            cost=cost.cost,
+        )
+        ledger.record(row, tree)
+
+
+def promoted_names(ledger, num_trees=1):
+    return [(p.name, p.kind, p.tree) for p in promote(ledger, counts=COUNTS, in_features=FEATURES, num_trees=num_trees)]
+
+
+# -- promotion
+
+
+def test_the_costs_that_these_tests_rely_on():
+    costs = [tree_cost(t, COUNTS, in_features=FEATURES).cost for t in (FLAT, WIDE, HUFFMAN, PAIR, DEEP, DEAR)]
+    expected = [1.25, 1 + 0.5 * 1.2, 1.875, 1 + 0.75 + 0.25 * 1.15, 3.5625, 3.5625]
+    assert costs == pytest.approx(expected)
+
+
+def test_huffman_is_first_and_of_each_kind_go_the_best_and_the_best_cheap_ones(ledger):
+    record(
+        ledger,
+        (BUILDER, "huffman", HUFFMAN, -5.0),
+        (BUILDER, "flat", FLAT, -9.0),
+        (BUILDER, "deep", DEEP, -3.0),
+        ("agent", None, PAIR, -4.0),
+        ("agent", None, WIDE, -6.0),
+        ("agent", None, DEAR, -4.5),
+    )
+    assert promoted_names(ledger) == [
+        ("huffman", BASELINE, HUFFMAN),
+        ("deep", BASELINE, DEEP),  # best builder of any cost; the best cheap one is Huffman itself
+        ("found #4", FOUND, PAIR),
+        ("found #5", FOUND, WIDE),  # the best that costs no more than Huffman
+    ]
+    assert promoted_names(ledger, num_trees=2) == [
+        ("huffman", BASELINE, HUFFMAN),
+        ("deep", BASELINE, DEEP),
+        ("flat", BASELINE, FLAT),
+        ("found #4", FOUND, PAIR),
+        ("found #6", FOUND, DEAR),
+        ("found #5", FOUND, WIDE),
+    ]
+
+
+def test_a_builders_tree_is_not_found_whoever_proposed_it(ledger):
+    record(
+        ledger,
+        ("agent", None, FLAT, -1.0),  # even before the builder did
+        (BUILDER, "huffman", HUFFMAN, -5.0),
+        (BUILDER, "flat", FLAT, -1.0),
+        ("agent", None, HUFFMAN, -5.0),
+        ("agent", None, PAIR, -6.0),
+    )
+    assert promoted_names(ledger) == [
+        ("huffman", BASELINE, HUFFMAN),
+        ("flat", BASELINE, FLAT),
+        ("found #5", FOUND, PAIR),
+    ]
+
+
+def test_nor_is_it_found_where_the_builders_own_evaluation_failed(ledger):
+    record(ledger, (BUILDER, "huffman", HUFFMAN, -5.0), (BUILDER, "flat", FLAT, None), ("agent", None, FLAT, -1.0))
+    assert promoted_names(ledger) == [("huffman", BASELINE, HUFFMAN), ("flat", BASELINE, FLAT)]
+
+
+def test_huffmans_row_keeps_its_name_where_another_builder_has_the_same_tree(ledger):
+    record(ledger, (BUILDER, "balanced", HUFFMAN, -5.0), (BUILDER, "huffman", HUFFMAN, -5.0))
+    assert promoted_names(ledger) == [("huffman", BASELINE, HUFFMAN)]
+
+
+def test_trees_proposed_twice_are_promoted_once_under_their_first_id(ledger):
+    entries = [("agent", None, tree, -1.0) for tree in (FLAT, PAIR, FLAT, PAIR)]
+    record(ledger, (BUILDER, "huffman", HUFFMAN, -5.0), *entries)
+    assert [name for name, _, _ in promoted_names(ledger, num_trees=9)] == ["huffman", "found #2", "found #3"]
+
+
+@pytest.mark.parametrize("reward", [None, "absent"])
+def test_without_huffman_nothing_can_be_compared(ledger, reward):
+    record(ledger, (BUILDER, "flat", FLAT, -1.0))
+    if reward is None:
+        record(ledger, (BUILDER, "huffman", HUFFMAN, None))
+    with pytest.raises(ExecutionError, match="Huffman tree could not be evaluated"):
+        promoted_names(ledger)
+
+
+# -- joint training
+
+
+class FakeTrainer(Executor):
+    """Finishes backwards. ``nll(tree, rate, seed)`` is the validation NLL, None for a failure; test is 1 more."""
+
+    num_workers = 2
+
+    def __init__(self, nll):
+        super().__init__()
+        self.nll = nll
+        self.jobs = []
+
+    def _outcomes(self, tasks):
+        for task in reversed(tasks):
+            job = task.payload
+            self.jobs.append(job)
+            nll = self.nll(job.tree, job.learning_rate, job.seed)
+            if nll is None:
+                yield Outcome(task, None, "FloatingPointError: nan", 1, 0.1, "fake-1")
+            else:
+                yield Outcome(task, JointScores(nll, nll + 1 if job.use_test else None), None, 1, 0.1, "fake-0")
+
+    def _release(self):
+        pass
+
+
+def as_promoted(name, kind, tree):
+    agent = BUILDER if kind == BASELINE else "agent"
+    row = EvaluationRow(id=1, rung=FROZEN, batch=0, agent=agent, label=name, tree_hash=tree.hash, status=CACHED)
+    return Promoted(name, kind, row, tree, tree_cost(tree, COUNTS, in_features=FEATURES))
+
+
+CONTENDERS = [
+    as_promoted("huffman", BASELINE, HUFFMAN),
+    as_promoted("flat", BASELINE, FLAT),
+    as_promoted("deep", BASELINE, DEEP),
+    as_promoted("found #4", FOUND, PAIR),
+    as_promoted("found #5", FOUND, WIDE),
+    as_promoted("found #6", FOUND, DEAR),
+]
+RATES = (0.1, 0.2, 0.4)
+BASE = {HUFFMAN: 5.0, FLAT: 6.0, DEEP: 4.0, PAIR: 3.0, WIDE: 5.5, DEAR: 3.5}
+BEST_RATE = {HUFFMAN: 0.4, FLAT: 0.1, DEEP: 0.2, PAIR: 0.1, WIDE: 0.4, DEAR: 0.2}
+
+
+def typical(tree, rate, seed):
+    """Every tree has its own best rate; the others cost as many nats as they are away."""
+    return BASE[tree] + abs(math.log2(rate / BEST_RATE[tree])) + seed / 1000
+
+
+def joint_rung(ledger, nll=typical):
+    announced = []
+    trainer = FakeTrainer(nll)
+    return JointRung(trainer, ledger, cost_weight=COST_WEIGHT, on_row=announced.append), trainer, announced
+
+
+def finalists(ledger, nll=typical, contenders=CONTENDERS):
+    rung, _, _ = joint_rung(ledger, nll)
+    return choose_finalists(contenders, rung, learning_rates=RATES, seed=0, cost_weight=COST_WEIGHT)
+
+
+def test_every_tree_is_trained_with_every_rate_and_keeps_its_own_best(ledger):
+    rung, trainer, announced = joint_rung(ledger)
+    chosen = choose_finalists(CONTENDERS, rung, learning_rates=RATES, seed=7, cost_weight=COST_WEIGHT)
+    trained = Counter((job.tree, job.learning_rate, job.seed) for job in trainer.jobs)
+    assert trained == {(p.tree, rate, 7): 1 for p in CONTENDERS for rate in RATES}
+    assert [(f.promoted.name, f.learning_rate) for f in chosen] == [
+        ("huffman", 0.4),
+        ("deep", 0.2),  # best builder of any cost
+        ("flat", 0.1),  # best one of at most Huffman's cost
+        ("found #4", 0.1),
+        ("found #5", 0.4),
+    ]
+    assert [f.valid_nll for f in chosen] == pytest.approx([BASE[f.promoted.tree] + 0.007 for f in chosen])
+    assert sorted(announced, key=lambda row: row.id) == ledger.rows(JOINT)
+
+
+def test_the_choice_is_by_reward_not_by_likelihood(ledger):
+    # DEAR costs 1.525 units more than PAIR: at λ = 0.1 that is worth 0.1525 nats.
+    contenders = [CONTENDERS[0], CONTENDERS[5], CONTENDERS[3]]
+    close = {HUFFMAN: 5.0, DEAR: 3.0, PAIR: 3.1}
+    chosen = finalists(ledger, lambda tree, rate, seed: close[tree], contenders)
+    assert [f.promoted.name for f in chosen] == ["huffman", "found #4"]
+    assert chosen[1].reward(COST_WEIGHT) == pytest.approx(-3.1 - 0.1 * chosen[1].promoted.cost.cost)
+
+
+def test_joint_rows(ledger):
+    finalists(ledger)
+    rows = ledger.rows(JOINT)
+    assert [row.id for row in rows] == list(range(1, 19))
+    assert [(row.label, row.learning_rate) for row in rows] == [(p.name, r) for p in CONTENDERS for r in RATES]
+    row = rows[9]
+    assert (row.label, row.agent, row.tree_hash) == ("found #4", "agent", PAIR.hash)
+    assert row.reward == pytest.approx(-row.valid_nll - COST_WEIGHT * row.cost)
+    assert all(row.test_nll is None for row in rows), "the test split is not for choosing"
+
+
+def test_a_tree_that_diverges_at_every_rate_is_left_out_and_the_ledger_says_why(ledger):
+    chosen = finalists(ledger, lambda tree, rate, seed: None if tree == PAIR else typical(tree, rate, seed))
+    assert [f.promoted.name for f in chosen] == ["huffman", "deep", "flat", "found #6", "found #5"]
+    assert {row.reason for row in ledger.rows(JOINT) if row.label == "found #4"} == {"FloatingPointError: nan"}
+
+
+def test_one_rate_that_works_is_enough(ledger):
+    chosen = finalists(ledger, lambda tree, rate, seed: typical(tree, rate, seed) if rate == 0.2 else None)
+    assert {f.learning_rate for f in chosen} == {0.2}
+    assert len(chosen) == 5
+
+
+def test_huffman_must_not_diverge(ledger):
+    with pytest.raises(ExecutionError, match=r"diverged at every rate of joint.learning_rates; add a smaller one"):
+        finalists(ledger, lambda tree, rate, seed: None if tree == HUFFMAN else 5.0)
+
+
+def test_one_tree_can_be_best_and_best_cheap(ledger):
+    chosen = finalists(ledger, contenders=[CONTENDERS[0], CONTENDERS[4]])
+    assert [f.promoted.name for f in chosen] == ["huffman", "found #5"]
+
+
+# -- confirmation
+
+
+FINALISTS = [Finalist(promoted, 0.1 * (i + 1), 5.0) for i, promoted in enumerate(CONTENDERS[:3])]
+
+
+def test_confirmation_pairs_by_seed_and_reads_the_test_split(ledger):
+    rung, trainer, _ = joint_rung(ledger, lambda tree, rate, seed: BASE[tree] + seed)
+    confirmed = confirm(FINALISTS, rung, seeds=[30, 10, 20])
+    for entry in confirmed:
+        base = BASE[entry.finalist.promoted.tree]
+        assert entry.valid_nll == [base + 30, base + 10, base + 20]
+        assert entry.test_nll == [base + 31, base + 11, base + 21]
+    assert [entry.finalist for entry in confirmed] == FINALISTS
+    assert all(job.use_test for job in trainer.jobs)
+    rows = ledger.rows(CONFIRM)
+    assert [(row.label, row.seed) for row in rows] == [
+        (f.promoted.name, seed) for f in FINALISTS for seed in (30, 10, 20)
+    ]
+    assert [row.learning_rate for row in rows] == [f.learning_rate for f in FINALISTS for _ in range(3)]
+    assert all(row.test_nll == row.valid_nll + 1 for row in rows)
+
+
+def test_a_tree_that_fails_with_one_seed_is_left_out(ledger):
+    rung, _, _ = joint_rung(ledger, lambda tree, rate, seed: None if (tree, seed) == (FLAT, 1) else 5.0)
+    confirmed = confirm(FINALISTS, rung, seeds=[0, 1])
+    assert [entry.finalist.promoted.name for entry in confirmed] == ["huffman", "deep"]
+    assert [row.status for row in ledger.rows(CONFIRM)] == [OK, OK, OK, FAILED, OK, OK]
+
+
+def test_ids_go_on_from_rung_to_rung(ledger):
+    record(ledger, (BUILDER, "huffman", HUFFMAN, -5.0))
+    rung, _, _ = joint_rung(ledger)
+    rung.train(JOINT, [(CONTENDERS[0], 0.1, 0)])
+    rung.train(CONFIRM, [(CONTENDERS[1], 0.1, 0)])
+    assert [(row.id, row.rung) for row in ledger.rows()] == [(1, FROZEN), (2, JOINT), (3, CONFIRM)]

@@ -1,0 +1,367 @@
+"""The command line as a user meets it: processes, exit codes, stdout for data, one line on stderr for a mistake."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from tests import tiny
+from treesearch import Tree
+
+COMMANDS = ("search", "compare", "export", "show", "build", "bench")
+NAMES = ["the", "of", "and", 'quo"te', "[bold]"]
+COUNTS = [8, 4, 2, 1, 1]
+
+
+@pytest.fixture
+def work(tmp_path, tiny_config):
+    """A working directory with input files, good and bad."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    tree = Tree.from_nested([0, [1, [2, [3, 4]]]], class_names=NAMES)
+    tree.save(folder / "tree.json")
+    (folder / "truncated.json").write_bytes((folder / "tree.json").read_bytes()[:-40])
+    (folder / "counts.tsv").write_text("".join(f"{n}\t{c}\n" for n, c in zip(NAMES, COUNTS, strict=True)))
+    (folder / "negative.tsv").write_text("3\n-1\n2\n")
+    (folder / "zero.tsv").write_text("0\n0\n0\n")
+    (folder / "nan.tsv").write_text("1\nnan\n2\n")
+    (folder / "words.tsv").write_text("one\ntwo\n")
+    np.save(folder / "vectors.npy", np.arange(10, dtype=np.float32).reshape(5, 2))
+    np.save(folder / "nan.npy", np.full((5, 2), np.nan, np.float32))
+    np.save(folder / "short.npy", np.ones((4, 2), np.float32))
+    (folder / "empty.txt").write_text("")
+    (folder / "one-word.txt").write_text("word\n" * 10)
+    (folder / "two-classes.txt").write_text("word word\n" * 10)  # and <eos>
+    (folder / "latin-1.txt").write_bytes(b"caf\xe9 au lait\n")
+    (folder / "tiny.yaml").write_bytes(tiny_config.read_bytes())
+    (folder / "list.yaml").write_text("[1, 2]")
+    (folder / "broken.yaml").write_text("a: [1")
+    (folder / "not-a-run").mkdir()
+    return folder
+
+
+def refusal(work, *arguments, code=2):
+    """The one line with which a command refuses; it leaves nothing behind."""
+    before = tiny.snapshot(work)
+    done = tiny.treesearch(*arguments, cwd=work)
+    assert "Traceback" not in done.err
+    assert (done.code, done.out) == (code, ""), done.err
+    assert done.err.startswith("error: ")
+    assert len(done.err.splitlines()) == 1
+    assert len(done.err) < 1000
+    assert tiny.snapshot(work) == before
+    return done.err
+
+
+def accept(work, *arguments):
+    done = tiny.treesearch(*arguments, cwd=work)
+    assert done.code == 0, done.err
+    return done
+
+
+# -- help and usage
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help(command, tmp_path):
+    done = tiny.treesearch(*command.split(), "--help", cwd=tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("Usage: treesearch")
+    if not command:
+        assert [name for name in COMMANDS if f"\n  {name} " in done.out] == list(COMMANDS)
+
+
+def test_no_command_prints_the_help_and_is_wrong_usage(tmp_path):
+    done = tiny.treesearch(cwd=tmp_path)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("Usage: treesearch")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("serch tiny.yaml", "No such command 'serch'"),
+        ("search", "Missing argument 'config'"),
+        ("compare", "Missing argument 'paths"),
+        ("export tree.json --out x.dot", "Missing option '--format'"),
+        ("export tree.json --format dot", "Missing option '--out'"),
+        ("show", "Missing argument 'source'"),
+        ("build huffman --counts counts.tsv", "Missing option '--out'"),
+        ("bench", "Missing argument 'name'"),
+        ("search tiny.yaml --sett seed=1", "--sett"),
+        ("search tiny.yaml another.yaml", "another.yaml"),
+        ("show tree.json --levels many", "--levels"),
+        ("show tree.json --levels -1", "--levels"),
+        ("show tree.json --width 0", "--width"),
+        ("build huffman --counts counts.tsv --out x.json --seed x", "--seed"),
+        ("bench tree", "unknown benchmark 'tree'; did you mean 'trees'?"),
+    ],
+)
+def test_wrong_usage(work, arguments, says):
+    assert says.lower() in refusal(work, *arguments.split()).lower()
+
+
+def test_the_module_runs_like_the_command(work):
+    """From nothing, without the server that the other tests share."""
+    done = tiny.run_module("show", "none.json", cwd=work)
+    assert done == (2, "", "error: no run folder or tree file at none.json\n")
+    done = tiny.run_module("compare", "tree.json", "--json", cwd=work)
+    assert (done.code, json.loads(done.out)[0]["name"]) == (0, "tree.json")
+
+
+# -- search
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("none.yaml", "no config file at none.yaml"),
+        ("list.yaml", "holds a list"),
+        ("broken.yaml", "not readable YAML"),
+        ("not-a-run", "not readable YAML"),
+        ("tree.json", "unknown key 'format'"),
+        ("tiny.yaml --set serch.evaluations=1", "did you mean 'search'?"),
+        ("tiny.yaml --set search.evaluation=1", "did you mean 'evaluations'?"),
+        ("tiny.yaml --set search.evaluations=many", "search.evaluations"),
+        ("tiny.yaml --set search.evaluations=3", "must exceed the number of builders"),
+        ("tiny.yaml --set seed", "--set needs key=value"),
+        ("tiny.yaml --set seed.x=1", "seed is a value, not a section"),
+        ("tiny.yaml --set seed=2024-13-45", "must be YAML"),
+        ("tiny.yaml --set data.train=$NO_SUCH_VARIABLE/x", "environment variable NO_SUCH_VARIABLE is not set"),
+        ("tiny.yaml --set data.train=none.txt", "'none.txt' does not exist"),
+        ("tiny.yaml --set data.test=not-a-run", "is a directory"),
+        ("tiny.yaml --set data.train=empty.txt", "must not be empty"),
+        ("tiny.yaml --set data.valid=empty.txt", "the valid text must not be empty"),
+        ("tiny.yaml --set data.test=latin-1.txt", "must be UTF-8"),
+        ("tiny.yaml --set encoder.kind=transformer", "encoder.kind"),
+        ("tiny.yaml --set joint.device=toaster", "device 'toaster' cannot be used"),
+        ("tiny.yaml --set search.agent=random_serch", "did you mean 'random_search'?"),
+        ("tiny.yaml --set search.settings.clip=1", "has no setting 'clip'; did you mean 'clip_coef'?"),
+        ("tiny.yaml --set search.settings.learning_rate=fast", "'fast'"),
+        ("tiny.yaml --set search.settings.learning_rate=-1", "learning_rate"),
+        ("tiny.yaml --set search.settings.seed=1", "seed"),
+        ("tiny.yaml --set environment.actions=[]", "at least one"),
+        ("tiny.yaml --set environment.actions=[clos]", "clos"),
+        ("tiny.yaml --set environment.closer=nothing", "nothing"),
+        ("tiny.yaml --set search.builders=[huffman]", "search.builders.0"),
+        ("tiny.yaml --set search.builders=[]", "builders must contain {name: huffman}"),
+    ],
+)
+def test_search_refuses(work, arguments, says):
+    assert says in refusal(work, "search", *arguments.split(" "), "--out", "run")
+
+
+@pytest.mark.parametrize(
+    ("builder", "says"),
+    [
+        ("{name: hufman}", "unknown builder 'hufman'; did you mean 'huffman'?"),
+        ("{name: huffman, aryty: 4}", "has no option 'aryty'; did you mean 'arity'?"),
+        ("{name: huffman, arity: 1}", "arity"),
+        ("{name: huffman, arity: wide}", "'wide'"),
+        ("{name: random, seed: 3}", "takes seed from the run"),
+    ],
+)
+def test_search_refuses_builders(work, builder, says):
+    assert says in refusal(
+        work, "search", "tiny.yaml", "--out", "run", "--set", f"search.builders=[{{name: huffman}}, {builder}]"
+    )
+
+
+@pytest.mark.parametrize("text", ["empty", "one-word", "two-classes"])
+def test_search_refuses_a_corpus_with_nothing_to_decide(work, text):
+    settings = [f"--set=data.{split}={text}.txt" for split in ("train", "valid", "test")]
+    message = refusal(work, "search", "tiny.yaml", "--out", "run", *settings)
+    assert ("must not be empty" if text == "empty" else "needs at least 3 classes") in message
+
+
+def test_search_refuses_an_occupied_folder(work, local_run):
+    before = tiny.snapshot(local_run)
+    assert "already holds a run" in refusal(work, "search", "tiny.yaml", "--out", local_run)
+    assert tiny.snapshot(local_run) == before
+    assert "must be a new or empty folder" in refusal(work, "search", "tiny.yaml", "--out", ".")
+    assert "must be a new or empty folder" in refusal(work, "search", "tiny.yaml", "--out", "tree.json")
+
+
+def test_search_refuses_a_folder_that_cannot_be_made(work):
+    assert "cannot be written" in refusal(work, "search", "tiny.yaml", "--out", "tree.json/run")
+
+
+def test_no_write_permission(work, read_only_folder):
+    assert "cannot be written" in refusal(work, "search", "tiny.yaml", "--out", read_only_folder / "run")
+    assert "cannot be written" in refusal(work, "export", "tree.json", "--format=dot", "--out", read_only_folder / "x")
+    build = ("build", "huffman", "--counts", "counts.tsv", "--out")
+    assert "cannot be written" in refusal(work, *build, read_only_folder / "x.json")
+    assert list(read_only_folder.iterdir()) == []
+
+
+def test_search_tells_its_results_on_stdout_and_its_progress_on_stderr(work):
+    settings = ["--set=search.evaluations=5", "--set=confirm.seeds=0", "--set=encoder.refine_epochs=0"]
+    done = accept(work, "search", "tiny.yaml", *settings)
+    assert "5 frozen evaluations (0 failed), agent policy_gradient" in done.out
+    assert "search: 5/5" in done.err
+    assert "best tree: runs/tiny-1/best.tree.json" in done.err
+    assert Tree.load(work / "runs/tiny-1/best.tree.json").num_classes == tiny.NUM_WORDS + 1
+    assert json.loads(accept(work, "compare", "runs/tiny-1", "--json").out) == []
+
+
+# -- compare, show, export
+
+
+def test_compare_a_run(work, local_run):
+    rows = json.loads(accept(work, "compare", local_run, "--json").out)
+    assert rows == json.loads((local_run / "comparison.json").read_text())["rows"]
+    table = accept(work, "compare", local_run)
+    assert table.err == ""
+    assert all(row["name"] in table.out for row in rows)
+    *lines, summary = table.out.splitlines()
+    assert all(len(line) <= 100 for line in lines)
+    assert "20 frozen evaluations (0 failed), agent policy_gradient" in summary
+
+
+def test_compare_tree_files(work):
+    accept(work, "build", "balanced", "--counts", "counts.tsv", "--out", "other.npz")
+    done = accept(work, "compare", "tree.json", "other.npz", "--counts", "counts.tsv", "--json")
+    rows = json.loads(done.out)
+    assert [row["name"] for row in rows] == ["tree.json", "other.npz"]
+    assert (rows[0]["cost"], rows[0]["expected_depth"], rows[0]["max_depth"]) == (1.875, 1.875, 4)
+    assert done.err == ""
+    assert "tree.json" in accept(work, "compare", "tree.json", "other.npz").out
+
+
+def test_compare_says_that_classes_weigh_the_same_without_counts(work):
+    done = accept(work, "compare", "tree.json", "--json")
+    assert json.loads(done.out)[0]["expected_depth"] == (1 + 2 + 3 + 4 + 4) / 5
+    assert "every class weighs the same" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("compare none.json", "no run folder or tree file at none.json"),
+        ("compare not-a-run", "no comparison.json"),
+        ("compare truncated.json", "truncated.json is not a usable tree file"),
+        ("compare tree.json not-a-run", "no best.tree.json"),
+        ("compare tree.json --counts negative.tsv", "counts"),
+        ("compare tree.json --counts none.tsv", "none.tsv"),
+        ("show none.json", "no run folder or tree file at none.json"),
+        ("show not-a-run", "no best.tree.json"),
+        ("show truncated.json", "truncated.json is not a usable tree file"),
+        ("show counts.tsv", "must end in .json or .npz"),
+        ("show vectors.npy", "must end in .json or .npz"),
+        ("show tree.json --counts words.tsv", "line 1"),
+        ("show tree.json --counts zero.tsv", "5 classes"),
+        ("export none.json --format dot --out x.dot", "no run folder or tree file"),
+        ("export truncated.json --format dot --out x.dot", "truncated.json is not a usable tree file"),
+        ("export tree.json --format dto --out x.dot", "unknown format 'dto'; did you mean 'dot'?"),
+        ("export tree.json --format dot --out none/x.dot", "cannot be written"),
+        ("export tree.json --format dot --out tree.json/x.dot", "cannot be written"),
+        ("export tree.json --format dot --out not-a-run", "cannot be written"),
+    ],
+)
+def test_compare_show_and_export_refuse(work, arguments, says):
+    assert says in refusal(work, *arguments.split())
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "{", '{"rows": 1}'])
+def test_compare_refuses_a_broken_comparison(work, content):
+    (work / "not-a-run" / "comparison.json").write_text(content)
+    refusal(work, "compare", "not-a-run")
+
+
+def test_show(work, local_run):
+    out = accept(work, "show", "tree.json", "--counts", "counts.tsv", "--levels", "9").out
+    assert "expected depth: 1.875" in out
+    assert all(f"%  {name}" in out for name in NAMES)
+    of_run = accept(work, "show", local_run)
+    assert f"classes: {tiny.NUM_WORDS + 1}" in of_run.out
+    assert of_run.err == ""
+
+
+@pytest.mark.parametrize("format", ["json", "npz", "dot"])
+def test_export(work, local_run, format):
+    for source in ("tree.json", local_run):
+        done = accept(work, "export", source, "--format", format, "--out", f"out.{format}")
+        assert (done.out, done.err) == ("", f"wrote out.{format}\n")
+    best = Tree.load(local_run / "best.tree.json")
+    if format == "dot":
+        assert (work / "out.dot").read_text().count("->") == best.num_nodes - 1
+    else:
+        assert Tree.load(work / f"out.{format}").class_names == best.class_names
+        assert Tree.load(work / f"out.{format}") == best
+
+
+# -- build
+
+
+@pytest.mark.parametrize(
+    ("arguments", "depth"),
+    [
+        ("huffman", 1.875),
+        ("huffman --option arity=3", 1 + 4 / 16),
+        ("flat", 1),
+        ("clustered --vectors vectors.npy", None),
+        ("random --seed 3", None),
+    ],
+)
+def test_build(work, arguments, depth):
+    accept(work, "build", *arguments.split(), "--counts", "counts.tsv", "--out", "built.json")
+    tree = Tree.load(work / "built.json")
+    assert tree.class_names == tuple(NAMES)
+    if depth is not None:
+        assert tree.expected_depth(COUNTS) == pytest.approx(depth)
+
+
+def test_build_from_a_config(work):
+    accept(work, "build", "huffman", "--config", "tiny.yaml", "--set", "data.max_classes=20", "--out", "built.json")
+    tree = Tree.load(work / "built.json")
+    assert tree.num_classes == 20
+    assert {"<eos>", "<unk>"} < set(tree.class_names)
+    done = accept(work, "build", "clustered", "--config", "tiny.yaml", "--out", "similar.npz")
+    assert "encoder" in done.err, "class vectors need an encoder"
+    assert Tree.load(work / "similar.npz").num_classes == tiny.NUM_WORDS + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("hufman --counts counts.tsv", "unknown builder 'hufman'; did you mean 'huffman'?"),
+        ("huffman", "give exactly one of --counts and --config"),
+        ("huffman --counts counts.tsv --config tiny.yaml", "give exactly one of --counts and --config"),
+        ("huffman --counts none.tsv", "none.tsv cannot be read"),
+        ("huffman --counts empty.txt", "holds no counts"),
+        ("huffman --counts words.tsv", "line 1"),
+        ("huffman --counts negative.tsv", "class 1 has -1.0"),
+        ("huffman --counts zero.tsv", "at least one count must be > 0"),
+        ("huffman --counts nan.tsv", "class 1 has nan"),
+        ("huffman --counts counts.tsv --option aryty=3", "did you mean 'arity'?"),
+        ("huffman --counts counts.tsv --option arity", "--option needs key=value"),
+        ("huffman --counts counts.tsv --option arity=1", "arity"),
+        ("huffman --counts counts.tsv --option arity=x", "'x'"),
+        ("huffman --counts counts.tsv --option arity=[", "must be YAML"),
+        ("huffman --counts counts.tsv --option counts=3", "--option needs key=value"),
+        ("huffman --counts counts.tsv --option seed=3", "--option needs key=value"),
+        ("huffman --counts counts.tsv --seed -1", "seed must be an integer >= 0"),
+        ("clustered --counts counts.tsv", "vectors"),
+        ("clustered --counts counts.tsv --vectors nan.npy", "the row of class 0 holds NaN"),
+        ("clustered --counts counts.tsv --vectors short.npy", "must have shape (5, D >= 1)"),
+        ("clustered --counts counts.tsv --vectors none.npy", "none.npy"),
+        ("clustered --counts counts.tsv --vectors counts.tsv", "cannot be read as .npy"),
+        ("huffman --config none.yaml", "no config file at none.yaml"),
+        ("huffman --config tiny.yaml --set data.trian=x", "did you mean 'train'?"),
+        ("huffman --config tiny.yaml --set data.train=none.txt", "does not exist"),
+    ],
+)
+def test_build_refuses(work, arguments, says):
+    assert says in refusal(work, "build", *arguments.split(), "--out", "built.json")
+
+
+@pytest.mark.parametrize("out", ["built.txt", "built", "none/built.json", "tree.json/built.json"])
+def test_build_refuses_where_it_cannot_write(work, out):
+    refusal(work, "build", "huffman", "--counts", "counts.tsv", "--out", out)
+
+
+def test_build_replaces_a_file_whole(work):
+    accept(work, "build", "huffman", "--counts", "counts.tsv", "--out", "tree.json")
+    assert Tree.load(work / "tree.json").metadata["builder"] == "huffman"
+    assert not [name for name in os.listdir(work) if name.startswith(".")], "no half-written file stays"

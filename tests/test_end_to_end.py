@@ -1,0 +1,183 @@
+"""A whole run as a user starts it: through Ray with two workers, read back from the run folder alone."""
+
+import json
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from treesearch import Tree, build_tree
+from treesearch.config import load_config
+from treesearch.evaluation.comparison import t_interval
+from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, OK, Ledger
+
+pytestmark = pytest.mark.slow
+
+FILES = {"config.yaml", "environment.json", "search.db", "best.tree.json", "comparison.json"}
+CONTRACT = {"name", "kind", "test_nll", "valid_nll", "cost", "expected_depth", "dot_products", "max_depth"}
+RESULTS = ("best.tree.json", "comparison.json")
+
+
+@pytest.fixture(scope="module")
+def ray_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished search on two Ray workers."""
+    folder = tmp_path_factory.mktemp("run") / "ray"
+    settings = ("--set", "search.executor=ray", "--set", "ray.num_workers=2", "--set", "ray.cpus_per_worker=0.5")
+    done = tiny.run_module("search", tiny_config, "--out", folder, *settings)
+    assert done.code == 0, done.err
+    assert "Traceback" not in done.err
+    assert "20 frozen evaluations (0 failed), agent policy_gradient" in done.out
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ledger(ray_run: Path):
+    with Ledger(ray_run / "search.db") as ledger:
+        yield ledger
+
+
+@pytest.fixture(scope="module")
+def rows(ray_run: Path):
+    return {row["name"]: row for row in json.loads((ray_run / "comparison.json").read_text())["rows"]}
+
+
+def batches(folder: Path) -> list[tuple[int, bytes, str]]:
+    """Number, agent state and metrics of each batch."""
+    with closing(sqlite3.connect(folder / "search.db")) as database:
+        return database.execute("SELECT batch, agent_state, metrics FROM batches ORDER BY batch").fetchall()
+
+
+def contents(folder: Path) -> list[dict]:
+    with Ledger(folder / "search.db") as ledger:
+        return [row.content() for row in ledger.rows()]
+
+
+# -- the run folder
+
+
+def test_the_folder_holds_what_it_should_and_nothing_else(ray_run):
+    assert {path.name for path in ray_run.iterdir()} == FILES
+
+
+def test_the_config_is_itself_a_config(ray_run, tiny_config):
+    overrides = ["search.executor=ray", "ray.num_workers=2", "ray.cpus_per_worker=0.5"]
+    assert load_config(ray_run / "config.yaml") == load_config(tiny_config, overrides)
+
+
+def test_the_environment(ray_run):
+    found = json.loads((ray_run / "environment.json").read_text())
+    assert {"python", "platform", "processors", "device", "packages", "commit", "command"} <= set(found)
+    assert {"torch", "ray", "treesearch"} <= set(found["packages"])
+    assert "search" in found["command"]
+
+
+def test_the_ledger_is_complete(ledger):
+    frozen, joint, confirmed = (ledger.rows(rung) for rung in (FROZEN, JOINT, CONFIRM))
+    assert [row.id for row in ledger.rows()] == list(range(1, len(ledger.rows()) + 1))
+    assert len(frozen) == 20
+    assert [row.label for row in frozen[:3]] == ["huffman", "clustered(arity=4)", "balanced"]
+    assert {row.agent for row in frozen[3:]} == {"policy_gradient"}
+    assert [row.batch for row in frozen] == [0] * 3 + [1] * 6 + [2] * 6 + [3] * 5
+    assert all(json.loads(row.actions) for row in frozen[3:])
+    assert {row.worker for row in frozen if row.status == OK} <= {"ray-0", "ray-1"}
+    assert all(row.test_nll is None for row in frozen + joint)
+    assert all(row.test_nll is not None and row.status == OK for row in confirmed)
+    assert {row.seed for row in joint} == {tiny.SEED}
+    assert len({row.seed for row in confirmed}) == 2
+    assert tiny.SEED not in {row.seed for row in confirmed}, "reported runs have fresh seeds"
+    for row in ledger.rows():
+        assert row.reward == pytest.approx(-row.valid_nll - 0.005 * row.cost)
+        assert ledger.tree(row.tree_hash).hash == row.tree_hash
+    assert ledger.last_batch()[0] == 3
+    assert ledger.meta("encoder") == frozen[0].encoder
+    assert ledger.meta("corpus")["splits"]["train"]["name"] == "train.txt"
+
+
+def test_huffman_in_the_ledger_is_huffman(ledger, tiny_config):
+    words = (tiny_config.parent / "train.txt").read_text().split()
+    counts = sorted([words.count(word) for word in set(words)] + [200], reverse=True)  # and 200 sentence ends
+    huffman = build_tree("huffman", counts=counts)
+    first = ledger.rows(FROZEN)[0]
+    assert first.expected_depth == pytest.approx(huffman.expected_depth(counts))
+    assert first.expected_depth <= min(
+        r.expected_depth for r in ledger.rows() if max(ledger.tree(r.tree_hash).arities) == 2
+    )
+
+
+# -- results
+
+
+def test_comparison_rows(rows):
+    assert next(iter(rows)) == "huffman"
+    assert rows["huffman"]["kind"] == "baseline"
+    found = [name for name, row in rows.items() if row["kind"] == "found"]
+    assert 1 <= len(found) <= 2
+    for row in rows.values():
+        assert set(row) >= CONTRACT
+        assert set(row["test_nll"]) == {"mean", "low", "high", "n"}
+        assert row["test_nll"]["n"] == 2
+        assert row["test_nll"]["low"] <= row["test_nll"]["mean"] <= row["test_nll"]["high"]
+
+
+def test_comparison_is_what_the_ledger_says(rows, ledger):
+    confirmed = ledger.rows(CONFIRM)
+    for name, row in rows.items():
+        own = [entry for entry in confirmed if entry.label == name]
+        assert row["test_nll"] == pytest.approx(t_interval([entry.test_nll for entry in own]).as_dict())
+        assert row["valid_nll"] == pytest.approx(sum(entry.valid_nll for entry in own) / 2)
+        assert {(entry.cost, entry.max_depth, entry.tree_hash) for entry in own} == {
+            (row["cost"], row["max_depth"], row["tree"])
+        }
+    builders = {entry.tree_hash for entry in ledger.rows(FROZEN) if entry.agent == "builder"}
+    assert all((row["kind"] == "baseline") == (row["tree"] in builders) for row in rows.values())
+
+
+def test_the_best_tree(ray_run, rows, tiny_config):
+    tree = Tree.load(ray_run / "best.tree.json")
+    words = set((tiny_config.parent / "train.txt").read_text().split())
+    assert set(tree.class_names) == {*words, "<eos>"}
+    assert tree.hash in {row["tree"] for row in rows.values()}
+    text = (ray_run / "best.tree.json").read_text()
+    assert str(ray_run.parent) not in text
+    assert str(tiny_config.parent) not in text
+    assert "/" not in json.dumps(dict(tree.metadata))
+    assert not re.search(r"\d{4}-\d\d-\d\d|\d\d:\d\d", text), "no date and no time of day"
+
+
+# -- the same again
+
+
+def test_one_local_worker_gives_the_same_run(ray_run, local_run):
+    assert contents(local_run) == contents(ray_run)
+    assert batches(local_run) == batches(ray_run)
+    for name in RESULTS:
+        assert (local_run / name).read_bytes() == (ray_run / name).read_bytes()
+
+
+def test_another_agent_and_another_batch_size_repeat_as_well(tiny_config, tmp_path):
+    settings = ["--set=search.agent=random_search", "--set=search.batch_size=4", "--set=confirm.seeds=0"]
+    for name in "ab":
+        assert tiny.treesearch("search", tiny_config, "--out", tmp_path / name, *settings).code == 0
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert batches(tmp_path / "a") == batches(tmp_path / "b")
+    assert (tmp_path / "a/best.tree.json").read_bytes() == (tmp_path / "b/best.tree.json").read_bytes()
+
+
+def test_another_seed_gives_another_run(local_run, tiny_config, tmp_path):
+    assert tiny.treesearch("search", tiny_config, "--out", tmp_path / "run", "--set=seed=1").code == 0
+    rewards, others = (
+        [row["reward"] for row in contents(folder) if row["rung"] in (FROZEN, CONFIRM)]
+        for folder in (local_run, tmp_path / "run")
+    )
+    assert not set(rewards) & set(others)
+    assert batches(tmp_path / "run")[-1][1] != batches(local_run)[-1][1]
+
+
+def test_the_folder_of_the_run_is_enough_to_repeat_it(local_run, tmp_path):
+    done = tiny.treesearch("search", local_run / "config.yaml", "--out", tmp_path / "again")
+    assert done.code == 0, done.err
+    for name in RESULTS:
+        assert (tmp_path / "again" / name).read_bytes() == (local_run / name).read_bytes()
