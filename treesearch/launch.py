@@ -35,7 +35,7 @@ from treesearch.search.trackers import make_tracker
 from treesearch.search.worker import EvaluationWorker, WorkerSettings
 from treesearch.tree import Tree
 
-CONFIRM_SEED_OFFSET = 1000  # seeds of reported runs; far from the seeds of encoder, search and rate selection
+CONFIRM_SEEDS = 1000  # seeds of the reported runs: CONFIRM_SEEDS * (seed + 1) + i, apart from all others
 
 
 def run_search(config: Config, folder: RunFolder, progress: ProgressReporter) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def confirm_promoted(
         seed=config.seed,
         cost_weight=config.cost.weight,
     )
-    seeds = [config.seed + CONFIRM_SEED_OFFSET + i for i in range(config.confirm.seeds)]
+    seeds = [CONFIRM_SEEDS * (config.seed + 1) + i for i in range(config.confirm.seeds)]
     total[CONFIRM] = len(finalists) * len(seeds)
     return confirm(finalists, rung, seeds=seeds)
 

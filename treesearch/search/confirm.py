@@ -194,6 +194,9 @@ def confirm(finalists: Sequence[Finalist], rung: JointRung, *, seeds: Sequence[i
 
     Returns:
         The finalists that finished with every seed; the ledger says why others are missing.
+
+    Raises:
+        ExecutionError: Huffman is not among them, so that nothing can be compared.
     """
     jobs = [(finalist.promoted, finalist.learning_rate, seed) for finalist in finalists for seed in seeds]
     rows = rung.train(CONFIRM, jobs)
@@ -204,4 +207,9 @@ def confirm(finalists: Sequence[Finalist], rung: JointRung, *, seeds: Sequence[i
         test = [row.test_nll for row in own if row.test_nll is not None]
         if len(test) == len(seeds):
             confirmed.append(Confirmed(finalist, valid, test))
+        elif finalist.promoted.name == HUFFMAN:
+            raise ExecutionError(
+                f"the Huffman tree must finish with every seed, but failed with {len(seeds) - len(test)} of {len(seeds)}"
+                f" at learning rate {finalist.learning_rate}; add a smaller one to joint.learning_rates"
+            )
     return confirmed
