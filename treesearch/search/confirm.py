@@ -209,7 +209,7 @@ def confirm(finalists: Sequence[Finalist], rung: JointRung, *, seeds: Sequence[i
             confirmed.append(Confirmed(finalist, valid, test))
         elif finalist.promoted.name == HUFFMAN:
             raise ExecutionError(
-                f"the Huffman tree must finish with every seed, but failed with {len(seeds) - len(test)} of {len(seeds)}"
+                f"the Huffman tree must finish with all {len(seeds)} seeds, but did with {len(test)}"
                 f" at learning rate {finalist.learning_rate}; add a smaller one to joint.learning_rates"
             )
     return confirmed
