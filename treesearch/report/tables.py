@@ -52,7 +52,13 @@ def comparison_rows(confirmed: Sequence[Confirmed]) -> list[dict[str, Any]]:
 
 def comparison_table(rows: Sequence[dict[str, Any]]) -> Table:
     """The rows for people; fits 100 columns."""
-    table = Table(title="Test split, trained jointly", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(
+        title="Test split, trained jointly",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     table.add_column("tree", overflow="fold", min_width=12)
     for heading in ("perplexity", "vs Huffman [95 %]", "test NLL", "valid NLL", "cost", "depth", "max"):
         table.add_column(heading, justify="right", no_wrap=True)
