@@ -1,4 +1,4 @@
-"""What all tests share: a quiet Ray, the data of the experiments, and one tiny finished search."""
+"""What all tests share: a quiet Ray, and one tiny finished search."""
 
 import os
 from pathlib import Path
@@ -8,17 +8,6 @@ import pytest
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before anything imports ray
 
 from tests import tiny
-
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="session")
-def data_folder() -> Path:
-    """The folder named by TREESEARCH_DATA."""
-    folder = Path(os.environ.get("TREESEARCH_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no data for experiments at {folder}; TREESEARCH_DATA names another folder")
-    return folder
 
 
 @pytest.fixture(scope="session")

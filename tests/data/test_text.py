@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -208,9 +207,7 @@ class TestKingJames:
     FILES = tuple(DATA / "kjv" / f"{name}.txt" for name in ("train", "valid", "test"))
 
     def test_tokens(self) -> None:
-        start = time.process_time()
         corpus = load_text(*self.FILES, max_classes=10_000)
-        assert time.process_time() - start < 2.0
         assert [len(s) for s in (corpus.train, corpus.valid, corpus.test)] == [851_617, 44_103, 48_909]
         assert corpus.num_classes == 10_000
         assert np.array_equal(np.bincount(corpus.train, minlength=10_000), corpus.counts)
