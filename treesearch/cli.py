@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,10 +87,8 @@ def export(
     from treesearch.exchange import export_tree
 
     tree = _load_tree(source)
-    try:
+    with _writing(out):
         export_tree(tree, out, format=format)
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
     _tell(f"wrote {out}")
 
 
@@ -163,10 +163,8 @@ def build(
             with ProgressReporter() as progress:
                 class_vectors = prepare_run(resolved, corpus, progress).vectors
     tree = build_tree(builder, counts=class_counts, vectors=class_vectors, seed=seed, **options)
-    try:
+    with _writing(out):
         tree.annotate(class_names=names).save(out)
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
     _tell(f"wrote {out}: {tree!r}")
 
 
@@ -219,6 +217,15 @@ def main() -> None:
         _tell("interrupted")
         code = 130
     sys.exit(code)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Turn the failure to write ``out`` into a message."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
 
 
 def _load_tree(source: Path) -> Any:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from treesearch.softmax.cpu_kernels import (
     gather_rows,
     group_by_key,
+    group_by_node,
     node_matrix,
     plan_batch,
     project_all,
@@ -172,10 +173,7 @@ def _block_step(layout, parameters, inputs_mD, first_entry_m, last_entry_m, rate
     entries, openings = plan_batch(layout, first_entry_m, last_entry_m, inputs_mD.shape[1], slot)
     hidden = project_all(layout, openings, inputs, parameters.projection)
     hidden_grad = np.zeros(hidden.size if update else 0, np.float32)
-    num_entries = entries.node.size
-    order = np.empty(num_entries, np.int64)
-    group_ptr = np.zeros(num_entries + 1, np.int64)
-    num_groups = group_by_key(entries.node, num_entries, slot, group_ptr, order)
+    num_groups, group_ptr, order = group_by_node(entries, slot)
     start_of = entries.start[order]
     for group in range(num_groups):
         low, high = group_ptr[group], group_ptr[group + 1]

@@ -125,7 +125,11 @@ class FrozenRung:
     ) -> None:
         objective = self._objective
         score = self._known.get(candidate.tree.hash)
-        cost = tree_cost(candidate.tree, objective.counts, in_features=objective.in_features)
+        cost = (
+            tree_cost(candidate.tree, objective.counts, in_features=objective.in_features)
+            if score is None
+            else score.cost
+        )
         row = EvaluationRow(
             id=row_id,
             rung=FROZEN,

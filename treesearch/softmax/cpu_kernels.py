@@ -150,6 +150,15 @@ def plan_batch(layout, first_B, last_B, num_features, slot):
 
 
 @njit(cache=True)
+def group_by_node(entries, slot):
+    """Decisions of a batch by node, see `group_by_key`: number of nodes, pointers into the order, order [E]."""
+    order = np.empty(entries.node.size, np.int64)
+    group_ptr = np.zeros(entries.node.size + 1, np.int64)
+    num_groups = group_by_key(entries.node, entries.node.size, slot, group_ptr, order)
+    return num_groups, group_ptr, order
+
+
+@njit(cache=True)
 def gather_rows(values, start, low, high, dim):
     """Rows ``values[start[i] : start[i] + dim]`` for i in ``low .. high-1``, float32 [high - low, dim]."""
     rows = np.empty((high - low, dim), np.float32)
@@ -297,10 +306,7 @@ def batch_pass(
     hidden = project_all(layout, openings, inputs, projection)
     hidden_grad = np.zeros(hidden.size if learn else 0, np.float32)
 
-    num_entries = entries.node.size
-    order = np.empty(num_entries, np.int64)
-    group_ptr = np.zeros(num_entries + 1, np.int64)
-    num_groups = group_by_key(entries.node, num_entries, slot, group_ptr, order)
+    num_groups, group_ptr, order = group_by_node(entries, slot)
     start_of = entries.start[order]
     for group in range(num_groups):
         low, high = group_ptr[group], group_ptr[group + 1]
