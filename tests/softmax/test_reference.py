@@ -102,7 +102,9 @@ def test_gradcheck(name: str) -> None:
     def as_function(of: Callable[..., Tensor], *middle: Tensor) -> Callable[..., Tensor]:
         def function(x: Tensor, *flat: Tensor) -> Tensor:
             parts = iter(flat)
-            return of(layer.layout, x, *middle, *([next(parts) for _ in range(size)] for size in sizes))
+            return of(
+                reference.Tables.of(layer.layout), x, *middle, *([next(parts) for _ in range(size)] for size in sizes)
+            )
 
         return function
 

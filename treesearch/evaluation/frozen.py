@@ -102,15 +102,15 @@ def _read_only(split: Features) -> Features:
 
 def initial_state(tree: Tree, in_features: int, counts: NDArray[np.float64], seed: int) -> tuple[Layout, Parameters]:
     """Layout and untrained parameters of ``tree``; both depend on the content of each node or block alone."""
-    softmax_layout = SoftmaxLayout(tree, in_features)
-    layout = kernel_layout(tree, in_features, softmax_layout)
+    softmax_layout = SoftmaxLayout.of(tree, in_features)
+    layout = kernel_layout(softmax_layout)
     num_rows = int(layout.num_rows.sum())
     num_weights = int((layout.num_rows * layout.input_dim).sum())
     sizes = zip(layout.scope_dim.tolist(), layout.source_dim.tolist(), strict=True)
     projections = [_projection_start(dim, source_dim, seed) for dim, source_dim in sizes]
     parameters = Parameters(
         weight=np.zeros(num_weights, np.float32),
-        bias=log_mass_biases(tree, counts)[softmax_layout.row_order.numpy()],
+        bias=log_mass_biases(tree, counts)[softmax_layout.row_order],
         square=np.full(num_rows, INITIAL_SQUARE, np.float32),
         projection=np.concatenate([np.zeros(0, np.float32), *projections]),
         projection_square=np.full(int(layout.scope_dim.sum()), INITIAL_SQUARE, np.float32),

@@ -13,7 +13,6 @@ from treesearch.errors import DataError
 from treesearch.paths import class_paths, input_dims
 from treesearch.softmax.cpu_kernels import Layout, batch_pass
 from treesearch.softmax.layout import SoftmaxLayout
-from treesearch.tree import Tree
 
 
 def supports(input: Tensor, parameters: Sequence[Tensor]) -> bool:
@@ -21,11 +20,9 @@ def supports(input: Tensor, parameters: Sequence[Tensor]) -> bool:
     return all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (input, *parameters))
 
 
-def kernel_layout(tree: Tree, in_features: int, layout: SoftmaxLayout) -> Layout:
+def kernel_layout(layout: SoftmaxLayout) -> Layout:
     """The layout of a layer's parameters, widths one after another, for the kernels."""
-    paths = class_paths(tree)
-    node_width = layout.node_width.cpu().numpy()
-    node_row = layout.node_row.cpu().numpy()
+    paths = class_paths(layout.tree)
     widths = np.array(layout.widths, np.int64)
     rows = np.array(layout.rows_per_width, np.int64)
     rows_before = np.cumsum(rows) - rows
@@ -36,13 +33,13 @@ def kernel_layout(tree: Tree, in_features: int, layout: SoftmaxLayout) -> Layout
         path_ptr=paths.ptr,
         path_node=paths.node,
         path_branch=paths.branch,
-        arity=np.array(tree.arities),
-        input_dim=input_dims(tree, in_features),
-        row_ptr=rows_before[node_width] + node_row,
-        num_rows=np.where(tree.arities == 2, 1, tree.arities).astype(np.int64),
-        weight_ptr=weights_before[node_width] + node_row * widths[node_width],
-        scope=layout.node_scope.cpu().numpy().astype(np.int32),
-        opens_scope=np.array(tree.projection_dim > 0),
+        arity=np.array(layout.tree.arities),
+        input_dim=input_dims(layout.tree, layout.in_features),
+        row_ptr=rows_before[layout.node_width] + layout.node_row,
+        num_rows=layout.num_rows,
+        weight_ptr=weights_before[layout.node_width] + layout.node_row * widths[layout.node_width],
+        scope=layout.node_scope.astype(np.int32),
+        opens_scope=np.array(layout.tree.projection_dim > 0),
         scope_parent=np.array(layout.scope_parent, np.int32),
         scope_dim=scope_dim,
         source_dim=source_dim,

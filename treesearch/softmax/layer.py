@@ -68,7 +68,7 @@ class HierarchicalSoftmax(nn.Module):
         self.kernel = kernel
         self.in_features = in_features
         self.tree = tree
-        self.layout = SoftmaxLayout(tree, in_features, device)
+        self.layout = SoftmaxLayout.of(tree, in_features)
         sizes = list(zip(self.layout.rows_per_width, self.layout.widths, strict=True))
         self.weights = nn.ParameterList(
             nn.Parameter(torch.empty(rows, width, device=device, dtype=dtype)) for rows, width in sizes
@@ -100,9 +100,9 @@ class HierarchicalSoftmax(nn.Module):
             starts = None if counts is None else torch.from_numpy(log_mass_biases(self.tree, counts))
             begin = 0
             for vector in self.biases:
-                rows = self.layout.row_order[begin : begin + vector.numel()].cpu()
+                rows = self.layout.row_order[begin : begin + vector.numel()]
                 begin += vector.numel()
-                vector.copy_(torch.zeros(rows.numel()) if starts is None else starts[rows])
+                vector.copy_(torch.zeros(rows.size) if starts is None else starts[rows])
 
     def forward(self, input: Tensor, target: Tensor) -> SoftmaxOutput:
         """Log-probability of the targets.
@@ -134,7 +134,7 @@ class HierarchicalSoftmax(nn.Module):
                 self._kernel_layout, flat_input, flat_target, weights, biases, projections
             )
         else:
-            flat_output = reference.target_log_prob(self.layout, flat_input, flat_target, weights, biases, projections)
+            flat_output = reference.target_log_prob(self._tables, flat_input, flat_target, weights, biases, projections)
         output = flat_output.reshape(target.shape)
         return SoftmaxOutput(output, -output.mean())
 
@@ -147,7 +147,7 @@ class HierarchicalSoftmax(nn.Module):
         self._check_input(input)
         flat_input = input.reshape(-1, self.in_features)
         scores = reference.full_log_prob(
-            self.layout, flat_input, list(self.weights), self._bias_list(), list(self.projections)
+            self._tables, flat_input, list(self.weights), self._bias_list(), list(self.projections)
         )
         return scores.reshape(*input.shape[:-1], self.tree.num_classes)
 
@@ -179,8 +179,12 @@ class HierarchicalSoftmax(nn.Module):
         return supported
 
     @cached_property
+    def _tables(self) -> reference.Tables:
+        return reference.Tables.of(self.layout, self.weights[0].device)
+
+    @cached_property
     def _kernel_layout(self) -> Layout:
-        return cpu.kernel_layout(self.tree, self.in_features, self.layout)
+        return cpu.kernel_layout(self.layout)
 
     def _bias_list(self) -> list[Tensor]:
         if len(self.biases):

@@ -1,111 +1,109 @@
-"""How a tree's paths, logit rows and projections are laid out for tensor operations.
+"""Where a tree's decisions keep their parameters, and what each of them sees.
 
-Shapes: **C** classes, **N** internal nodes, **M** all nodes, **P** path entries, **R** logit rows, **S** scopes (what
-one projection feeds). Rows are kept in one matrix per *width*: the distinct sizes of the vectors that decisions see,
-the layer's own size first.
+Shapes: **C** classes, **N** internal nodes, **R** logit rows, **S** scopes, **W** widths.
+
+A *scope* is what one projection feeds: the node that carries it and everything below, down to the next projection.
+Rows are kept in one matrix per *width*: the distinct sizes of the vectors that decisions see, the layer's own first.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
 
 from treesearch.errors import TreeError
-from treesearch.paths import class_paths, input_dims, projection_scopes, row_ptr
+from treesearch.paths import input_dims, projection_scopes, row_ptr
 from treesearch.tree import Tree
 
+IntArray = NDArray[np.int64]
 
-class SoftmaxLayout(nn.Module):
-    """Index tensors of one tree; buffers only, so that they follow the layer from device to device."""
 
-    path_ptr: Tensor  # int64 [C+1]
-    path_node: Tensor  # int64 [P]
-    path_branch: Tensor  # int64 [P]
-    node_arity: Tensor  # int64 [N]
-    node_width: Tensor  # int64 [N] index into ``widths``
-    node_row: Tensor  # int64 [N] first row within its width's matrix
-    node_scope: Tensor  # int64 [N], NO_SCOPE for the raw input
-    scope_level: Tensor  # int64 [S] number of scopes above
-    class_scope_ptr: Tensor  # int64 [C+1]
-    class_scope: Tensor  # int64 [sum of scopes per class], root first
-    edge_child: Tensor  # int64 [M-1] child at the end of each edge, edges grouped by node
-    edge_node: Tensor  # int64 [M-1] node at the start of each edge
-    edge_row: Tensor  # int64 [M-1] global row of the edge's logit (a binary node's two edges share theirs)
-    class_leaf: Tensor  # int64 [C]
-    row_order: Tensor  # int64 [R] global row of each row of the widths' matrices, one width after the other
-    row_scope: Tensor  # int64 [R] the scope that it reads, NO_SCOPE for the raw input
-    depth_edges: Tensor  # int64 [M-1] edges by depth of their child
+@dataclass(frozen=True, eq=False)
+class SoftmaxLayout:
+    """The parameters that `HierarchicalSoftmax` keeps for one tree; arrays on the host, O(N)."""
 
-    NO_SCOPE = -1
+    tree: Tree = field(repr=False)
+    in_features: int  # D
+    widths: tuple[int, ...]  # [W] sizes of the vectors that decisions see, D first, then falling
+    rows_per_width: tuple[int, ...]  # [W]
+    node_width: IntArray  # [N] index into ``widths``
+    node_row: IntArray  # [N] first row within its width's matrix
+    node_scope: IntArray  # [N] scope whose vectors the node sees, NO_SCOPE for the raw input
+    scope_parent: tuple[int, ...]  # [S] scope that the projection reads, NO_SCOPE for the raw input
+    scope_dim: tuple[int, ...]  # [S] output size of the projection
+    source_dim: tuple[int, ...]  # [S] its input size
 
-    def __init__(self, tree: Tree, in_features: int, device: torch.device | str | None = None) -> None:
-        super().__init__()
+    NO_SCOPE: ClassVar[int] = -1
+
+    @classmethod
+    def of(cls, tree: Tree, in_features: int) -> SoftmaxLayout:
+        """The layout of ``tree`` on inputs of size D.
+
+        Raises:
+            TreeError: A projection is larger than ``in_features``.
+        """
         if tree.projection_dim.size and tree.projection_dim.max() > in_features:
             raise TreeError(
                 f"projections must be at most in_features = {in_features}, but one is {tree.projection_dim.max()}"
             )
-        paths = class_paths(tree)
         dims = input_dims(tree, in_features)
-        self.widths: tuple[int, ...] = tuple(sorted({in_features, *dims.tolist()}, reverse=True))
-        width_index = {width: index for index, width in enumerate(self.widths)}
-        node_width = np.array([width_index[int(d)] for d in dims], np.int64).reshape(-1)
+        widths = tuple(sorted({in_features, *np.unique(dims).tolist()}, reverse=True))
+        node_width = np.searchsorted(-np.array(widths), -dims.astype(np.int64)).astype(np.int64)
         rows = np.diff(row_ptr(tree))
         node_row = np.zeros(tree.num_internal, np.int64)
-        self.rows_per_width: list[int] = []
-        for index in range(len(self.widths)):
+        rows_per_width = []
+        for index in range(len(widths)):
             own = node_width == index
             node_row[own] = np.cumsum(rows[own]) - rows[own]
-            self.rows_per_width.append(int(rows[own].sum()))
+            rows_per_width.append(int(rows[own].sum()))
 
         openers = np.flatnonzero(tree.projection_dim)
-        scope_of_node = np.full(tree.num_internal + 1, self.NO_SCOPE, np.int64)
+        scope_of_node = np.full(tree.num_internal + 1, cls.NO_SCOPE, np.int64)  # the last entry stands for "none"
         scope_of_node[openers] = np.arange(openers.size)
         node_scope = scope_of_node[projection_scopes(tree)]
         above = tree.parent[openers]
-        self.scope_parent: list[int] = np.where(above >= 0, node_scope[above], self.NO_SCOPE).tolist()
-        self.scope_dim: list[int] = tree.projection_dim[openers].tolist()
-        self.source_dim: list[int] = [in_features if p < 0 else self.scope_dim[p] for p in self.scope_parent]
-        level = np.zeros(openers.size, np.int64)
+        scope_parent = np.where(above >= 0, node_scope[above] if tree.num_internal else above, cls.NO_SCOPE).tolist()
+        scope_dim = tree.projection_dim[openers].tolist()
+        return cls(
+            tree=tree,
+            in_features=in_features,
+            widths=widths,
+            rows_per_width=tuple(rows_per_width),
+            node_width=node_width,
+            node_row=node_row,
+            node_scope=node_scope,
+            scope_parent=tuple(scope_parent),
+            scope_dim=tuple(scope_dim),
+            source_dim=tuple(in_features if p < 0 else scope_dim[p] for p in scope_parent),
+        )
+
+    @cached_property
+    def num_rows(self) -> IntArray:
+        """Logit rows of each node, [N]: one for a binary node, else its arity."""
+        return np.where(self.tree.arities == 2, 1, self.tree.arities).astype(np.int64)
+
+    @cached_property
+    def scope_level(self) -> IntArray:
+        """Number of scopes above each scope, [S]."""
+        level = np.zeros(len(self.scope_parent), np.int64)
         for scope, parent in enumerate(self.scope_parent):
             level[scope] = 0 if parent < 0 else level[parent] + 1
+        return level
 
-        opens = tree.projection_dim[paths.node] > 0
-        class_scope_ptr = np.concatenate([[0], np.cumsum(opens)])[paths.ptr]
-        edge_node = np.repeat(np.arange(tree.num_internal), tree.arities)
-        position = np.arange(edge_node.size) - tree.child_ptr[edge_node]
-        edge_row = row_ptr(tree)[edge_node] + np.where(tree.arities[edge_node] == 2, 0, position)
-        class_leaf = np.empty(tree.num_classes, np.int64)
-        class_leaf[tree.leaf_class] = np.arange(tree.num_internal, tree.num_nodes)
+    @cached_property
+    def row_order(self) -> IntArray:
+        """Canonical row (`treesearch.paths.row_ptr`) of each row of the widths' matrices, one after the other, [R]."""
+        return np.argsort(self.node_width[self._row_node], kind="stable")
 
-        row_node = np.repeat(np.arange(tree.num_internal), rows)
-        row_order = np.argsort(node_width[row_node], kind="stable")
-        child_depth = tree.node_depths[tree.child_idx]
-        self.edges_per_depth: list[int] = np.bincount(child_depth, minlength=1)[1:].tolist()
+    @cached_property
+    def row_scope(self) -> IntArray:
+        """The scope that each row reads, in the order of `row_order`, [R]."""
+        return self.node_scope[self._row_node[self.row_order]]
 
-        buffers: dict[str, Any] = {
-            "path_ptr": paths.ptr,
-            "path_node": paths.node,
-            "path_branch": paths.branch,
-            "node_arity": tree.arities,
-            "node_width": node_width,
-            "node_row": node_row,
-            "node_scope": node_scope,
-            "scope_level": level,
-            "class_scope_ptr": class_scope_ptr,
-            "class_scope": scope_of_node[paths.node[opens]],
-            "edge_child": tree.child_idx,
-            "edge_node": edge_node,
-            "edge_row": edge_row,
-            "class_leaf": class_leaf,
-            "row_order": row_order,
-            "row_scope": node_scope[row_node[row_order]],
-            "depth_edges": np.argsort(child_depth, kind="stable"),
-        }
-        for name, array in buffers.items():
-            tensor = torch.as_tensor(np.asarray(array, np.int64), device=device)
-            self.register_buffer(name, tensor, persistent=False)
-        self.num_nodes = tree.num_nodes
-        self.num_rows = int(rows.sum())
+    @property
+    def _row_node(self) -> IntArray:
+        return np.repeat(np.arange(self.tree.num_internal), self.num_rows)

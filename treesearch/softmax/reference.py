@@ -8,12 +8,14 @@ the projections where all classes are scored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from treesearch.paths import class_paths, row_ptr
 from treesearch.softmax.layout import SoftmaxLayout
 
 # Groups are padded to the largest of their size class; the classes keep the padding below a factor of 8.
@@ -21,8 +23,67 @@ COUNT_CLASSES = (1, 8, 64, 512, 1 << 62)
 ARITY_CLASSES = (4, 8, 16, 32, 64, 128, 512, 2048, 8192, 1 << 62)
 
 
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Index tensors of one tree on one device, all int64; **M** all nodes, **P** path entries of all classes."""
+
+    layout: SoftmaxLayout
+    path_ptr: Tensor  # [C+1]
+    path_node: Tensor  # [P]
+    path_branch: Tensor  # [P]
+    node_arity: Tensor  # [N]
+    node_width: Tensor  # [N]
+    node_row: Tensor  # [N]
+    node_scope: Tensor  # [N]
+    scope_level: Tensor  # [S]
+    class_scope_ptr: Tensor  # [C+1]
+    class_scope: Tensor  # [sum of scopes per class] root first
+    edge_child: Tensor  # [M-1] child at the end of each edge, edges grouped by node
+    edge_node: Tensor  # [M-1] node at the start of each edge
+    edge_row: Tensor  # [M-1] global row of the edge's logit (a binary node's two edges share theirs)
+    class_leaf: Tensor  # [C]
+    row_order: Tensor  # [R] global row of each row of the widths' matrices, one width after the other
+    row_scope: Tensor  # [R] the scope that it reads
+    depth_edges: Tensor  # [M-1] edges by depth of their child
+    edges_per_depth: tuple[int, ...]
+
+    @classmethod
+    def of(cls, layout: SoftmaxLayout, device: torch.device | str | None = None) -> Tables:
+        """Build the tables of a layout."""
+        tree = layout.tree
+        paths = class_paths(tree)
+        opens = tree.projection_dim[paths.node] > 0
+        opened_scope = layout.node_scope[paths.node[opens]]
+        edge_node = np.repeat(np.arange(tree.num_internal), tree.arities)
+        position = np.arange(edge_node.size) - tree.child_ptr[edge_node]
+        class_leaf = np.empty(tree.num_classes, np.int64)
+        class_leaf[tree.leaf_class] = np.arange(tree.num_internal, tree.num_nodes)
+        child_depth = tree.node_depths[tree.child_idx]
+        arrays = {
+            "path_ptr": paths.ptr,
+            "path_node": paths.node,
+            "path_branch": paths.branch,
+            "node_arity": tree.arities,
+            "node_width": layout.node_width,
+            "node_row": layout.node_row,
+            "node_scope": layout.node_scope,
+            "scope_level": layout.scope_level,
+            "class_scope_ptr": np.concatenate([[0], np.cumsum(opens)])[paths.ptr],
+            "class_scope": opened_scope,
+            "edge_child": tree.child_idx,
+            "edge_node": edge_node,
+            "edge_row": row_ptr(tree)[edge_node] + np.where(tree.arities[edge_node] == 2, 0, position),
+            "class_leaf": class_leaf,
+            "row_order": layout.row_order,
+            "row_scope": layout.row_scope,
+            "depth_edges": np.argsort(child_depth, kind="stable"),
+        }
+        tensors = {name: torch.as_tensor(np.asarray(array, np.int64), device=device) for name, array in arrays.items()}
+        return cls(layout, **tensors, edges_per_depth=tuple(np.bincount(child_depth, minlength=1)[1:].tolist()))
+
+
 def target_log_prob(
-    layout: SoftmaxLayout,
+    tables: Tables,
     input_BD: Tensor,
     target_B: Tensor,
     weights: Sequence[Tensor],
@@ -32,7 +93,7 @@ def target_log_prob(
     """Log-probability of each target, [B], in nats.
 
     Args:
-        layout: Of the tree.
+        tables: Of the tree.
         input_BD: Inputs.
         target_B: int64 class ids.
         weights: One matrix of rows per width.
@@ -40,18 +101,18 @@ def target_log_prob(
         projections: One matrix [d, source d] per scope.
     """
     batch = input_BD.shape[0]
-    entry_E, token_E = _ranges(layout.path_ptr, target_B)
+    entry_E, token_E = _ranges(tables.path_ptr, target_B)
     if not entry_E.numel():  # an empty batch, or one class
         return _certain(input_BD, weights[0])
-    node_E, branch_E = layout.path_node[entry_E], layout.path_branch[entry_E]
-    sources, source_row_E = _sources(layout, input_BD, target_B, token_E, node_E, projections)
-    arity_E, width_E = layout.node_arity[node_E], layout.node_width[node_E]
+    node_E, branch_E = tables.path_node[entry_E], tables.path_branch[entry_E]
+    sources, source_row_E = _sources(tables, input_BD, target_B, token_E, node_E, projections)
+    arity_E, width_E = tables.node_arity[node_E], tables.node_width[node_E]
     log_prob_B = input_BD.new_zeros(batch, dtype=torch.promote_types(input_BD.dtype, torch.float32))
     for width, source in enumerate(sources):
         chosen = (arity_E == 2) & (width_E == width)
         entries = chosen.nonzero().squeeze(1)
         if entries.numel():
-            row = layout.node_row[node_E[entries]]
+            row = tables.node_row[node_E[entries]]
             inputs = source.index_select(0, source_row_E[entries])
             logit = (weights[width].index_select(0, row) * inputs).sum(-1) + bias_R[width][row]
             sign = 1 - 2 * branch_E[entries]
@@ -60,29 +121,30 @@ def target_log_prob(
         entries = ((arity_E > 2) & (width_E == width)).nonzero().squeeze(1)
         if entries.numel():
             place, step = _wide_log_prob(
-                layout, source, source_row_E[entries], node_E[entries], branch_E[entries], weights[width], bias_R[width]
+                tables, source, source_row_E[entries], node_E[entries], branch_E[entries], weights[width], bias_R[width]
             )
             log_prob_B = log_prob_B.index_add(0, token_E[entries[place]], step.to(log_prob_B.dtype))
     return log_prob_B
 
 
 def full_log_prob(
-    layout: SoftmaxLayout,
+    tables: Tables,
     input_BD: Tensor,
     weights: Sequence[Tensor],
     bias_R: Sequence[Tensor],
     projections: Sequence[Tensor],
 ) -> Tensor:
     """Log-probabilities of all classes, [B, C]: all logits at once, then a scan down the levels."""
-    if not layout.num_rows:
+    if not tables.row_order.numel():
         return _certain(input_BD, weights[0])[:, None]
     batch = input_BD.shape[0]
     hidden: list[Tensor] = []
+    layout = tables.layout
     for own, parent in enumerate(layout.scope_parent):
         hidden.append((input_BD if parent < 0 else hidden[parent]) @ projections[own].T)
-    logit_RB = input_BD.new_empty(layout.num_rows, batch)
-    orders = layout.row_order.tensor_split(np.cumsum(layout.rows_per_width)[:-1].tolist())
-    scopes = layout.row_scope.tensor_split(np.cumsum(layout.rows_per_width)[:-1].tolist())
+    logit_RB = input_BD.new_empty(tables.row_order.numel(), batch)
+    orders = torch.split(tables.row_order, list(layout.rows_per_width))
+    scopes = torch.split(tables.row_scope, list(layout.rows_per_width))
     for width, (order, scope) in enumerate(zip(orders, scopes, strict=True)):
         raw = (scope < 0).nonzero().squeeze(1)
         if raw.numel():
@@ -97,27 +159,27 @@ def full_log_prob(
 
     # One entry per edge: a binary node's second edge has the negated logit; wide nodes share a normaliser.
     logit_RB = logit_RB.to(torch.promote_types(logit_RB.dtype, torch.float32))
-    edge_EB = logit_RB[layout.edge_row]
-    num_edges = layout.edge_row.numel()
+    edge_EB = logit_RB[tables.edge_row]
+    num_edges = tables.edge_row.numel()
     first = torch.ones(num_edges, dtype=torch.bool, device=edge_EB.device)
     if num_edges:
-        first[1:] = layout.edge_node[1:] != layout.edge_node[:-1]
-    binary = layout.node_arity[layout.edge_node] == 2
+        first[1:] = tables.edge_node[1:] != tables.edge_node[:-1]
+    binary = tables.node_arity[tables.edge_node] == 2
     sign = torch.where(first, 1.0, -1.0).to(edge_EB.dtype)[:, None]
-    num_internal = layout.node_arity.numel()
+    num_internal = tables.node_arity.numel()
     top_NB = torch.full((num_internal, batch), -torch.inf, dtype=edge_EB.dtype, device=edge_EB.device)
-    index = layout.edge_node[:, None].expand(-1, batch)
+    index = tables.edge_node[:, None].expand(-1, batch)
     top_NB = top_NB.scatter_reduce(0, index, edge_EB.detach(), "amax")
-    total_NB = torch.zeros_like(top_NB).index_add(0, layout.edge_node, (edge_EB - top_NB[layout.edge_node]).exp())
+    total_NB = torch.zeros_like(top_NB).index_add(0, tables.edge_node, (edge_EB - top_NB[tables.edge_node]).exp())
     normaliser_NB = total_NB.log() + top_NB
     edge_EB = torch.where(
-        binary[:, None], functional.logsigmoid(sign * edge_EB), edge_EB - normaliser_NB[layout.edge_node]
+        binary[:, None], functional.logsigmoid(sign * edge_EB), edge_EB - normaliser_NB[tables.edge_node]
     )
-    node_MB = edge_EB.new_zeros(layout.num_nodes, batch)
-    for edges in layout.depth_edges.tensor_split(np.cumsum(layout.edges_per_depth)[:-1].tolist()):
-        reached = node_MB[layout.edge_node[edges]] + edge_EB[edges]
-        node_MB = node_MB.index_copy(0, layout.edge_child[edges], reached)
-    return node_MB[layout.class_leaf].T
+    node_MB = edge_EB.new_zeros(layout.tree.num_nodes, batch)
+    for edges in torch.split(tables.depth_edges, list(tables.edges_per_depth)):
+        reached = node_MB[tables.edge_node[edges]] + edge_EB[edges]
+        node_MB = node_MB.index_copy(0, tables.edge_child[edges], reached)
+    return node_MB[tables.class_leaf].T
 
 
 def _certain(input_BD: Tensor, weight_Rd: Tensor) -> Tensor:
@@ -171,7 +233,7 @@ def _size_classes(group_E: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
 
 
 def _wide_log_prob(
-    layout: SoftmaxLayout,
+    tables: Tables,
     source: Tensor,
     source_row_E: Tensor,
     node_E: Tensor,
@@ -180,7 +242,7 @@ def _wide_log_prob(
     bias_R: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of the branch taken at wide nodes, in some order: entry [E] and log-probability [E]."""
-    arity_E = layout.node_arity[node_E]
+    arity_E = tables.node_arity[node_E]
     plan = []
     low = 2
     for high in ARITY_CLASSES:
@@ -188,9 +250,9 @@ def _wide_log_prob(
         low = high
         if entries.numel():
             for node_G, entry_Gc, real in _size_classes(node_E[entries]):
-                arity_G = layout.node_arity[node_G, None]
+                arity_G = tables.node_arity[node_G, None]
                 column_K = torch.arange(int(arity_G.max()), device=node_E.device)
-                row_GK = layout.node_row[node_G, None] + torch.minimum(column_K, arity_G - 1)
+                row_GK = tables.node_row[node_G, None] + torch.minimum(column_K, arity_G - 1)
                 plan.append((entries[entry_Gc], real, row_GK, column_K >= arity_G))
     # One gather of all rows: its gradient then fills one dense matrix, not one per size class.
     row = torch.cat([row_GK.flatten() for _, _, row_GK, _ in plan])
@@ -211,7 +273,7 @@ def _wide_log_prob(
 
 
 def _sources(
-    layout: SoftmaxLayout,
+    tables: Tables,
     input_BD: Tensor,
     target_B: Tensor,
     token_E: Tensor,
@@ -219,18 +281,18 @@ def _sources(
     projections: Sequence[Tensor],
 ) -> tuple[list[Tensor], Tensor]:
     """What each decision sees: a matrix of source rows per width, and each entry's row in its width's matrix."""
-    batch = input_BD.shape[0]
+    layout, batch = tables.layout, input_BD.shape[0]
     sources: list[list[Tensor]] = [[] for _ in layout.widths]
     sources[0].append(input_BD)
     if not projections:
         return [torch.cat(s) if s else input_BD for s in sources], token_E
-    pair_scope_entry, pair_token = _ranges(layout.class_scope_ptr, target_B)
-    pair_scope = layout.class_scope[pair_scope_entry]
+    pair_scope_entry, pair_token = _ranges(tables.class_scope_ptr, target_B)
+    pair_scope = tables.class_scope[pair_scope_entry]
     pair_row = torch.zeros_like(pair_scope)
     filled = [batch] + [0] * (len(layout.widths) - 1)
     # A deeper scope's source is the pair before it; sources of one level are complete before the next level starts.
     by_shape: dict[tuple[int, int, int], list[int]] = {}
-    for scope, shape in enumerate(zip(layout.scope_level.tolist(), layout.scope_dim, layout.source_dim, strict=True)):
+    for scope, shape in enumerate(zip(tables.scope_level.tolist(), layout.scope_dim, layout.source_dim, strict=True)):
         by_shape.setdefault(shape, []).append(scope)
     for (level, dim, source_dim), scopes in sorted(by_shape.items()):
         member = torch.full((len(projections),), -1, device=pair_scope.device)
@@ -251,9 +313,9 @@ def _sources(
         sources[width].append(hidden)
     pair_start_B = torch.zeros(batch + 1, dtype=torch.int64, device=pair_token.device)
     pair_start_B[1:] = torch.bincount(pair_token, minlength=batch).cumsum(0)
-    scope_E = layout.node_scope[node_E]
+    scope_E = tables.node_scope[node_E]
     scoped = scope_E >= 0
-    level_E = layout.scope_level[scope_E.clamp(min=0)]
+    level_E = tables.scope_level[scope_E.clamp(min=0)]
     pair_E = torch.where(scoped, pair_start_B[token_E] + level_E, 0)
     row_E = torch.where(scoped, pair_row[pair_E], token_E) if pair_row.numel() else token_E
     return [torch.cat(s) if s else input_BD.new_zeros(0, w) for s, w in zip(sources, layout.widths, strict=True)], row_E
