@@ -94,8 +94,12 @@ class ConfirmConfig(Section):
 class CostConfig(Section):
     """What compute costs in the reward."""
 
-    kind: Literal["analytic"] = "analytic"
-    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.005  # λ, nats per binary-node unit
+    kind: Literal["analytic", "measured"] = "analytic"  # measured: microseconds per example on the joint rung's device
+    # λ, nats per binary-node unit. Where measured, the unit is the mean time of a decision in the Huffman tree, so that
+    # Huffman costs the same either way.
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.005
+    phase: Literal["training", "inference"] = "training"  # whose time is measured
+    table: Path | None = None  # a cost_table.json of an earlier run; null: measure at the start
 
 
 class EnvironmentConfig(Section):

@@ -1,19 +1,28 @@
-"""What one prediction along a tree costs.
+"""What one prediction along a tree costs: by a formula, and in microseconds measured on a device.
 
-Shapes: **N** internal nodes, **D** features.
+Shapes: **N** internal nodes, **D** features, **A** arities, **V** visits, **W** input sizes of a table.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import RegularGridInterpolator
+from scipy.stats import poisson
 
+from treesearch.errors import DataError
 from treesearch.paths import input_dims, projection_scopes
 from treesearch.tree import Tree, check_counts
 
 DENSE_ROW_COST = 1 / 20  # one dense row in binary-node units (measured on a CPU, see DESIGN.md section 5)
+FloatArray = NDArray[np.float64]
+TABLE_FORMAT = "treesearch.cost-table/1"
 
 
 @dataclass(frozen=True)
@@ -24,9 +33,10 @@ class TreeCost:
     expected_depth: float  # decisions per example
     dot_products: float  # D-dimensional dot products per example
     max_depth: int  # decisions on the longest path
+    measured_us: float | None = None  # microseconds per example in the tree's nodes, where there is a table
 
 
-def node_costs(tree: Tree, in_features: int) -> NDArray[np.float64]:
+def node_costs(tree: Tree, in_features: int) -> FloatArray:
     """Analytic cost of one pass through each node in binary-node units, float64 [N].
 
     A decision of arity k on d_n inputs costs ``d_n / D`` times 1 (k = 2) or ``1 + k / 20`` (k > 2); a projection to
@@ -36,16 +46,13 @@ def node_costs(tree: Tree, in_features: int) -> NDArray[np.float64]:
     return input_dims(tree, in_features) / in_features * width + tree.projection_dim * DENSE_ROW_COST
 
 
-def node_dot_products(tree: Tree, in_features: int) -> NDArray[np.float64]:
+def node_dot_products(tree: Tree, in_features: int) -> FloatArray:
     """Multiply-adds of one pass through each node, in dot products of size D, float64 [N].
 
     Each logit row counts d_n / D; a projection from d to d_n counts ``d_n * d / D``.
     """
     rows = np.where(tree.arities == 2, 1, tree.arities)
-    scopes = projection_scopes(tree)
-    above = np.where(tree.parent[: tree.num_internal] >= 0, scopes[tree.parent[: tree.num_internal]], -1)
-    source_dim = np.where(above < 0, in_features, tree.projection_dim[above])
-    return (input_dims(tree, in_features) * rows + tree.projection_dim * source_dim) / in_features
+    return (input_dims(tree, in_features) * rows + tree.projection_dim * _source_dims(tree, in_features)) / in_features
 
 
 def tree_cost(tree: Tree, counts: ArrayLike, *, in_features: int) -> TreeCost:
@@ -54,11 +61,201 @@ def tree_cost(tree: Tree, counts: ArrayLike, *, in_features: int) -> TreeCost:
     Raises:
         DataError: The counts do not fit the tree.
     """
-    counts_C = check_counts(counts, tree.num_classes)
-    passes = tree.node_mass(counts_C)[: tree.num_internal] / counts_C.sum()
+    passes = _passes(tree, counts)
     return TreeCost(
         cost=float(passes @ node_costs(tree, in_features)),
         expected_depth=float(passes.sum()),
         dot_products=float(passes @ node_dot_products(tree, in_features)),
         max_depth=tree.max_depth,
     )
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """What nodes cost on one device, measured by `treesearch.evaluation.calibration.calibrate`.
+
+    All times are microseconds. ``training_us[w][a][v]`` is one step, forward and backward with row-sparse gradients,
+    of all the ``visits[v]`` examples of a batch that pass one node of arity ``arities[a]`` whose input has size
+    ``dims[w]``; ``inference_us[w][a]`` is one visit in an exact top-1 search for a single example.
+    """
+
+    device: str
+    in_features: int  # D
+    batch_size: int
+    dims: tuple[int, ...]  # [W] rising, the last is D
+    arities: tuple[int, ...]  # [A] rising, the first is 2
+    visits: tuple[int, ...]  # [V] rising, from 1 to batch_size
+    training_us: tuple[tuple[tuple[float, ...], ...], ...]  # [W, A, V]
+    projection_us: tuple[tuple[float, ...], ...]  # [W, V] a projection from D to dims[w]
+    call_us: float  # of a training step, whatever the tree
+    inference_us: tuple[tuple[float, ...], ...]  # [W, A]
+    inference_projection_us: tuple[float, ...]  # [W]
+    inference_call_us: float  # of a call, whatever the tree
+
+    def training_node_us(self, tree: Tree, counts: ArrayLike) -> FloatArray:
+        """Expected time in each node per example of a training batch, float64 [N].
+
+        The number of a batch's examples that pass a node is taken as Poisson-distributed: nodes off the beaten track
+        are seldom visited, but each visit pays the node's overhead alone.
+
+        Raises:
+            DataError: The counts do not fit the tree.
+        """
+        mean_N = self.batch_size * _passes(tree, counts)
+        dims_N = input_dims(tree, self.in_features)
+        log_mean_N = np.log(np.clip(mean_N, *self._means[[0, -1]]))
+        node_us = self._training_grid(np.stack([dims_N, tree.arities, log_mean_N], axis=1))
+        carries = tree.projection_dim > 0
+        if carries.any():
+            points = np.stack([tree.projection_dim[carries], log_mean_N[carries]], axis=1)
+            narrower = _source_dims(tree, self.in_features)[carries] / self.in_features
+            node_us[carries] += self._projection_grid(points) * narrower
+        return np.asarray(node_us * np.minimum(mean_N / self._means[0], 1) / self.batch_size)
+
+    def training_us_per_example(self, tree: Tree, counts: ArrayLike) -> float:
+        """Time of a training step per example."""
+        return float(self.training_node_us(tree, counts).sum()) + self.call_us / self.batch_size
+
+    def inference_node_us(self, tree: Tree, counts: ArrayLike) -> FloatArray:
+        """Expected time in each node of an exact top-1 search that visits the path of its answer alone, float64 [N].
+
+        That is a confident model's search; one that hesitates visits more nodes, in proportion alike.
+
+        Raises:
+            DataError: The counts do not fit the tree.
+        """
+        return _passes(tree, counts) * self._visit_us(tree)
+
+    def inference_us_of_visits(self, tree: Tree, visits: ArrayLike) -> float:
+        """Time of a search that evaluates node n ``visits[n]`` times, [N]."""
+        return float(np.asarray(visits, np.float64) @ self._visit_us(tree)) + self.inference_call_us
+
+    def _visit_us(self, tree: Tree) -> FloatArray:
+        visit_us = self._inference_grid(np.stack([input_dims(tree, self.in_features), tree.arities], axis=1))
+        extra = np.interp(tree.projection_dim, self.dims, self.inference_projection_us)
+        narrower = _source_dims(tree, self.in_features) / self.in_features
+        return np.asarray(visit_us + np.where(tree.projection_dim > 0, extra * narrower, 0.0))
+
+    # -- interpolation -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _means(self) -> FloatArray:
+        return np.geomspace(1e-2, self.batch_size, 80)
+
+    @cached_property
+    def _expectation(self) -> FloatArray:
+        """Weight of each entry of ``visits`` in the expected time at each mean, [means, V]."""
+        number = np.arange(1, 2 * self.batch_size + 1)
+        within = np.minimum(number, self.batch_size)  # more than a batch cannot be: the root is passed by all
+        share = np.stack([np.interp(within, self.visits, unit) for unit in np.eye(len(self.visits))], axis=1)
+        return np.asarray(poisson.pmf(number[None], self._means[:, None]) @ share)
+
+    @cached_property
+    def _training_grid(self) -> RegularGridInterpolator:
+        expected = np.array(self.training_us) @ self._expectation.T
+        axes = (np.array(self.dims, float), np.array(self.arities, float), np.log(self._means))
+        return _grid(axes, expected)
+
+    @cached_property
+    def _projection_grid(self) -> RegularGridInterpolator:
+        expected = np.array(self.projection_us) @ self._expectation.T
+        return _grid((np.array(self.dims, float), np.log(self._means)), expected)
+
+    @cached_property
+    def _inference_grid(self) -> RegularGridInterpolator:
+        return _grid((np.array(self.dims, float), np.array(self.arities, float)), np.array(self.inference_us))
+
+    # -- files -------------------------------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """The table as JSON."""
+        return json.dumps({"format": TABLE_FORMAT, **asdict(self)}, indent=1) + "\n"
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `to_json` gave.
+
+        Raises:
+            DataError: The file is missing or holds no cost table.
+        """
+        try:
+            content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content.pop("format") != TABLE_FORMAT or set(content) != {field.name for field in fields(cls)}:
+                raise ValueError("another format")
+            table = cls(**{name: _tuples(value) for name, value in content.items()})
+            shape = len(table.dims), len(table.arities), len(table.visits)
+            fits = (
+                np.shape(table.training_us) == shape
+                and np.shape(table.projection_us) == (shape[0], shape[2])
+                and np.shape(table.inference_us) == shape[:2]
+                and np.shape(table.inference_projection_us) == shape[:1]
+            )
+            if not fits:
+                raise ValueError("sizes that do not fit together")
+            return table
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{str(path)!r} must be a cost table that a search wrote, but: {error}") from None
+
+
+Phase = Literal["training", "inference"]
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """What compute takes from the reward: λ times the analytic cost, or λ times the time that a table predicts."""
+
+    in_features: int  # D
+    weight: float = 0.005  # λ, nats per binary-node unit, or per microsecond with a table
+    table: CostTable | None = None
+    phase: Phase = "training"  # which of the table's times
+
+    def node_losses(self, tree: Tree, counts: ArrayLike) -> FloatArray:
+        """What each node takes from the reward, nats per example, float64 [N].
+
+        Raises:
+            DataError: The counts do not fit the tree.
+        """
+        if self.table is None:
+            return self.weight * _passes(tree, counts) * node_costs(tree, self.in_features)
+        return self.weight * self._node_us(tree, counts)
+
+    def tree_cost(self, tree: Tree, counts: ArrayLike) -> TreeCost:
+        """The cost of ``tree``, with its time where there is a table."""
+        cost = tree_cost(tree, counts, in_features=self.in_features)
+        if self.table is None:
+            return cost
+        return replace(cost, measured_us=float(self._node_us(tree, counts).sum()))
+
+    def loss(self, cost: TreeCost) -> float:
+        """What a tree of this cost, as given by `tree_cost`, loses in reward, nats."""
+        if self.table is None:
+            return self.weight * cost.cost
+        assert cost.measured_us is not None
+        return self.weight * cost.measured_us
+
+    def _node_us(self, tree: Tree, counts: ArrayLike) -> FloatArray:
+        assert self.table is not None
+        if self.phase == "training":
+            return self.table.training_node_us(tree, counts)
+        return self.table.inference_node_us(tree, counts)
+
+
+def _grid(axes: tuple[FloatArray, ...], values: FloatArray) -> RegularGridInterpolator:
+    return RegularGridInterpolator(axes, values, bounds_error=False, fill_value=None)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value
+
+
+def _passes(tree: Tree, counts: ArrayLike) -> FloatArray:
+    """Share of all examples that pass each node, [N]."""
+    counts_C = check_counts(counts, tree.num_classes)
+    return tree.node_mass(counts_C)[: tree.num_internal] / counts_C.sum()
+
+
+def _source_dims(tree: Tree, in_features: int) -> NDArray[np.int64]:
+    """Size of the vector above each node, [N]: what a projection there reads."""
+    scopes = projection_scopes(tree)
+    above = np.where(tree.parent[: tree.num_internal] >= 0, scopes[tree.parent[: tree.num_internal]], -1)
+    return np.where(above < 0, in_features, tree.projection_dim[above])

@@ -16,8 +16,10 @@ from agents import Agent, Evaluated, Proposal, make_agent, pack_state, unpack_st
 from envs import DEFAULT_ACTIONS, ConstructionTask, Evaluation
 from treesearch.builders import build_tree, builder_label
 from treesearch.config import Config
+from treesearch.cost import CostModel, CostTable
 from treesearch.data import Corpus, load_python_stdlib, load_text
 from treesearch.errors import ConfigError
+from treesearch.evaluation.calibration import calibrate
 from treesearch.evaluation.comparison import rank_correlation
 from treesearch.evaluation.encoder import make_encoder
 from treesearch.evaluation.joint import resolve_device
@@ -62,9 +64,12 @@ def run_search(config: Config, folder: RunFolder, progress: ProgressReporter) ->
         ledger.set_meta("encoder", preparation.hash)
         ledger.set_meta("counts", corpus.counts.tolist())
         ledger.set_meta("corpus", corpus.source | {"hash": corpus.hash})
+        cost_model = make_cost_model(config, counts, progress)
+        if cost_model.table is not None:
+            folder.write_cost_table(cost_model.table)
         task = ConstructionTask(counts, preparation.vectors, config.encoder.features, config.cost.weight, config.seed)
         with make_executor(config, corpus, preparation) as executor:
-            objective = Objective(counts, config.encoder.features, config.cost.weight, preparation.hash)
+            objective = Objective(counts, cost_model, preparation.hash)
             monitor = SearchMonitor(config.search.evaluations, progress, tracker.log)
             rung = FrozenRung(executor, ledger, objective, monitor)
             search(
@@ -75,12 +80,10 @@ def run_search(config: Config, folder: RunFolder, progress: ProgressReporter) ->
                 evaluations=config.search.evaluations,
                 batch_size=config.search.batch_size,
             )
-            promoted = promote(
-                ledger, counts=counts, in_features=config.encoder.features, num_trees=config.confirm.promote
-            )
-            confirmed = confirm_promoted(config, promoted, executor, ledger, progress)
-        comparison = summarise(config, ledger, confirmed)
-        best = best_tree(promoted, confirmed, config.cost.weight)
+            promoted = promote(ledger, counts=counts, cost_model=cost_model, num_trees=config.confirm.promote)
+            confirmed = confirm_promoted(config, promoted, cost_model, executor, ledger, progress)
+        comparison = summarise(config, ledger, confirmed, cost_model)
+        best = best_tree(promoted, confirmed, cost_model)
         folder.write_results(export_best(best, corpus), comparison)
         tracker.finish(comparison, folder.best_tree_file)
     return comparison
@@ -100,6 +103,33 @@ def load_corpus(config: Config) -> Corpus:
         return load_text(*data.files(), max_classes=data.max_classes)
     assert data.max_classes is not None
     return load_python_stdlib(max_classes=data.max_classes, max_train_tokens=data.max_train_tokens)
+
+
+def make_cost_model(config: Config, counts: NDArray[np.float64], progress: ProgressReporter) -> CostModel:
+    """What compute takes from the reward: the analytic cost, or times measured now or read from a file.
+
+    Raises:
+        DataError: The file holds no cost table.
+        ConfigError: It is of another layer size or batch size than this run's.
+    """
+    features, settings = config.encoder.features, config.cost
+    if settings.kind == "analytic":
+        return CostModel(features, settings.weight)
+    batch_size = config.joint.batch_size
+    if settings.table is not None:
+        table = CostTable.load(settings.table)
+        if (table.in_features, table.batch_size) != (features, batch_size):
+            raise ConfigError(
+                f"cost.table must be of {features} features and batches of {batch_size}, but {str(settings.table)!r} is"
+                f" of {table.in_features} and {table.batch_size}; leave it out to measure now"
+            )
+    else:
+        progress.say("measuring what nodes cost on this machine")
+        table = calibrate(features, batch_size=batch_size, device=resolve_device(config.joint.device))
+    huffman = build_tree("huffman", counts=counts)
+    unit = CostModel(features, 1.0, table, settings.phase).node_losses(huffman, counts).sum()
+    decisions = huffman.expected_depth(counts)
+    return CostModel(features, settings.weight * decisions / float(unit), table, settings.phase)
 
 
 def prepare_run(config: Config, corpus: Corpus, progress: ProgressReporter) -> Preparation:
@@ -240,7 +270,12 @@ def make_proposer(config: Config, task: ConstructionTask) -> AgentProposer:
 
 
 def confirm_promoted(
-    config: Config, promoted: Sequence[Promoted], executor: Executor, ledger: Ledger, progress: ProgressReporter
+    config: Config,
+    promoted: Sequence[Promoted],
+    cost_model: CostModel,
+    executor: Executor,
+    ledger: Ledger,
+    progress: ProgressReporter,
 ) -> list[Confirmed]:
     """Joint training, choice, fresh seeds; nothing where ``confirm.seeds`` is 0."""
     if config.confirm.seeds == 0:
@@ -252,20 +287,20 @@ def confirm_promoted(
         done[row.rung] += 1
         progress.update(row.rung, done[row.rung], total[row.rung], f"{row.label}: {row.status}")
 
-    rung = JointRung(executor, ledger, cost_weight=config.cost.weight, on_row=on_row)
+    rung = JointRung(executor, ledger, cost_model=cost_model, on_row=on_row)
     finalists = choose_finalists(
         promoted,
         rung,
         learning_rates=config.joint.learning_rates,
         seed=config.seed,
-        cost_weight=config.cost.weight,
+        cost_model=cost_model,
     )
     seeds = [CONFIRM_SEEDS * (config.seed + 1) + i for i in range(config.confirm.seeds)]
     total[CONFIRM] = len(finalists) * len(seeds)
     return confirm(finalists, rung, seeds=seeds)
 
 
-def summarise(config: Config, ledger: Ledger, confirmed: Sequence[Confirmed]) -> dict[str, Any]:
+def summarise(config: Config, ledger: Ledger, confirmed: Sequence[Confirmed], cost_model: CostModel) -> dict[str, Any]:
     """The content of ``comparison.json``."""
     frozen, joint = rung_values(ledger)
     rows = ledger.rows(FROZEN)
@@ -275,7 +310,8 @@ def summarise(config: Config, ledger: Ledger, confirmed: Sequence[Confirmed]) ->
         "failures": sum(row.reward is None for row in rows),
         "agent": config.search.agent,
         "seeds": config.confirm.seeds,
-        "cost_weight": config.cost.weight,
+        "cost_kind": config.cost.kind,
+        "cost_weight": cost_model.weight,
         "rank_correlation": {
             "rungs": [FROZEN, JOINT],
             "kendall_tau": rank_correlation(frozen, joint),
@@ -294,11 +330,11 @@ def rung_values(ledger: Ledger) -> tuple[list[float], list[float]]:
     return [frozen[tree_hash] for tree_hash in joint], list(joint.values())
 
 
-def best_tree(promoted: Sequence[Promoted], confirmed: Sequence[Confirmed], cost_weight: float) -> Promoted:
+def best_tree(promoted: Sequence[Promoted], confirmed: Sequence[Confirmed], cost_model: CostModel) -> Promoted:
     """The tree to export: best joint reward on validation data, or best frozen reward where nothing was confirmed."""
     if not confirmed:
         return max(promoted, key=lambda p: p.row.reward or -np.inf)
-    return max((c.finalist for c in confirmed), key=lambda f: f.reward(cost_weight)).promoted
+    return max((c.finalist for c in confirmed), key=lambda f: f.reward(cost_model)).promoted
 
 
 def export_best(best: Promoted, corpus: Corpus) -> Tree:

@@ -12,6 +12,7 @@ from tests.softmax.oracle import TREES, projected, random_tree
 from treesearch import Tree, build_tree
 from treesearch.errors import DataError
 from treesearch.evaluation.frozen import Features, NodeScores, evaluate_frozen, initial_state
+from treesearch.softmax.cpu_plan import OUTPUT_DIM, SOURCE_DIM
 
 # -- the algorithm -----------------------------------------------------------------------------------------------------
 
@@ -241,9 +242,9 @@ def test_a_square_projection_starts_as_the_identity(nested: naive.Naive) -> None
 def test_projections_start_orthonormal_and_depend_on_size_and_seed_alone() -> None:
     def starts(dims: list[int], seed: int) -> list[Any]:
         layout, parameters = initial_state(projected([0, [1, [2, 3]]], dims), 8, np.ones(4), seed)
-        ends = layout.projection_ptr
-        sizes = zip(layout.scope_dim, layout.source_dim, strict=True)
-        return [parameters.projection[a:b].reshape(s) for a, b, s in zip(ends, ends[1:], sizes, strict=False)]
+        sizes = layout.scope[:-1, [OUTPUT_DIM, SOURCE_DIM]]
+        parts = np.split(parameters.projection, np.cumsum(sizes.prod(1))[:-1])
+        return [part.reshape(size) for part, size in zip(parts, sizes, strict=True)]
 
     wide, square, narrow = starts([8, 3, 5], 0)
     np.testing.assert_array_equal(wide, np.eye(8))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from treesearch import Tree
-from treesearch.cost import tree_cost
+from treesearch.cost import CostModel, tree_cost
 from treesearch.errors import ExecutionError
 from treesearch.search.confirm import BASELINE, FOUND, Finalist, JointRung, Promoted, choose_finalists, confirm, promote
 from treesearch.search.executors import Executor, Outcome
@@ -15,7 +15,9 @@ from treesearch.search.worker import JointScores
 
 COUNTS = np.array([8.0, 4, 2, 1, 1])
 COST_WEIGHT = 0.1
+
 FEATURES = 6
+COST_MODEL = CostModel(FEATURES, COST_WEIGHT)
 # FLAT and WIDE cost less than Huffman, the others more; see the first test.
 HUFFMAN = Tree.from_nested([0, [1, [2, [3, 4]]]])
 FLAT = Tree.from_nested([0, 1, 2, 3, 4])
@@ -51,7 +53,9 @@ def record(ledger, *entries):
 
 
 def promoted_names(ledger, num_trees=1):
-    return [(p.name, p.kind, p.tree) for p in promote(ledger, counts=COUNTS, in_features=FEATURES, num_trees=num_trees)]
+    return [
+        (p.name, p.kind, p.tree) for p in promote(ledger, counts=COUNTS, cost_model=COST_MODEL, num_trees=num_trees)
+    ]
 
 
 # -- promotion
@@ -184,17 +188,17 @@ def typical(tree, rate, seed):
 def joint_rung(ledger, nll=typical):
     announced = []
     trainer = FakeTrainer(nll)
-    return JointRung(trainer, ledger, cost_weight=COST_WEIGHT, on_row=announced.append), trainer, announced
+    return JointRung(trainer, ledger, cost_model=COST_MODEL, on_row=announced.append), trainer, announced
 
 
 def finalists(ledger, nll=typical, contenders=CONTENDERS):
     rung, _, _ = joint_rung(ledger, nll)
-    return choose_finalists(contenders, rung, learning_rates=RATES, seed=0, cost_weight=COST_WEIGHT)
+    return choose_finalists(contenders, rung, learning_rates=RATES, seed=0, cost_model=COST_MODEL)
 
 
 def test_every_tree_is_trained_with_every_rate_and_keeps_its_own_best(ledger):
     rung, trainer, announced = joint_rung(ledger)
-    chosen = choose_finalists(CONTENDERS, rung, learning_rates=RATES, seed=7, cost_weight=COST_WEIGHT)
+    chosen = choose_finalists(CONTENDERS, rung, learning_rates=RATES, seed=7, cost_model=COST_MODEL)
     trained = Counter((job.tree, job.learning_rate, job.seed) for job in trainer.jobs)
     assert trained == {(p.tree, rate, 7): 1 for p in CONTENDERS for rate in RATES}
     assert [(f.promoted.name, f.learning_rate) for f in chosen] == [
@@ -214,7 +218,7 @@ def test_the_choice_is_by_reward_not_by_likelihood(ledger):
     close = {HUFFMAN: 5.0, DEAR: 3.0, PAIR: 3.1}
     chosen = finalists(ledger, lambda tree, rate, seed: close[tree], contenders)
     assert [f.promoted.name for f in chosen] == ["huffman", "found #4"]
-    assert chosen[1].reward(COST_WEIGHT) == pytest.approx(-3.1 - 0.1 * chosen[1].promoted.cost.cost)
+    assert chosen[1].reward(COST_MODEL) == pytest.approx(-3.1 - 0.1 * chosen[1].promoted.cost.cost)
 
 
 def test_joint_rows(ledger):

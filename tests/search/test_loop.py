@@ -5,7 +5,7 @@ import pytest
 
 from tests.nested import random_nested
 from treesearch import Tree
-from treesearch.cost import tree_cost
+from treesearch.cost import CostModel, tree_cost
 from treesearch.errors import ExecutionError
 from treesearch.evaluation.frozen import NodeScores
 from treesearch.search.executors import Executor, Outcome
@@ -13,7 +13,7 @@ from treesearch.search.ledger import CACHED, FAILED, FROZEN, OK, Ledger
 from treesearch.search.loop import BUILDER, MAX_CONSECUTIVE_FAILURES, Candidate, FrozenRung, Objective, search
 
 COUNTS = np.array([8.0, 4, 2, 1, 1])
-OBJECTIVE = Objective(COUNTS, in_features=6, cost_weight=0.5, encoder="e0")
+OBJECTIVE = Objective(COUNTS, CostModel(6, 0.5), encoder="e0")
 NUM_TOKENS = 10
 
 

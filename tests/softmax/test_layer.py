@@ -12,7 +12,7 @@ from tests.softmax.oracle import TREES, D, projected, random_batch, random_layer
 from treesearch import Tree
 from treesearch.errors import DataError, TreeError
 from treesearch.softmax import HierarchicalSoftmax
-from treesearch.softmax.layer import log_mass_biases
+from treesearch.softmax.initialization import log_mass_biases
 
 KERNELS = ["reference", "cpu"]
 MIXED = TREES["nested, growing again"]  # 9 classes, binary and wide nodes, nested projections

@@ -7,9 +7,14 @@ from typing import Any
 
 from rich.table import Table
 
-from treesearch.bench import frozen, trees
+from treesearch.bench import cost, frozen, softmax, trees
 
-BENCHMARKS: dict[str, Callable[[], list[dict[str, Any]]]] = {"frozen": frozen.run, "trees": trees.run}
+BENCHMARKS: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "cost": cost.run,
+    "frozen": frozen.run,
+    "softmax": softmax.run,
+    "trees": trees.run,
+}
 
 
 def benchmark_table(name: str, rows: Sequence[dict[str, Any]]) -> Table:
@@ -18,5 +23,10 @@ def benchmark_table(name: str, rows: Sequence[dict[str, Any]]) -> Table:
     for column in rows[0]:
         table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
     for row in rows:
-        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+        table.add_row(
+            *(
+                "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+                for value in row.values()
+            )
+        )
     return table

@@ -49,7 +49,7 @@ def run(repeats: int = 5) -> list[dict[str, Any]]:
         )
 
     contenders = {
-        "gensim hs=1, Huffman": _gensim(labels),
+        "gensim hs=1, Huffman": gensim_pass(labels),
         "frozen, Huffman": ours("huffman"),
         "frozen, clustered binary": ours("clustered"),
         "frozen, clustered 16-way": ours("clustered", arity=16),
@@ -76,7 +76,8 @@ def run(repeats: int = 5) -> list[dict[str, Any]]:
     ]
 
 
-def _gensim(labels: NDArray[np.int32]) -> tuple[Callable[[], object], float]:
+def gensim_pass(labels: NDArray[np.int32]) -> tuple[Callable[[], object], float]:
+    """One pass of `Word2Vec(hs=1)` over the labels as a corpus, and the number of path nodes in it."""
     try:
         from gensim.models import Word2Vec
     except ImportError:

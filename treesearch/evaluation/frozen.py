@@ -13,9 +13,8 @@ from threadpoolctl import threadpool_limits
 
 from treesearch.errors import DataError
 from treesearch.evaluation.frozen_kernels import Parameters, run_epoch
-from treesearch.softmax.cpu import kernel_layout
-from treesearch.softmax.cpu_kernels import Layout
-from treesearch.softmax.layer import log_mass_biases
+from treesearch.softmax.cpu_plan import Layout, kernel_layout
+from treesearch.softmax.initialization import log_mass_biases
 from treesearch.softmax.layout import SoftmaxLayout
 from treesearch.tree import Tree
 
@@ -104,18 +103,30 @@ def initial_state(tree: Tree, in_features: int, counts: NDArray[np.float64], see
     """Layout and untrained parameters of ``tree``; both depend on the content of each node or block alone."""
     softmax_layout = SoftmaxLayout.of(tree, in_features)
     layout = kernel_layout(softmax_layout)
-    num_rows = int(layout.num_rows.sum())
-    num_weights = int((layout.num_rows * layout.input_dim).sum())
-    sizes = zip(layout.scope_dim.tolist(), layout.source_dim.tolist(), strict=True)
-    projections = [_projection_start(dim, source_dim, seed) for dim, source_dim in sizes]
+    rows, widths = layout.rows_per_width, layout.widths
+    dims = list(zip(softmax_layout.scope_dim, softmax_layout.source_dim, strict=True))
+    weight = np.zeros(int(rows @ widths), np.float32)
+    bias = log_mass_biases(tree, counts)[softmax_layout.row_order]
+    square = np.full(bias.size, INITIAL_SQUARE, np.float32)
+    projections = [_projection_start(dim, source_dim, seed) for dim, source_dim in dims]
+    projection = np.concatenate([np.zeros(0, np.float32), *projections])
     parameters = Parameters(
-        weight=np.zeros(num_weights, np.float32),
-        bias=log_mass_biases(tree, counts)[softmax_layout.row_order],
-        square=np.full(num_rows, INITIAL_SQUARE, np.float32),
-        projection=np.concatenate([np.zeros(0, np.float32), *projections]),
-        projection_square=np.full(int(layout.scope_dim.sum()), INITIAL_SQUARE, np.float32),
+        weight=weight,
+        bias=bias,
+        square=square,
+        projection=projection,
+        projection_square=np.full(sum(softmax_layout.scope_dim), INITIAL_SQUARE, np.float32),
+        weight_address=_addresses(weight, rows * widths),
+        bias_address=_addresses(bias, rows),
+        square_address=_addresses(square, rows),
+        projection_address=_addresses(projection, np.array([dim * source for dim, source in dims], np.int64)),
     )
     return layout, parameters
+
+
+def _addresses(flat: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where parts of these sizes begin."""
+    return flat.ctypes.data + flat.itemsize * (np.cumsum(sizes) - sizes)
 
 
 def _projection_start(dim: int, source_dim: int, seed: int) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Training and scoring of node classifiers on fixed features, compiled by numba.
 
 Shapes: **T** tokens, **D** features, **N** internal nodes, **R** logit rows, **S** scopes, **m** rows of a minibatch,
-**K** arity, **d** inputs of a node. Scopes and the flat layout are those of `treesearch.softmax.cpu_kernels`.
+**K** arity, **d** inputs of a node. Scopes and the flat layout are those of `treesearch.softmax.cpu_plan`.
 
 Tokens are read in chunks, in order. Binary nodes without projection learn token by
 token; wide nodes and blocks (all below a topmost projection) learn in minibatches of the chunk's tokens that pass
@@ -19,18 +19,24 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from treesearch.softmax.cpu_kernels import (
+from treesearch.softmax.cpu_kernels import softmax_residuals
+from treesearch.softmax.cpu_plan import (
+    ARITY,
+    DIM,
+    OUTPUT_DIM,
+    PARENT,
+    ROW,
+    ROWS_BEFORE,
+    SCOPE,
     gather_rows,
     group_by_key,
-    group_by_node,
     node_matrix,
+    node_vector,
     plan_batch,
     project_all,
     scatter_rows,
     scope_inputs,
     scope_matrix,
-    softmax_residuals,
-    squared_norm,
 )
 
 CHUNK = 4096  # tokens read at a time; their features stay in the second-level cache
@@ -43,13 +49,32 @@ VERY_WIDE = 512  # arity from which that is so
 
 
 class Parameters(NamedTuple):
-    """Everything that is learned, and the Adagrad accumulators."""
+    """Everything that is learned, and the Adagrad accumulators; widths and scopes one after another."""
 
     weight: NDArray[np.float32]  # [sum of rows x d]
     bias: NDArray[np.float32]  # [R]
     square: NDArray[np.float32]  # [R]
     projection: NDArray[np.float32]  # [sum of d x source d]
     projection_square: NDArray[np.float32]  # [sum of d]
+    weight_address: NDArray[np.int64]  # [W] where each width begins
+    bias_address: NDArray[np.int64]  # [W]
+    square_address: NDArray[np.int64]  # [W]
+    projection_address: NDArray[np.int64]  # [S] where each scope begins
+
+
+@njit(cache=True)
+def squared_norm(values):
+    """Sum of squares in a fixed order: four partial sums, so that it is fast without reordering."""
+    a, b, c, d = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    whole = values.size - values.size % 4
+    for i in range(0, whole, 4):
+        a += values[i] * values[i]
+        b += values[i + 1] * values[i + 1]
+        c += values[i + 2] * values[i + 2]
+        d += values[i + 3] * values[i + 3]
+    for i in range(whole, values.size):
+        a += values[i] * values[i]
+    return (a + b) + (c + d)
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
@@ -155,7 +180,7 @@ def _learn_projection(projection_dD, square_d, source_mD, grad_md, rate):
 
 
 @njit(cache=True)
-def _block_step(layout, parameters, inputs_mD, first_entry_m, last_entry_m, rate, update, slot, node_nll):
+def _block_step(layout, parameters, inputs_mD, first_entry_m, last_entry_m, rate, update, node_nll):
     """One minibatch through one block: all scopes forward, all decisions, all scopes backward.
 
     Args:
@@ -166,37 +191,35 @@ def _block_step(layout, parameters, inputs_mD, first_entry_m, last_entry_m, rate
         last_entry_m: End of its path.
         rate: Learning rate.
         update: Learn, or only score.
-        slot: int64, at least max(N, S) entries, all -1; scratch.
         node_nll: float64 [N], added to.
     """
     inputs = inputs_mD.ravel()
-    entries, openings = plan_batch(layout, first_entry_m, last_entry_m, inputs_mD.shape[1], slot)
-    hidden = project_all(layout, openings, inputs, parameters.projection)
+    entries, openings = plan_batch(layout, first_entry_m, last_entry_m, inputs_mD.shape[1])
+    hidden = project_all(layout, openings, inputs, parameters.projection_address)
     hidden_grad = np.zeros(hidden.size if update else 0, np.float32)
-    num_groups, group_ptr, order = group_by_node(entries, slot)
+    num_groups, group_ptr, order = group_by_key(entries.node, entries.node.size, layout.node.shape[0])
     start_of = entries.start[order]
     for group in range(num_groups):
         low, high = group_ptr[group], group_ptr[group + 1]
         node = entries.node[order[low]]
-        dim = layout.input_dim[node]
-        row = layout.row_ptr[node]
-        if layout.arity[node] == 2:
+        dim = np.int64(layout.node[node, DIM])
+        weight_Kd = node_matrix(layout, parameters.weight_address, node)
+        bias_K = node_vector(layout, parameters.bias_address, node)
+        square_K = node_vector(layout, parameters.square_address, node)
+        if layout.node[node, ARITY] == 2:
             for position in range(low, high):
                 start = start_of[position]
                 norm = np.float32(1.0) + squared_norm(hidden[start : start + dim])
                 node_nll[node] += _decide_binary(
-                    parameters.weight, parameters.bias, parameters.square, row, layout.weight_ptr[node], dim, hidden,
-                    start, norm / np.float32(dim + 1), np.float32(1.0 - entries.branch[order[position]]), rate, update,
-                    hidden_grad, True,
+                    weight_Kd.ravel(), bias_K, square_K, 0, 0, dim, hidden, start, norm / np.float32(dim + 1),
+                    np.float32(1.0 - entries.branch[order[position]]), rate, update, hidden_grad, True,
                 )  # fmt: skip
             continue
-        rows = row + layout.num_rows[node]
         taken_md = gather_rows(hidden, start_of, low, high, dim)
         taken_grad_md = np.empty((high - low if update else 0, dim), np.float32)
         node_nll[node] += _decide_wide(
-            node_matrix(layout, parameters.weight, node), parameters.bias[row:rows], parameters.square[row:rows],
-            taken_md, entries.branch[order[low:high]], rate, update, taken_grad_md,
-        )  # fmt: skip
+            weight_Kd, bias_K, square_K, taken_md, entries.branch[order[low:high]], rate, update, taken_grad_md
+        )
         if update:
             scatter_rows(hidden_grad, start_of, low, high, taken_grad_md)
     if not update:
@@ -206,20 +229,21 @@ def _block_step(layout, parameters, inputs_mD, first_entry_m, last_entry_m, rate
         scope = openings.scope[group]
         rows_ms = scope_inputs(layout, openings, group, inputs, hidden)
         grad_md = hidden_grad[openings.hidden_ptr[group] : openings.hidden_ptr[group + 1]].reshape(
-            rows_ms.shape[0], layout.scope_dim[scope]
+            rows_ms.shape[0], layout.scope[scope, OUTPUT_DIM]
         )
-        matrix = scope_matrix(layout, parameters.projection, scope)
-        if layout.scope_parent[scope] >= 0:
+        matrix = scope_matrix(layout, parameters.projection_address, scope)
+        if layout.scope[scope, PARENT] >= 0:
             above = np.dot(grad_md, matrix)
             scatter_rows(hidden_grad, openings.source, openings.ptr[group], openings.ptr[group + 1], above)
-        squares = parameters.projection_square[layout.projection_row_ptr[scope] : layout.projection_row_ptr[scope + 1]]
+        before = layout.scope[scope, ROWS_BEFORE]
+        squares = parameters.projection_square[before : before + matrix.shape[0]]
         _learn_projection(matrix, squares, rows_ms, grad_md, rate)
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
 def _walk_chunk(
-    path_ptr, path_node, path_branch, arity, scope, row_ptr, weight_ptr, weight, bias, square, features, num_features,
-    labels_T, begin, end, rate, update, node_nll, entry_node, entry_token, entry_path,
+    path_ptr, path_node, path_branch, node_table, weight, bias, square, features, num_features, labels_T, begin, end,
+    rate, update, node_nll, entry_node, entry_token, entry_path,
 ):  # fmt: skip
     """Take the tokens ``begin .. end-1`` down their paths: binary nodes decide at once, others are noted as entries.
 
@@ -239,9 +263,9 @@ def _walk_chunk(
         label = labels_T[token]
         for entry in range(path_ptr[label], path_ptr[label + 1]):
             node = path_node[entry]
-            if arity[node] == 2 and scope[node] < 0:
-                row = np.uint64(row_ptr[node])
-                offset = np.uint64(weight_ptr[node])
+            if node_table[node, ARITY] == 2 and node_table[node, SCOPE] < 0:
+                row = np.uint64(node_table[node, ROW])  # the raw inputs' width stands first in the flat arrays
+                offset = row * size
                 target = np.float32(1.0 - path_branch[entry])
                 if not update:
                     node_nll[node] += _decide_binary(
@@ -265,7 +289,7 @@ def _walk_chunk(
             entry_token[num_entries] = token
             entry_path[num_entries] = entry
             num_entries += 1
-            if scope[node] >= 0:
+            if node_table[node, SCOPE] >= 0:
                 break
     return num_entries
 
@@ -274,7 +298,7 @@ def _walk_chunk(
 def run_epoch(layout, parameters, features_TD, labels_T, rate, update, node_nll):
     """Read all tokens once, in order: learn (``update``) or add each node's NLL in nats to ``node_nll`` [N]."""
     num_tokens, num_features = features_TD.shape
-    num_internal = layout.arity.size
+    num_internal = layout.node.shape[0]
     longest = 0
     for cls in range(layout.path_ptr.size - 1):
         longest = max(longest, layout.path_ptr[cls + 1] - layout.path_ptr[cls])
@@ -283,9 +307,6 @@ def run_epoch(layout, parameters, features_TD, labels_T, rate, update, node_nll)
     entry_node = np.empty(chunk * longest, np.int64)
     entry_token = np.empty(chunk * longest, np.int64)
     entry_path = np.empty(chunk * longest, np.int64)
-    order = np.empty(chunk * longest, np.int64)
-    group_ptr = np.zeros(chunk * longest + 1, np.int64)
-    slot = np.full(max(num_internal, layout.scope_dim.size, 1), -1, np.int64)
     no_grad_md = np.empty((0, num_features), np.float32)
     targets = np.empty(WIDE_MINIBATCH, np.int64)
     last_entry = np.empty(WIDE_MINIBATCH, np.int64)
@@ -293,15 +314,14 @@ def run_epoch(layout, parameters, features_TD, labels_T, rate, update, node_nll)
 
     for begin in range(0, num_tokens, chunk):
         num_entries = _walk_chunk(
-            layout.path_ptr, layout.path_node, layout.path_branch, layout.arity, layout.scope, layout.row_ptr,
-            layout.weight_ptr, parameters.weight, parameters.bias, parameters.square, features, num_features,
-            labels_T, begin, min(begin + chunk, num_tokens), rate, update, node_nll, entry_node, entry_token,
-            entry_path,
+            layout.path_ptr, layout.path_node, layout.path_branch, layout.node, parameters.weight, parameters.bias,
+            parameters.square, features, num_features, labels_T, begin, min(begin + chunk, num_tokens), rate, update,
+            node_nll, entry_node, entry_token, entry_path,
         )  # fmt: skip
-        num_groups = group_by_key(entry_node, num_entries, slot, group_ptr, order)
+        num_groups, group_ptr, order = group_by_key(entry_node, num_entries, num_internal)
         for group in range(num_groups):
             node = entry_node[order[group_ptr[group]]]
-            size = WIDE_MINIBATCH if layout.arity[node] >= VERY_WIDE else MINIBATCH
+            size = WIDE_MINIBATCH if layout.node[node, ARITY] >= VERY_WIDE else MINIBATCH
             for low in range(group_ptr[group], group_ptr[group + 1], size):
                 num = min(size, group_ptr[group + 1] - low)
                 for i in range(num):
@@ -311,24 +331,16 @@ def run_epoch(layout, parameters, features_TD, labels_T, rate, update, node_nll)
                         inputs_mD[i, d] = features_TD[token, d]
                     targets[i] = entry_path[entry]
                     last_entry[i] = layout.path_ptr[labels_T[token] + 1]
-                if layout.scope[node] >= 0:
+                if layout.node[node, SCOPE] >= 0:
                     _block_step(
-                        layout,
-                        parameters,
-                        inputs_mD[:num],
-                        targets[:num],
-                        last_entry[:num],
-                        rate,
-                        update,
-                        slot,
-                        node_nll,
+                        layout, parameters, inputs_mD[:num], targets[:num], last_entry[:num], rate, update, node_nll
                     )
                     continue
                 for i in range(num):
                     targets[i] = layout.path_branch[targets[i]]
-                row = layout.row_ptr[node]
-                rows = row + layout.num_rows[node]
                 node_nll[node] += _decide_wide(
-                    node_matrix(layout, parameters.weight, node), parameters.bias[row:rows],
-                    parameters.square[row:rows], inputs_mD[:num], targets[:num], rate, update, no_grad_md,
+                    node_matrix(layout, parameters.weight_address, node),
+                    node_vector(layout, parameters.bias_address, node),
+                    node_vector(layout, parameters.square_address, node), inputs_mD[:num], targets[:num], rate, update,
+                    no_grad_md,
                 )  # fmt: skip

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from treesearch.cost import TreeCost, node_costs, tree_cost
+from treesearch.cost import CostModel, TreeCost
 from treesearch.evaluation.frozen import NodeScores
 from treesearch.tree import Tree
 
@@ -19,30 +19,27 @@ from treesearch.tree import Tree
 class TreeScore:
     """The outcome of one evaluation. ``reward`` is minus the sum of ``node_loss``."""
 
-    reward: float  # -(validation NLL) - λ * cost, nats
+    reward: float  # -(validation NLL) - what compute takes, nats
     valid_nll: float  # nats per token
     cost: TreeCost
     node_loss: NDArray[np.float64]  # [N] each node's share of the loss, per token of the corpus
     node_mass: NDArray[np.float64]  # [N] share of training tokens that pass the node
 
 
-def score_tree(
-    tree: Tree, scores: NodeScores, *, counts: NDArray[np.float64], in_features: int, cost_weight: float
-) -> TreeScore:
-    """Combine the NLL on validation data with the analytic cost under the training counts.
+def score_tree(tree: Tree, scores: NodeScores, *, counts: NDArray[np.float64], cost_model: CostModel) -> TreeScore:
+    """Combine the NLL on validation data with the cost under the training counts.
 
     Args:
         tree: The evaluated tree.
         scores: Its nodes' NLL.
         counts: [C] training counts.
-        in_features: D.
-        cost_weight: λ, nats per binary-node unit.
+        cost_model: What compute takes.
     """
     mass = tree.node_mass(counts)[: tree.num_internal] / counts.sum()
-    cost = tree_cost(tree, counts, in_features=in_features)
-    node_loss = scores.nll / scores.num_tokens + cost_weight * mass * node_costs(tree, in_features)
+    cost = cost_model.tree_cost(tree, counts)
+    node_loss = scores.nll / scores.num_tokens + cost_model.node_losses(tree, counts)
     return TreeScore(
-        reward=-scores.mean_nll - cost_weight * cost.cost,
+        reward=-scores.mean_nll - cost_model.loss(cost),
         valid_nll=scores.mean_nll,
         cost=cost,
         node_loss=node_loss,

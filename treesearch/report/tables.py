@@ -31,6 +31,7 @@ def comparison_rows(confirmed: Sequence[Confirmed]) -> list[dict[str, Any]]:
             "test_nll": test.as_dict(),
             "valid_nll": sum(entry.valid_nll) / len(entry.valid_nll),
             "cost": promoted.cost.cost,
+            "cost_measured_us": promoted.cost.measured_us,
             "expected_depth": promoted.cost.expected_depth,
             "dot_products": promoted.cost.dot_products,
             "max_depth": promoted.cost.max_depth,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from treesearch.cost import TreeCost, tree_cost
+from treesearch.cost import CostModel, TreeCost
 from treesearch.errors import ExecutionError
 from treesearch.search.executors import Executor, Task
 from treesearch.search.ledger import CONFIRM, FAILED, FROZEN, JOINT, OK, EvaluationRow, Ledger
@@ -44,9 +44,9 @@ class Finalist:
     learning_rate: float
     valid_nll: float  # of the run that chose the rate, nats per token
 
-    def reward(self, cost_weight: float) -> float:
+    def reward(self, cost_model: CostModel) -> float:
         """Joint reward on validation data, nats."""
-        return -self.valid_nll - cost_weight * self.promoted.cost.cost
+        return -self.valid_nll - cost_model.loss(self.promoted.cost)
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,16 @@ class JointRung:
     Args:
         executor: Runs the trainings.
         ledger: Where they go.
-        cost_weight: λ.
+        cost_model: What compute takes from the reward.
         on_row: Called with every new row.
     """
 
     def __init__(
-        self, executor: Executor, ledger: Ledger, *, cost_weight: float, on_row: Callable[[EvaluationRow], None]
+        self, executor: Executor, ledger: Ledger, *, cost_model: CostModel, on_row: Callable[[EvaluationRow], None]
     ) -> None:
         self._executor = executor
         self._ledger = ledger
-        self._cost_weight = cost_weight
+        self._cost_model = cost_model
         self._on_row = on_row
 
     def train(self, rung: str, jobs: Sequence[tuple[Promoted, float, int]]) -> list[EvaluationRow]:
@@ -98,6 +98,7 @@ class JointRung:
                 reason=outcome.reason,
                 attempts=outcome.attempts,
                 cost=cost.cost,
+                cost_measured_us=cost.measured_us,
                 expected_depth=cost.expected_depth,
                 dot_products=cost.dot_products,
                 max_depth=cost.max_depth,
@@ -108,7 +109,7 @@ class JointRung:
             )
             if outcome.result is not None:
                 valid_nll, test_nll = outcome.result.valid_nll, outcome.result.test_nll
-                reward = -valid_nll - self._cost_weight * cost.cost
+                reward = -valid_nll - self._cost_model.loss(cost)
                 row = replace(row, valid_nll=valid_nll, test_nll=test_nll, reward=reward)
             self._ledger.record(row, promoted.tree)
             self._on_row(row)
@@ -116,7 +117,7 @@ class JointRung:
         return [rows[key] for key in range(len(jobs))]
 
 
-def promote(ledger: Ledger, *, counts: NDArray[np.float64], in_features: int, num_trees: int) -> list[Promoted]:
+def promote(ledger: Ledger, *, counts: NDArray[np.float64], cost_model: CostModel, num_trees: int) -> list[Promoted]:
     """Huffman, and by frozen reward the best builders and the best found trees: of any cost, and of Huffman's at most.
 
     A builder's own tree is never called found, whoever proposed it.
@@ -124,7 +125,7 @@ def promote(ledger: Ledger, *, counts: NDArray[np.float64], in_features: int, nu
     Args:
         ledger: With the finished frozen rung.
         counts: [C] training counts.
-        in_features: D.
+        cost_model: What compute takes from the reward.
         num_trees: Trees of each of the four kinds.
 
     Raises:
@@ -152,12 +153,12 @@ def promote(ledger: Ledger, *, counts: NDArray[np.float64], in_features: int, nu
     promoted = []
     for name, kind, row in chosen.values():
         tree = ledger.tree(row.tree_hash)
-        promoted.append(Promoted(name, kind, row, tree, tree_cost(tree, counts, in_features=in_features)))
+        promoted.append(Promoted(name, kind, row, tree, cost_model.tree_cost(tree, counts)))
     return promoted
 
 
 def choose_finalists(
-    promoted: Sequence[Promoted], rung: JointRung, *, learning_rates: Sequence[float], seed: int, cost_weight: float
+    promoted: Sequence[Promoted], rung: JointRung, *, learning_rates: Sequence[float], seed: int, cost_model: CostModel
 ) -> list[Finalist]:
     """Train every promoted tree with every rate; keep those to report, by joint reward on validation data.
 
@@ -180,7 +181,7 @@ def choose_finalists(
     for kind in (BASELINE, FOUND):
         pool = sorted(
             (f for f in best.values() if f.promoted.kind == kind and f.promoted.name != HUFFMAN),
-            key=lambda f: -f.reward(cost_weight),
+            key=lambda f: -f.reward(cost_model),
         )
         cheap = [f for f in pool if f.promoted.cost.cost <= huffman_cost]
         for finalist in [*pool[:1], *cheap[:1]]:

@@ -44,6 +44,7 @@ class EvaluationRow:
     valid_nll: float | None = None  # nats per token
     test_nll: float | None = None  # nats per token, rung confirm only
     cost: float | None = None  # analytic, binary-node units
+    cost_measured_us: float | None = None  # microseconds per example, where cost.kind is measured
     expected_depth: float | None = None
     dot_products: float | None = None
     max_depth: int | None = None

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from treesearch.cost import tree_cost
+from treesearch.cost import CostModel
 from treesearch.errors import ExecutionError
 from treesearch.evaluation.scores import TreeScore, score_tree
 from treesearch.search.executors import Executor, Outcome, Task
@@ -53,8 +53,7 @@ class Objective:
     """What the reward is made of."""
 
     counts: NDArray[np.float64]  # [C] training counts
-    in_features: int  # D
-    cost_weight: float  # λ, nats per binary-node unit
+    cost_model: CostModel  # what compute takes
     encoder: str  # hash of the features
 
 
@@ -103,8 +102,7 @@ class FrozenRung:
                     candidate.tree,
                     outcome.result,
                     counts=objective.counts,
-                    in_features=objective.in_features,
-                    cost_weight=objective.cost_weight,
+                    cost_model=objective.cost_model,
                 )
                 self._failures.clear()
             else:
@@ -125,11 +123,7 @@ class FrozenRung:
     ) -> None:
         objective = self._objective
         score = self._known.get(candidate.tree.hash)
-        cost = (
-            tree_cost(candidate.tree, objective.counts, in_features=objective.in_features)
-            if score is None
-            else score.cost
-        )
+        cost = objective.cost_model.tree_cost(candidate.tree, objective.counts) if score is None else score.cost
         row = EvaluationRow(
             id=row_id,
             rung=FROZEN,
@@ -143,6 +137,7 @@ class FrozenRung:
             reward=None if score is None else score.reward,
             valid_nll=None if score is None else score.valid_nll,
             cost=cost.cost,
+            cost_measured_us=cost.measured_us,
             expected_depth=cost.expected_depth,
             dot_products=cost.dot_products,
             max_depth=cost.max_depth,

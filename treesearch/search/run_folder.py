@@ -5,6 +5,7 @@ environment.json   versions, device, commit
 search.db          the ledger
 best.tree.json     no time or path in it
 comparison.json    the rows of ``treesearch compare``
+cost_table.json    what nodes cost on the device, where cost.kind is measured
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from treesearch.config import Config, dump_config, load_config
+from treesearch.cost import CostTable
 from treesearch.errors import RunError
 from treesearch.search.ledger import Ledger
 from treesearch.tree import Tree
@@ -41,6 +43,7 @@ class RunFolder:
         self.ledger_file = path / "search.db"
         self.best_tree_file = path / "best.tree.json"
         self.comparison_file = path / "comparison.json"
+        self.cost_table_file = path / "cost_table.json"
 
     def check_free(self) -> None:
         """Raise RunError if the folder holds a run or anything else, or cannot be made."""
@@ -110,6 +113,10 @@ class RunFolder:
         if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
             raise RunError(f"{self.comparison_file} must be an object with rows; it was not written by a search")
         return content
+
+    def write_cost_table(self, table: CostTable) -> None:
+        """Write the cost table of the run."""
+        _write_text(self.cost_table_file, table.to_json())
 
     def write_results(self, best: Tree, comparison: dict[str, Any]) -> None:
         """Write the best tree and the comparison, each whole or not at all."""

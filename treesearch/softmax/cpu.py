@@ -7,45 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from treesearch.errors import DataError
-from treesearch.paths import class_paths, input_dims
-from treesearch.softmax.cpu_kernels import Layout, batch_pass
+from treesearch.softmax import reference
+from treesearch.softmax.cpu_kernels import backward_pass, forward_pass
+from treesearch.softmax.cpu_plan import Layout
+from treesearch.softmax.full_kernels import FullTables, tree_log_softmax, tree_log_softmax_gradient
 from treesearch.softmax.layout import SoftmaxLayout
 
-
-def supports(input: Tensor, parameters: Sequence[Tensor]) -> bool:
-    """Whether these tensors can go to the CPU kernels: float32 on the CPU."""
-    return all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (input, *parameters))
-
-
-def kernel_layout(layout: SoftmaxLayout) -> Layout:
-    """The layout of a layer's parameters, widths one after another, for the kernels."""
-    paths = class_paths(layout.tree)
-    widths = np.array(layout.widths, np.int64)
-    rows = np.array(layout.rows_per_width, np.int64)
-    rows_before = np.cumsum(rows) - rows
-    weights_before = np.cumsum(rows * widths) - rows * widths
-    scope_dim = np.array(layout.scope_dim, np.int32)
-    source_dim = np.array(layout.source_dim, np.int32)
-    return Layout(
-        path_ptr=paths.ptr,
-        path_node=paths.node,
-        path_branch=paths.branch,
-        arity=np.array(layout.tree.arities),
-        input_dim=input_dims(layout.tree, layout.in_features),
-        row_ptr=rows_before[layout.node_width] + layout.node_row,
-        num_rows=layout.num_rows,
-        weight_ptr=weights_before[layout.node_width] + layout.node_row * widths[layout.node_width],
-        scope=layout.node_scope.astype(np.int32),
-        opens_scope=np.array(layout.tree.projection_dim > 0),
-        scope_parent=np.array(layout.scope_parent, np.int32),
-        scope_dim=scope_dim,
-        source_dim=source_dim,
-        projection_ptr=np.concatenate([[0], np.cumsum(scope_dim.astype(np.int64) * source_dim)]).astype(np.int64),
-        projection_row_ptr=np.concatenate([[0], np.cumsum(scope_dim)]).astype(np.int64),
-    )
+NO_ADDRESSES = np.zeros(0, np.int64)
 
 
 def target_log_prob(
@@ -55,70 +27,138 @@ def target_log_prob(
     weights: Sequence[Tensor],
     bias_R: Sequence[Tensor],
     projections: Sequence[Tensor],
+    *,
+    sparse: bool = False,
 ) -> Tensor:
-    """Log-probability of each target, [B], in nats; see the reference."""
+    """Log-probability of each target, [B], in nats; see the reference. Targets must be in range: nothing checks them.
+
+    ``bias_R`` is empty for a layer without biases. With ``sparse``, gradients of parameters are row-sparse.
+    """
     output: Tensor = _TargetLogProb.apply(
-        layout, input_BD, target_B, _flat(weights, input_BD), _flat(bias_R, input_BD), _flat(projections, input_BD)
+        layout, sparse, (len(weights), len(bias_R)), input_BD, target_B, *weights, *bias_R, *projections
     )  # type: ignore[no-untyped-call]
     return output
 
 
-def _flat(parts: Sequence[Tensor], like: Tensor) -> Tensor:
-    if not parts:
-        return like.new_zeros(0)
-    return parts[0].flatten() if len(parts) == 1 else torch.cat([part.flatten() for part in parts])
+def full_log_prob(
+    tables: FullTables,
+    layout: SoftmaxLayout,
+    input_BD: Tensor,
+    weights: Sequence[Tensor],
+    bias_R: Sequence[Tensor],
+    projections: Sequence[Tensor],
+) -> Tensor:
+    """Log-probabilities of all classes, [B, C], in nats; see the reference."""
+    if not layout.tree.num_internal:
+        return reference.certain(input_BD, weights[0])[:, None]
+    with torch.autocast("cpu", enabled=False):  # the kernels are in single precision
+        logit_RB = reference.all_logits(layout, input_BD, weights, bias_R, projections)
+    output: Tensor = _TreeLogSoftmax.apply(tables, logit_RB)  # type: ignore[no-untyped-call]
+    return output
 
 
-class _TargetLogProb(torch.autograd.Function):
-    """The backward pass goes down the paths again: that is cheaper than keeping what it needs."""
-
+class _TreeLogSoftmax(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, layout: Layout, input_BD: Tensor, target_B: Tensor, weight: Tensor, bias: Tensor, projection: Tensor
-    ) -> Tensor:
-        ctx.layout = layout
-        ctx.save_for_backward(input_BD, target_B, weight, bias, projection)
-        nll_B = torch.zeros(input_BD.shape[0])
-        _run(layout, input_BD, target_B, (weight, bias, projection), nll_B)
-        return nll_B.neg_()
+    def forward(ctx: Any, tables: FullTables, logit_RB: Tensor) -> Tensor:
+        ctx.tables = tables
+        ctx.save_for_backward(logit_RB)
+        output_BC = torch.empty(logit_RB.shape[1], tables.class_leaf.size)
+        tree_log_softmax(tables, logit_RB.detach().contiguous().numpy(), output_BC.numpy())
+        return output_BC
 
     @staticmethod
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # create_graph=True; the result would lack the second derivative in silence
-            raise DataError("the CPU kernels have no second derivatives; use kernel='reference'")
-        input_BD, target_B, weight, bias, projection = ctx.saved_tensors
-        grads = tuple(torch.zeros_like(t) for t in (weight, bias, projection))
-        grad_input = torch.zeros_like(input_BD, memory_format=torch.contiguous_format)
+        _refuse_second_derivatives()
+        (logit_RB,) = ctx.saved_tensors
+        grad_RB = torch.empty_like(logit_RB, memory_format=torch.contiguous_format)
+        grad_BC = output_grads[0].contiguous().numpy()
+        tree_log_softmax_gradient(ctx.tables, logit_RB.contiguous().numpy(), grad_BC, grad_RB.numpy())
+        return None, grad_RB
+
+
+def _refuse_second_derivatives() -> None:
+    if torch.is_grad_enabled():  # create_graph=True; the result would lack the second derivative in silence
+        raise DataError("the CPU kernels have no second derivatives; use kernel='reference'")
+
+
+class _TargetLogProb(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        layout: Layout,
+        sparse: bool,
+        sizes: tuple[int, int],
+        input_BD: Tensor,
+        target_B: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
+        parameters = tuple(p.detach().contiguous() for p in parameters)  # as a rule no copies
+        num_weights, num_biases = sizes
+        weights, rest = parameters[:num_weights], parameters[num_weights:]
+        input_BD = input_BD.contiguous()
+        nll_B, saved = forward_pass(
+            layout,
+            _addresses(weights),
+            _addresses(rest[:num_biases]),
+            num_biases > 0,
+            _addresses(rest[num_biases:]),
+            input_BD.detach().numpy(),
+            target_B.numpy(),
+            any(ctx.needs_input_grad),
+            ctx.needs_input_grad[3],
+        )
+        ctx.layout, ctx.sparse, ctx.sizes, ctx.saved = layout, sparse, sizes, saved
+        ctx.shapes = [p.shape for p in parameters]
+        ctx.save_for_backward(input_BD)
+        return torch.from_numpy(nll_B).neg_()
+
+    @staticmethod
+    def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivatives()
+        (input_BD,) = ctx.saved_tensors
         scale_B = output_grads[0].neg().contiguous()
-        _run(ctx.layout, input_BD, target_B, (weight, bias, projection), None, scale_B, grads, grad_input)
-        return None, grad_input, None, *grads
+        input_grad = None
+        if ctx.needs_input_grad[3]:
+            input_grad = torch.from_numpy(ctx.saved.input_grad).view(input_BD.shape) * scale_B[:, None]
+        if not any(ctx.needs_input_grad[5:]):
+            return (None, None, None, input_grad, *(None for _ in ctx.needs_input_grad[4:]))
+        num_weights, num_biases = ctx.sizes
+        shapes = ctx.shapes
+        present: Sequence[bool] = [True] * len(shapes)
+        rows = [shape[0] for shape in shapes]
+        if ctx.sparse:
+            touched = ctx.saved.touched.tolist()
+            rows[:num_weights] = touched
+            rows[num_weights : num_weights + num_biases] = touched[:num_biases]
+        passed = set((ctx.saved.openings.scope + num_weights + num_biases).tolist())
+        grads, present = [], []
+        for i, shape in enumerate(shapes):
+            present.append(i < num_weights + num_biases or i in passed)
+            size = (rows[i] if present[i] else 0, *shape[1:]) if ctx.sparse else shape
+            grads.append(torch.empty(size) if ctx.sparse or i in passed else torch.zeros(size))
+        indices = [torch.empty(rows[i] if ctx.sparse else 0, dtype=torch.int64) for i in range(num_weights)]
+        backward_pass(
+            ctx.layout,
+            ctx.saved,
+            input_BD.detach().numpy(),
+            scale_B.numpy(),
+            ctx.sparse,
+            _addresses(indices),
+            _addresses(grads[:num_weights]),
+            _addresses(grads[num_weights : num_weights + num_biases]),
+            num_biases > 0,
+            _addresses(grads[num_weights + num_biases :]),
+        )
+        if ctx.sparse:
+            indices = [*indices, *indices[:num_biases]]
+            indices += [torch.arange(grad.shape[0]) for grad in grads[len(indices) :]]
+            grads = [_row_sparse(*parts) for parts in zip(indices, grads, shapes, strict=True)]
+        return None, None, None, input_grad, None, *grads
 
 
-def _run(
-    layout: Layout,
-    input_BD: Tensor,
-    target_B: Tensor,
-    parameters: tuple[Tensor, ...],
-    nll_B: Tensor | None,
-    scale_B: Tensor | None = None,
-    grads: tuple[Tensor, ...] | None = None,
-    grad_input: Tensor | None = None,
-) -> None:
-    nothing = np.zeros(0, np.float32)
-    weight, bias, projection = (p.detach().numpy() for p in parameters)
-    grad_weight, grad_bias, grad_projection = (nothing,) * 3 if grads is None else (g.numpy() for g in grads)
-    batch_pass(
-        layout,
-        weight,
-        bias,
-        projection,
-        np.ascontiguousarray(input_BD.detach().numpy()),
-        target_B.numpy(),
-        nothing if scale_B is None else scale_B.numpy(),
-        grads is not None,
-        nothing if nll_B is None else nll_B.numpy(),
-        grad_weight,
-        grad_bias,
-        grad_projection,
-        nothing if grad_input is None else grad_input.view(-1).numpy(),
-    )
+def _row_sparse(index: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
+    return torch.sparse_coo_tensor(index[None], values, shape, check_invariants=False, is_coalesced=True)
+
+
+def _addresses(tensors: Sequence[Tensor]) -> NDArray[np.int64]:
+    return np.array([t.data_ptr() for t in tensors], np.int64) if tensors else NO_ADDRESSES

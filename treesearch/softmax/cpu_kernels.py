@@ -1,10 +1,11 @@
-"""Hierarchical softmax on the CPU, compiled by numba: grouped by node, nothing gathered that is not used once.
+"""Hierarchical softmax of a batch on the CPU, compiled by numba: nothing is gathered that is not used at once.
 
-Shapes: **B** batch (rows of inputs), **D** features, **N** internal nodes, **R** logit rows, **S** scopes, **E** path
-entries, **K** arity, **d** inputs of a node.
+Shapes: **B** batch (rows of inputs), **D** features, **N** internal nodes, **E** path entries, **K** arity, **m** rows
+at one node, **d** inputs of a node.
 
-A *scope* is what one projection feeds: the node that carries it and everything below down to the next projection. The
-raw inputs are no scope (-1). Kernels work on flat parameter arrays; `Layout` says where each node's begin.
+The forward pass is the longer one: the gradient of a row's NLL with respect to its input needs the weights that have
+just been read, and is linear in the gradient that comes from above, so it is added up at once and scaled later. The
+backward pass then reads the inputs alone. Sums may be reordered for speed (NaN and infinity keep their meaning).
 """
 
 from __future__ import annotations
@@ -15,341 +16,400 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from treesearch.softmax.cpu_plan import (
+    ARITY,
+    DIM,
+    OUTPUT_DIM,
+    PARENT,
+    ROW,
+    SCOPE,
+    WIDTH,
+    Entries,
+    Openings,
+    gather_rows,
+    group_by_key,
+    node_matrix,
+    node_vector,
+    num_rows,
+    plan_batch,
+    project_all,
+    scatter_rows,
+    scope_inputs,
+    scope_matrix,
+)
+from treesearch.softmax.pointers import float32_at, int64_at, prefetch
+from treesearch.softmax.vector_math import exp32, log1p32
 
-class Layout(NamedTuple):
-    """Where the tree's paths lead and where each node keeps its parameters."""
+REORDER = {"reassoc", "contract", "nsz"}  # of LLVM's fast-math flags those that keep NaN and infinity
+SMALL_PRODUCT = 8192  # m * K up to which written-out loops beat a call of BLAS
 
-    path_ptr: NDArray[np.int64]  # [C+1]
-    path_node: NDArray[np.int32]  # [P]
-    path_branch: NDArray[np.int32]  # [P]
-    arity: NDArray[np.int32]  # [N]
-    input_dim: NDArray[np.int32]  # [N]
-    row_ptr: NDArray[np.int64]  # [N] first entry in the flat biases
-    num_rows: NDArray[np.int64]  # [N]
-    weight_ptr: NDArray[np.int64]  # [N] first entry in the flat weights
-    scope: NDArray[np.int32]  # [N] scope that feeds the node, -1 for the raw inputs
-    opens_scope: NDArray[np.bool_]  # [N] the node carries a projection
-    scope_parent: NDArray[np.int32]  # [S] scope that the projection reads, -1 for the raw inputs
-    scope_dim: NDArray[np.int32]  # [S] output size
-    source_dim: NDArray[np.int32]  # [S] input size
-    projection_ptr: NDArray[np.int64]  # [S+1] into the flat projections
-    projection_row_ptr: NDArray[np.int64]  # [S+1] rows before each projection
-
-
-class Entries(NamedTuple):
-    """The decisions of a batch, in the order of its rows."""
-
-    node: NDArray[np.int64]  # [E]
-    branch: NDArray[np.int64]  # [E] child taken
-    owner: NDArray[np.int64]  # [E] row of the batch
-    start: NDArray[np.int64]  # [E] where the decision's input begins: in the flat inputs, or in ``hidden`` if scoped
-
-
-class Openings(NamedTuple):
-    """Rows that enter scopes, grouped by scope; parents come before their children."""
-
-    scope: NDArray[np.int64]  # [G] scopes of the batch
-    ptr: NDArray[np.int64]  # [G+1] openings of each
-    source: NDArray[np.int64]  # [O] where the projection's input begins: in the flat inputs, or in ``hidden``
-    hidden_ptr: NDArray[np.int64]  # [G+1] where each scope's rows begin in ``hidden``
+CACHE_LINE = 64  # bytes
+LANES = 16  # float32 numbers of the widest vector instructions
+AHEAD = 8  # decisions between asking for a node's weights and using them
 
 
-@njit(cache=True)
-def group_by_key(keys, num, slot, group_ptr, order):
-    """Group entries ``0 .. num-1`` by key, groups by first appearance; returns the number of groups.
+class Saved(NamedTuple):
+    """What the backward pass needs."""
 
-    ``slot`` (one per possible key) holds -1 before and after; ``group_ptr`` (longer than the number of groups) and
-    ``order`` are filled.
-    """
-    num_groups = 0
-    for entry in range(num):
-        if slot[keys[entry]] < 0:
-            slot[keys[entry]] = num_groups
-            num_groups += 1
-            group_ptr[num_groups] = 0
-        group_ptr[slot[keys[entry]] + 1] += 1
-    group_ptr[0] = 0
-    for group in range(num_groups):
-        group_ptr[group + 1] += group_ptr[group]
-    for entry in range(num):
-        group = slot[keys[entry]]
-        order[group_ptr[group]] = entry
-        group_ptr[group] += 1
-    for group in range(num_groups, 0, -1):
-        group_ptr[group] = group_ptr[group - 1]
-    group_ptr[0] = 0
-    for entry in range(num):
-        slot[keys[entry]] = -1
-    return num_groups
+    entries: Entries
+    openings: Openings
+    group_ptr: NDArray[np.int64]  # decisions by node
+    order: NDArray[np.int64]  # [E]
+    num_groups: int
+    residual: NDArray[np.float32]  # [E] of binary decisions: probability of child 0 minus one if it was taken
+    wide_residual: NDArray[np.float32]  # probabilities minus one-hot [m, K] of wide nodes, node after node
+    hidden: NDArray[np.float32]  # outputs of the projections
+    hidden_grad: NDArray[np.float32]  # gradient of each row's NLL there
+    input_grad: NDArray[np.float32]  # [B * D] gradient of each row's NLL
+    touched: NDArray[np.int64]  # [W] logit rows of the nodes on the paths
 
 
-@njit(cache=True)
-def plan_batch(layout, first_B, last_B, num_features, slot):
-    """Lay out the decisions of a batch whose rows take the path entries ``first_B .. last_B``.
-
-    Args:
-        layout: The tree.
-        first_B: int64 [B].
-        last_B: int64 [B].
-        num_features: D.
-        slot: int64, at least max(N, S) entries, all -1; scratch.
-
-    Returns:
-        Entries, openings, and the largest number of entries that a group can have.
-    """
-    num_entries, num_openings = 0, 0
-    for i in range(first_B.size):
-        num_entries += last_B[i] - first_B[i]
-        for entry in range(first_B[i], last_B[i]):
-            if layout.opens_scope[layout.path_node[entry]]:
-                num_openings += 1
-    scope_of = np.empty(num_openings, np.int64)
-    opening = 0
-    for i in range(first_B.size):
-        for entry in range(first_B[i], last_B[i]):
-            node = layout.path_node[entry]
-            if layout.opens_scope[node]:
-                scope_of[opening] = layout.scope[node]
-                opening += 1
-    order = np.empty(num_openings, np.int64)
-    ptr = np.zeros(num_openings + 1, np.int64)
-    num_scopes = group_by_key(scope_of, num_openings, slot, ptr, order)
-    ptr = ptr[: num_scopes + 1].copy()
-    scope = np.empty(num_scopes, np.int64)
-    hidden_ptr = np.zeros(num_scopes + 1, np.int64)
-    hidden_start = np.empty(num_openings, np.int64)
-    place = np.empty(num_openings, np.int64)
-    for group in range(num_scopes):
-        scope[group] = scope_of[order[ptr[group]]]
-        dim = layout.scope_dim[scope[group]]
-        for position in range(ptr[group], ptr[group + 1]):
-            hidden_start[order[position]] = hidden_ptr[group] + (position - ptr[group]) * dim
-            place[order[position]] = position
-        hidden_ptr[group + 1] = hidden_ptr[group] + (ptr[group + 1] - ptr[group]) * dim
-
-    source = np.empty(num_openings, np.int64)
-    entry_node = np.empty(num_entries, np.int64)
-    entry_branch = np.empty(num_entries, np.int64)
-    entry_owner = np.empty(num_entries, np.int64)
-    entry_start = np.empty(num_entries, np.int64)
-    count, opening = 0, 0
-    for i in range(first_B.size):
-        start = i * num_features
-        for entry in range(first_B[i], last_B[i]):
-            node = layout.path_node[entry]
-            if layout.opens_scope[node]:
-                source[place[opening]] = start
-                start = hidden_start[opening]
-                opening += 1
-            entry_node[count] = node
-            entry_branch[count] = layout.path_branch[entry]
-            entry_owner[count] = i
-            entry_start[count] = start
-            count += 1
-    return Entries(entry_node, entry_branch, entry_owner, entry_start), Openings(scope, ptr, source, hidden_ptr)
-
-
-@njit(cache=True)
-def group_by_node(entries, slot):
-    """Decisions of a batch by node, see `group_by_key`: number of nodes, pointers into the order, order [E]."""
-    order = np.empty(entries.node.size, np.int64)
-    group_ptr = np.zeros(entries.node.size + 1, np.int64)
-    num_groups = group_by_key(entries.node, entries.node.size, slot, group_ptr, order)
-    return num_groups, group_ptr, order
-
-
-@njit(cache=True)
-def gather_rows(values, start, low, high, dim):
-    """Rows ``values[start[i] : start[i] + dim]`` for i in ``low .. high-1``, float32 [high - low, dim]."""
-    rows = np.empty((high - low, dim), np.float32)
-    for i in range(low, high):
+@njit(cache=True, fastmath=REORDER, error_model="numpy")
+def _decide_binary(
+    node_table, weight_address_W, bias_address_W, has_bias, entry_node, entry_branch, entry_owner, entry_start,
+    input_address, hidden_address, input_grad_address, hidden_grad_address, nll_B, residual_E, keeps, wants_inputs,
+):  # fmt: skip
+    """All decisions at binary nodes, in the order of the batch: a row's input and its gradient stay in cache."""
+    for entry in range(entry_node.size):
+        if entry + 2 * AHEAD < entry_node.size:
+            prefetch(node_table.ctypes.data + 4 * node_table.shape[1] * np.int64(entry_node[entry + 2 * AHEAD]))
+        if entry + AHEAD < entry_node.size:
+            node = entry_node[entry + AHEAD]
+            size = 4 * np.int64(node_table[node, DIM])
+            begin = weight_address_W[node_table[node, WIDTH]] + node_table[node, ROW] * size
+            for address in range(begin, begin + size, CACHE_LINE):
+                prefetch(address)
+        node = entry_node[entry]
+        if node_table[node, ARITY] != 2:
+            continue
+        dim = np.uint64(node_table[node, DIM])
+        width, row = node_table[node, WIDTH], np.int64(node_table[node, ROW])
+        scoped = node_table[node, SCOPE] >= 0
+        offset = 4 * entry_start[entry]
+        weight = float32_at(weight_address_W[width] + 4 * row * np.int64(dim), np.int64(dim))
+        values = float32_at((hidden_address if scoped else input_address) + offset, np.int64(dim))
+        logit = np.float32(0.0)
         for d in range(dim):
-            rows[i - low, d] = values[start[i] + d]
-    return rows
+            logit += weight[d] * values[d]
+        if has_bias:
+            logit += float32_at(bias_address_W[width] + 4 * row, 1)[0]
+        taken = logit if entry_branch[entry] == 0 else -logit
+        tail = exp32(-abs(taken))
+        nll_B[entry_owner[entry]] += max(-taken, np.float32(0.0)) + log1p32(tail)
+        if not keeps:
+            continue
+        missed = (np.float32(1.0) if taken < np.float32(0.0) else tail) / (np.float32(1.0) + tail)  # 1 - P(taken)
+        gradient = -missed if entry_branch[entry] == 0 else missed
+        residual_E[entry] = gradient
+        if scoped or wants_inputs:
+            grad = float32_at((hidden_grad_address if scoped else input_grad_address) + offset, np.int64(dim))
+            for d in range(dim):
+                grad[d] += gradient * weight[d]
 
 
-@njit(cache=True)
-def scatter_rows(values, start, low, high, rows):
-    """Add ``rows`` to where `gather_rows` took them."""
-    for i in range(low, high):
-        for d in range(rows.shape[1]):
-            values[start[i] + d] += rows[i - low, d]
-
-
-@njit(cache=True)
-def scope_matrix(layout, projection, scope):
-    """The projection of a scope as a matrix [d, source d]; a view."""
-    flat = projection[layout.projection_ptr[scope] : layout.projection_ptr[scope + 1]]
-    return flat.reshape(layout.scope_dim[scope], layout.source_dim[scope])
-
-
-@njit(cache=True)
-def scope_inputs(layout, openings, group, inputs, hidden):
-    """What the projection of a scope reads, [rows, source d]."""
-    scope = openings.scope[group]
-    values = inputs if layout.scope_parent[scope] < 0 else hidden
-    return gather_rows(values, openings.source, openings.ptr[group], openings.ptr[group + 1], layout.source_dim[scope])
-
-
-@njit(cache=True)
-def project_all(layout, openings, inputs, projection):
-    """Outputs of all projections, flat: scope after scope, row after row."""
-    hidden = np.empty(openings.hidden_ptr[-1], np.float32)
-    for group in range(openings.scope.size):
-        rows = scope_inputs(layout, openings, group, inputs, hidden)
-        matrix = scope_matrix(layout, projection, openings.scope[group])
-        hidden[openings.hidden_ptr[group] : openings.hidden_ptr[group + 1]] = np.dot(rows, matrix.T).ravel()
-    return hidden
-
-
-@njit(cache=True)
-def node_matrix(layout, values, node):
-    """The rows of a node in a flat array as a matrix [rows, d]; a view."""
-    size = layout.num_rows[node] * layout.input_dim[node]
-    return values[layout.weight_ptr[node] : layout.weight_ptr[node] + size].reshape(
-        layout.num_rows[node], layout.input_dim[node]
-    )
-
-
-@njit(cache=True)
-def squared_norm(values):
-    """Sum of squares in a fixed order: four partial sums, so that it is fast without reordering."""
-    a, b, c, d = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-    whole = values.size - values.size % 4
-    for i in range(0, whole, 4):
-        a += values[i] * values[i]
-        b += values[i + 1] * values[i + 1]
-        c += values[i + 2] * values[i + 2]
-        d += values[i + 3] * values[i + 3]
-    for i in range(whole, values.size):
-        a += values[i] * values[i]
-    return (a + b) + (c + d)
-
-
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def softmax_residuals(logits_mK, bias_K, targets_m, nll_m):
     """From products to ``softmax - one-hot`` in place; the NLL of each target, in nats, goes to ``nll_m``.
 
-    Without fastmath: sums in another order would differ in the last digit from one compilation to the next.
+    Sums in a fixed order, a vector's lanes apart: in another one they would differ in the last digit from one
+    compilation to the next.
     """
+    arity, step = np.uint64(bias_K.size), np.uint64(LANES)
+    whole = arity - arity % step
+    lanes_L = np.empty(LANES, np.float32)
+    sum_L = np.empty(LANES, np.float64)  # there may be 100,000 terms, one of them 1 and the others tiny
     for i in range(logits_mK.shape[0]):
-        top = logits_mK[i, 0] + bias_K[0]
-        for k in range(bias_K.size):
-            logits_mK[i, k] += bias_K[k]
-            top = max(top, logits_mK[i, k])
-        at_target = logits_mK[i, targets_m[i]]
-        normaliser = np.float32(0.0)
-        for k in range(bias_K.size):
-            logits_mK[i, k] = np.exp(logits_mK[i, k] - top)
-            normaliser += logits_mK[i, k]
-        nll_m[i] = np.log(normaliser) + top - at_target
+        row_K = logits_mK[i]
+        top = np.float32(-np.inf)
+        if whole:
+            lanes_L[:] = top
+            for k in range(np.uint64(0), whole, step):
+                for lane in range(step):
+                    logit = row_K[k + lane] + bias_K[k + lane]
+                    row_K[k + lane] = logit
+                    lanes_L[lane] = logit if logit > lanes_L[lane] else lanes_L[lane]
+            for lane in range(step):
+                top = max(top, lanes_L[lane])
+        for k in range(whole, arity):
+            row_K[k] += bias_K[k]
+            top = row_K[k] if row_K[k] > top else top
+        below = top - row_K[targets_m[i]]
+        total = 0.0
+        if whole:
+            sum_L[:] = 0.0
+            for k in range(np.uint64(0), whole, step):
+                for lane in range(step):
+                    odds = exp32(row_K[k + lane] - top)
+                    row_K[k + lane] = odds
+                    sum_L[lane] += odds
+            for lane in range(step):
+                total += sum_L[lane]
+        for k in range(whole, arity):
+            row_K[k] = exp32(row_K[k] - top)
+            total += row_K[k]
+        normaliser = np.float32(total)
+        nll_m[i] = np.log(normaliser) + below
         scale = np.float32(1.0) / normaliser
-        for k in range(bias_K.size):
-            logits_mK[i, k] *= scale
-        logits_mK[i, targets_m[i]] -= np.float32(1.0)
+        for k in range(arity):
+            row_K[k] *= scale
+        row_K[targets_m[i]] -= np.float32(1.0)
 
 
-@njit(cache=True, fastmath=True, error_model="numpy")
-def binary_pass(
-    low, high, order, start, branch, owner, values, values_grad, dim, weight, bias, grad_weight, grad_bias, offset, row,
-    scale_B, learn, nll_B,
-):  # fmt: skip
-    """All decisions of one binary node: adds to ``nll_B``, or (``learn``) to the gradients of ``scale . nll``."""
-    size, base = np.uint64(dim), np.uint64(offset)
-    for position in range(low, high):
-        entry = order[position]
-        begin = np.uint64(start[entry])
-        logit = np.float32(0.0)
-        for d in range(size):
-            logit += weight[base + d] * values[begin + d]
-        logit += bias[row]
-        if not learn:
-            signed = logit if branch[entry] == 0 else -logit
-            nll_B[owner[entry]] += max(-signed, np.float32(0.0)) + np.log1p(np.exp(-abs(signed)))
-            continue
-        target = np.float32(1.0 - branch[entry])
-        gradient = (np.float32(1.0) / (np.float32(1.0) + np.exp(-logit)) - target) * scale_B[owner[entry]]
-        for d in range(size):
-            values_grad[begin + d] += gradient * weight[base + d]
-        for d in range(size):
-            grad_weight[base + d] += gradient * values[begin + d]
-        grad_bias[row] += gradient
+@njit(cache=True, fastmath=REORDER, error_model="numpy")
+def _small_products(rows_md, weight_Kd, out_mK):
+    """``rows @ weight.T`` without a call of BLAS, four products at a time."""
+    num, dim, arity = np.uint64(rows_md.shape[0]), np.uint64(rows_md.shape[1]), np.uint64(weight_Kd.shape[0])
+    four = np.uint64(4)
+    whole = arity - arity % four
+    for i in range(num):
+        for k in range(np.uint64(0), whole, four):
+            a, b, c, e = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+            for d in range(dim):
+                value = rows_md[i, d]
+                a += weight_Kd[k, d] * value
+                b += weight_Kd[k + np.uint64(1), d] * value
+                c += weight_Kd[k + np.uint64(2), d] * value
+                e += weight_Kd[k + np.uint64(3), d] * value
+            out_mK[i, k] = a
+            out_mK[i, k + np.uint64(1)] = b
+            out_mK[i, k + np.uint64(2)] = c
+            out_mK[i, k + np.uint64(3)] = e
+        for k in range(whole, arity):
+            a = np.float32(0.0)
+            for d in range(dim):
+                a += weight_Kd[k, d] * rows_md[i, d]
+            out_mK[i, k] = a
+
+
+@njit(cache=True, fastmath=REORDER, error_model="numpy")
+def _small_combinations(coefficients_mK, rows_Kd, out_md):
+    """Add ``coefficients @ rows`` to ``out`` without a call of BLAS, four rows at a time."""
+    num, arity, dim = np.uint64(out_md.shape[0]), np.uint64(rows_Kd.shape[0]), np.uint64(rows_Kd.shape[1])
+    four = np.uint64(4)
+    whole = arity - arity % four
+    for i in range(num):
+        for k in range(np.uint64(0), whole, four):
+            a, b = coefficients_mK[i, k], coefficients_mK[i, k + np.uint64(1)]
+            c, e = coefficients_mK[i, k + np.uint64(2)], coefficients_mK[i, k + np.uint64(3)]
+            for d in range(dim):
+                out_md[i, d] += (
+                    a * rows_Kd[k, d]
+                    + b * rows_Kd[k + np.uint64(1), d]
+                    + c * rows_Kd[k + np.uint64(2), d]
+                    + e * rows_Kd[k + np.uint64(3), d]
+                )
+        for k in range(whole, arity):
+            a = coefficients_mK[i, k]
+            for d in range(dim):
+                out_md[i, d] += a * rows_Kd[k, d]
 
 
 @njit(cache=True)
-def batch_pass(
-    layout, weight, bias, projection, inputs_BD, targets_B, scale_B, learn, nll_B, grad_weight, grad_bias,
-    grad_projection, grad_inputs,
-):  # fmt: skip
-    """NLL of a batch, or (``learn``) the gradients of ``scale_B . nll_B``; gradients are added to zeros given.
-
-    Args:
-        layout: The tree.
-        weight: float32, flat.
-        bias: float32, flat.
-        projection: float32, flat.
-        inputs_BD: float32.
-        targets_B: int64 class ids.
-        scale_B: float32, weight of each row's NLL; used when learning.
-        learn: Which of the two.
-        nll_B: float32, filled when not learning.
-        grad_weight: Like ``weight``, filled when learning.
-        grad_bias: Like ``bias``.
-        grad_projection: Like ``projection``.
-        grad_inputs: float32 [B * D], flat.
-    """
-    num_features = inputs_BD.shape[1]
-    inputs = inputs_BD.ravel()
-    slot = np.full(max(layout.arity.size, layout.scope_dim.size, 1), -1, np.int64)
-    first_B, last_B = layout.path_ptr[targets_B], layout.path_ptr[targets_B + 1]
-    entries, openings = plan_batch(layout, first_B, last_B, num_features, slot)
-    hidden = project_all(layout, openings, inputs, projection)
-    hidden_grad = np.zeros(hidden.size if learn else 0, np.float32)
-
-    num_groups, group_ptr, order = group_by_node(entries, slot)
-    start_of = entries.start[order]
+def _decide_wide(layout, entries, group_ptr, order, num_groups, weight_address_W, bias_address_W, has_bias, inputs,
+                 hidden, input_grad, hidden_grad, nll_B, wide_residual, keeps, wants_inputs):  # fmt: skip
+    """All decisions at wide nodes, node by node, as products of matrices."""
+    done = 0
     for group in range(num_groups):
         low, high = group_ptr[group], group_ptr[group + 1]
         node = entries.node[order[low]]
-        dim = layout.input_dim[node]
-        scoped = layout.scope[node] >= 0
-        values = hidden if scoped else inputs
-        values_grad = hidden_grad if scoped else grad_inputs
-        row = layout.row_ptr[node]
-        if layout.arity[node] == 2:
-            binary_pass(
-                low, high, order, entries.start, entries.branch, entries.owner, values, values_grad, dim, weight, bias,
-                grad_weight, grad_bias, layout.weight_ptr[node], row, scale_B, learn, nll_B,
-            )  # fmt: skip
+        arity = np.int64(layout.node[node, ARITY])
+        if arity == 2:
             continue
-        arity = layout.arity[node]
-        rows_md = gather_rows(values, start_of, low, high, dim)
-        weight_Kd = node_matrix(layout, weight, node)
-        residual_mK = np.dot(rows_md, weight_Kd.T)
-        nll_m = np.empty(high - low, np.float32)
-        softmax_residuals(residual_mK, bias[row : row + arity], entries.branch[order[low:high]], nll_m)
-        if not learn:
-            for i in range(high - low):
-                nll_B[entries.owner[order[low + i]]] += nll_m[i]
+        num, dim = high - low, np.int64(layout.node[node, DIM])
+        scoped = layout.node[node, SCOPE] >= 0
+        start_m = entries.start[order[low:high]]
+        rows_md = gather_rows(hidden if scoped else inputs, start_m, 0, num, dim)
+        weight_Kd = node_matrix(layout, weight_address_W, node)
+        if keeps:
+            residual_mK = wide_residual[done : done + num * arity].reshape(num, arity)
+        else:
+            residual_mK = np.empty((num, arity), np.float32)
+        done += num * arity
+        small = num * arity <= SMALL_PRODUCT
+        if small:
+            _small_products(rows_md, weight_Kd, residual_mK)
+        else:
+            np.dot(rows_md, weight_Kd.T, residual_mK)
+        bias_K = node_vector(layout, bias_address_W, node) if has_bias else np.zeros(arity, np.float32)
+        nll_m = np.empty(num, np.float32)
+        softmax_residuals(residual_mK, bias_K, entries.branch[order[low:high]], nll_m)
+        for i in range(num):
+            nll_B[entries.owner[order[low + i]]] += nll_m[i]
+        if keeps and (scoped or wants_inputs):
+            if small:
+                rows_md[:] = np.float32(0.0)
+                _small_combinations(residual_mK, weight_Kd, rows_md)
+            else:
+                np.dot(residual_mK, weight_Kd, rows_md)
+            scatter_rows(hidden_grad if scoped else input_grad, start_m, 0, num, rows_md)
+
+
+@njit(cache=True)
+def forward_pass(
+    layout, weight_address_W, bias_address_W, has_bias, projection_address_S, inputs_BD, targets_B, keeps, wants_inputs
+):
+    """NLL of each row, float32 [B] in nats, and what the backward pass needs.
+
+    Args:
+        layout: The tree.
+        weight_address_W: int64, where each width's float32 rows are.
+        bias_address_W: int64, where its biases are.
+        has_bias: Whether there are any.
+        projection_address_S: int64, where each scope's matrix is.
+        inputs_BD: float32, contiguous.
+        targets_B: int64 class ids, all in range.
+        keeps: Whether a backward pass follows.
+        wants_inputs: Whether it wants the gradient of the inputs.
+    """
+    batch, num_features = inputs_BD.shape
+    inputs = inputs_BD.ravel()
+    entries, openings = plan_batch(layout, layout.path_ptr[targets_B], layout.path_ptr[targets_B + 1], num_features)
+    hidden = project_all(layout, openings, inputs, projection_address_S)
+    hidden_grad = np.zeros(hidden.size if keeps else 0, np.float32)
+    input_grad = np.zeros(inputs.size if keeps and wants_inputs else 0, np.float32)
+    nll_B = np.zeros(batch, np.float32)
+    residual_E = np.empty(entries.node.size if keeps else 0, np.float32)
+    _decide_binary(
+        layout.node, weight_address_W, bias_address_W, has_bias, entries.node, entries.branch, entries.owner,
+        entries.start, inputs.ctypes.data, hidden.ctypes.data, input_grad.ctypes.data, hidden_grad.ctypes.data, nll_B,
+        residual_E, keeps, wants_inputs,
+    )  # fmt: skip
+
+    num_groups, group_ptr, order = group_by_key(entries.node, entries.node.size, layout.node.shape[0])
+    num_wide = 0
+    touched = np.zeros(layout.widths.size, np.int64)
+    for group in range(num_groups):
+        node = entries.node[order[group_ptr[group]]]
+        arity = np.int64(layout.node[node, ARITY])
+        touched[layout.node[node, WIDTH]] += num_rows(arity)
+        if arity > 2:
+            num_wide += arity * (group_ptr[group + 1] - group_ptr[group])
+    wide_residual = np.empty(num_wide if keeps else 0, np.float32)
+    if num_wide:
+        _decide_wide(
+            layout, entries, group_ptr, order, num_groups, weight_address_W, bias_address_W, has_bias, inputs, hidden,
+            input_grad, hidden_grad, nll_B, wide_residual, keeps, wants_inputs,
+        )  # fmt: skip
+    if keeps:
+        for group in range(openings.scope.size - 1, -1, -1):  # children before their parents
+            scope = openings.scope[group]
+            raw = layout.scope[scope, PARENT] < 0
+            if raw and not wants_inputs:
+                continue
+            low, high = openings.ptr[group], openings.ptr[group + 1]
+            own = hidden_grad[openings.hidden_ptr[group] : openings.hidden_ptr[group + 1]]
+            own_md = own.reshape(high - low, layout.scope[scope, OUTPUT_DIM])
+            above = np.dot(own_md, scope_matrix(layout, projection_address_S, scope))
+            scatter_rows(input_grad if raw else hidden_grad, openings.source, low, high, above)
+    return nll_B, Saved(
+        entries, openings, group_ptr, order, num_groups, residual_E, wide_residual, hidden, hidden_grad, input_grad,
+        touched,
+    )  # fmt: skip
+
+
+@njit(cache=True, fastmath=REORDER, error_model="numpy")
+def _binary_gradient(low, high, order, entry_owner, entry_start, residual_E, scale_B, address, grad_d):
+    """Add the gradient of one binary node's weights to ``grad_d``; returns that of its bias. Four rows at a time."""
+    dim = np.uint64(grad_d.size)
+    size = np.int64(grad_d.size)
+    total = np.float32(0.0)
+    position = low
+    while position + 4 <= high:
+        p, q, r, s = order[position], order[position + 1], order[position + 2], order[position + 3]
+        a, b = residual_E[p] * scale_B[entry_owner[p]], residual_E[q] * scale_B[entry_owner[q]]
+        c, e = residual_E[r] * scale_B[entry_owner[r]], residual_E[s] * scale_B[entry_owner[s]]
+        first = float32_at(address + 4 * entry_start[p], size)
+        second = float32_at(address + 4 * entry_start[q], size)
+        third = float32_at(address + 4 * entry_start[r], size)
+        fourth = float32_at(address + 4 * entry_start[s], size)
+        for d in range(dim):
+            grad_d[d] += a * first[d] + b * second[d] + c * third[d] + e * fourth[d]
+        total += a + b + c + e
+        position += 4
+    for rest in range(position, high):
+        p = order[rest]
+        a = residual_E[p] * scale_B[entry_owner[p]]
+        first = float32_at(address + 4 * entry_start[p], size)
+        for d in range(dim):
+            grad_d[d] += a * first[d]
+        total += a
+    return total
+
+
+@njit(cache=True)
+def backward_pass(
+    layout, saved, inputs_BD, scale_B, compact, index_address_W, weight_address_W, bias_address_W, has_bias,
+    projection_address_S,
+):  # fmt: skip
+    """Gradients of ``scale_B . nll_B`` with respect to all parameters.
+
+    Args:
+        layout: The tree.
+        saved: By the forward pass; its gradients are changed.
+        inputs_BD: float32, contiguous, as in the forward pass.
+        scale_B: float32, weight of each row's NLL.
+        compact: Whether gradients hold the rows of the nodes on the paths alone, by rising row; else they have the
+            layout of the parameters.
+        index_address_W: Where to write which rows these are (int64), if compact.
+        weight_address_W: Where to write the gradient of each width's rows; zeros, unless compact.
+        bias_address_W: The same for biases.
+        has_bias: Whether there are any.
+        projection_address_S: Where to write the gradients of the projections; 0 for those that the batch does not pass.
+    """
+    entries, openings, order = saved.entries, saved.openings, saved.order
+    inputs = inputs_BD.ravel()
+    filled = np.zeros(layout.widths.size, np.int64)  # rows written so far
+    done = 0
+    for group in range(saved.num_groups):
+        low, high = saved.group_ptr[group], saved.group_ptr[group + 1]
+        node = entries.node[order[low]]
+        arity, width = np.int64(layout.node[node, ARITY]), layout.node[node, WIDTH]
+        num, dim, rows = high - low, np.int64(layout.node[node, DIM]), np.int64(num_rows(arity))
+        values = saved.hidden if layout.node[node, SCOPE] >= 0 else inputs
+        first = np.int64(layout.node[node, ROW])
+        if compact:
+            index = int64_at(index_address_W[width] + 8 * filled[width], rows)
+            for k in range(rows):
+                index[k] = first + k
+            first = filled[width]
+            filled[width] += rows
+        weight_grad = float32_at(weight_address_W[width] + 4 * first * dim, rows * dim)
+        bias_grad_K = float32_at(bias_address_W[width] + 4 * first, rows if has_bias else 0)
+        if compact:
+            weight_grad[:] = np.float32(0.0)
+            bias_grad_K[:] = np.float32(0.0)
+        if arity == 2:
+            total = _binary_gradient(
+                low, high, order, entries.owner, entries.start, saved.residual, scale_B, values.ctypes.data, weight_grad
+            )
+            if has_bias:
+                bias_grad_K[0] = total
             continue
-        for i in range(high - low):
+        residual_mK = saved.wide_residual[done : done + num * arity].reshape(num, arity)
+        done += num * arity
+        scaled_mK = np.empty((num, arity), np.float32)
+        for i in range(num):
             scale = scale_B[entries.owner[order[low + i]]]
             for k in range(arity):
-                residual_mK[i, k] *= scale
-                grad_bias[row + k] += residual_mK[i, k]
-        scatter_rows(values_grad, start_of, low, high, np.dot(residual_mK, weight_Kd))
-        grad_Kd = node_matrix(layout, grad_weight, node)
-        np.dot(residual_mK.T, rows_md, grad_Kd)
-    if not learn:
-        return
+                scaled_mK[i, k] = residual_mK[i, k] * scale
+            if has_bias:
+                for k in range(arity):
+                    bias_grad_K[k] += scaled_mK[i, k]
+        rows_md = gather_rows(values, entries.start[order[low:high]], 0, num, dim)
+        if num * arity <= SMALL_PRODUCT:
+            _small_combinations(scaled_mK.T, rows_md, weight_grad.reshape(arity, dim))
+        else:
+            np.dot(scaled_mK.T, rows_md, weight_grad.reshape(arity, dim))
 
-    for group in range(openings.scope.size - 1, -1, -1):
+    for group in range(openings.scope.size):
         scope = openings.scope[group]
-        rows = scope_inputs(layout, openings, group, inputs, hidden)
-        grad = hidden_grad[openings.hidden_ptr[group] : openings.hidden_ptr[group + 1]].reshape(
-            rows.shape[0], layout.scope_dim[scope]
-        )
-        np.dot(grad.T, rows, scope_matrix(layout, grad_projection, scope))
-        source_grad = grad_inputs if layout.scope_parent[scope] < 0 else hidden_grad
-        above = np.dot(grad, scope_matrix(layout, projection, scope))
-        scatter_rows(source_grad, openings.source, openings.ptr[group], openings.ptr[group + 1], above)
+        low, high = openings.ptr[group], openings.ptr[group + 1]
+        rows_ms = scope_inputs(layout, openings, group, inputs, saved.hidden)
+        own = saved.hidden_grad[openings.hidden_ptr[group] : openings.hidden_ptr[group + 1]]
+        own_md = own.reshape(high - low, layout.scope[scope, OUTPUT_DIM])
+        scaled_md = np.empty_like(own_md)
+        for i in range(high - low):
+            scale = scale_B[openings.owner[low + i]]
+            for d in range(own_md.shape[1]):
+                scaled_md[i, d] = own_md[i, d] * scale
+        np.dot(scaled_md.T, rows_ms, scope_matrix(layout, projection_address_S, scope))

@@ -1,25 +1,32 @@
 """`HierarchicalSoftmax`: the output layer over a tree, a drop-in for `torch.nn.AdaptiveLogSoftmaxWithLoss`.
 
-Shapes: **B** batch, **D** features, **C** classes, **R** logit rows.
+Shapes: **B** batch, **D** features, **C** classes, **L** longest path. Wherever B stands, any leading shape will do.
 """
 
 from __future__ import annotations
 
 import math
-from functools import cached_property
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from treesearch.errors import DataError
-from treesearch.paths import row_ptr
-from treesearch.softmax import cpu, reference
-from treesearch.softmax.cpu_kernels import Layout
+from treesearch.errors import DataError, TreeError
+from treesearch.softmax import cpu, gpu, pretrained, reference, topk
+from treesearch.softmax.cpu_plan import kernel_layout
+from treesearch.softmax.full_kernels import FullTables, full_tables
+from treesearch.softmax.initialization import log_mass_biases, rows_from_linear
 from treesearch.softmax.layout import SoftmaxLayout
-from treesearch.tree import Tree, check_counts
+from treesearch.softmax.topk import TopK
+from treesearch.tree import Tree
+
+Kernel = Literal["auto", "reference", "cpu", "gpu"]
+KERNELS: tuple[Kernel, ...] = ("auto", "reference", "cpu", "gpu")
+Reduction = Literal["mean", "sum", "none"]
 
 
 class SoftmaxOutput(NamedTuple):
@@ -27,6 +34,13 @@ class SoftmaxOutput(NamedTuple):
 
     output: Tensor  # [B] log-probability of each target, nats
     loss: Tensor  # scalar, mean negative log-probability
+
+
+class NodeLogProbs(NamedTuple):
+    """The decisions on the paths of the targets, root first."""
+
+    log_prob: Tensor  # [B, L] log-probability of the branch taken, nats; 0 beyond the end of the path
+    node: Tensor  # int64 [B, L] internal node of the tree; -1 beyond the end of the path
 
 
 class HierarchicalSoftmax(nn.Module):
@@ -41,17 +55,25 @@ class HierarchicalSoftmax(nn.Module):
         bias: Whether logits have a bias.
         device: As in `nn.Linear`.
         dtype: As in `nn.Linear`.
-        kernel: ``reference`` (torch operations), ``cpu`` (compiled; float32 on the CPU), or ``auto``: the latter where
-            it can be used.
+        sparse: Whether the gradients of all parameters are row-sparse, as those of ``nn.Embedding(sparse=True)``: a
+            step then touches the rows on the batch's paths alone. For optimisers that take such gradients:
+            `torch.optim.SparseAdam`, `treesearch.softmax.RowwiseAdagrad`, SGD without momentum.
+        kernel: How targets are scored. ``cpu``: compiled for float32 on the CPU; ``gpu``: dense operations of fixed
+            shape without synchronisation, on any device, for `torch.compile` and `torch.export`; ``reference``: plain
+            torch on any device and type; ``auto``: ``cpu`` where it can be used, ``gpu`` on other devices and for
+            tensors that are being traced, else ``reference``.
 
     Attributes:
         weights: One matrix [rows, width] per distinct input width, the widest (D) first.
         biases: One vector [rows] per width; empty without bias.
         projections: One matrix [d, source d] per projecting node, in canonical order.
+        tree_hash: uint8 [16], part of the state: weights of another tree are refused.
 
     Raises:
         TreeError: A projection is larger than ``in_features``.
     """
+
+    tree_hash: Tensor
 
     def __init__(
         self,
@@ -60,15 +82,20 @@ class HierarchicalSoftmax(nn.Module):
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        kernel: Literal["auto", "reference", "cpu"] = "auto",
+        *,
+        sparse: bool = False,
+        kernel: Kernel = "auto",
     ) -> None:
         super().__init__()
-        if kernel not in ("auto", "reference", "cpu"):
-            raise DataError(f"kernel must be 'auto', 'reference' or 'cpu', but got {kernel!r}")
-        self.kernel = kernel
+        if kernel not in KERNELS:
+            raise DataError(f"kernel must be one of {', '.join(map(repr, KERNELS))}, but got {kernel!r}")
         self.in_features = in_features
         self.tree = tree
+        self.sparse = sparse
+        self.kernel = kernel
         self.layout = SoftmaxLayout.of(tree, in_features)
+        self._tables: dict[str, Any] = {}
+        self._gpu_tables: gpu.ForestTables | None = None
         sizes = list(zip(self.layout.rows_per_width, self.layout.widths, strict=True))
         self.weights = nn.ParameterList(
             nn.Parameter(torch.empty(rows, width, device=device, dtype=dtype)) for rows, width in sizes
@@ -80,7 +107,12 @@ class HierarchicalSoftmax(nn.Module):
             nn.Parameter(torch.empty(dim, source, device=device, dtype=dtype))
             for dim, source in zip(self.layout.scope_dim, self.layout.source_dim, strict=True)
         )
+        self.register_buffer("tree_hash", _hash_bytes(tree).to(device))
         self.reset_parameters()
+        if kernel == "gpu" or self.weights[0].device.type not in ("cpu", "meta"):
+            self._forest(self.weights[0].device)
+
+    # -- parameters --------------------------------------------------------------------------------------------------
 
     def reset_parameters(self, counts: ArrayLike | None = None, generator: torch.Generator | None = None) -> None:
         """Draw weights as `nn.Linear` does; biases are zero, or predict ``counts`` where they are given.
@@ -92,17 +124,83 @@ class HierarchicalSoftmax(nn.Module):
         Raises:
             DataError: The counts do not fit the tree.
         """
+        starts = None if counts is None else torch.from_numpy(log_mass_biases(self.tree, counts))
         with torch.no_grad():
             for matrix in [*self.weights, *self.projections]:
                 bound = 1 / math.sqrt(matrix.shape[1])
                 drawn = torch.rand(matrix.shape, generator=generator, dtype=torch.float32) * (2 * bound) - bound
                 matrix.copy_(drawn)
-            starts = None if counts is None else torch.from_numpy(log_mass_biases(self.tree, counts))
             begin = 0
             for vector in self.biases:
                 rows = self.layout.row_order[begin : begin + vector.numel()]
                 begin += vector.numel()
                 vector.copy_(torch.zeros(rows.size) if starts is None else starts[rows])
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, tree: Tree, counts: ArrayLike | None = None, **options: Any) -> Self:
+        """A layer that starts from a trained flat one; see `treesearch.softmax.initialization.rows_from_linear`.
+
+        Args:
+            linear: Of D features and C outputs; its device and dtype are kept.
+            tree: Over C classes.
+            counts: [C] class counts, the weights of the classes in the means; None weighs all alike.
+            **options: ``sparse`` and ``kernel`` of the layer.
+
+        Raises:
+            DataError: The layer or the counts do not fit the tree.
+        """
+        weight = linear.weight.detach()
+        bias = None if linear.bias is None else linear.bias.detach().cpu().double().numpy()
+        layout = SoftmaxLayout.of(tree, linear.in_features)
+        start = rows_from_linear(layout, weight.cpu().double().numpy(), bias, counts)
+        layer = cls(linear.in_features, tree, True, weight.device, weight.dtype, **options)
+        with torch.no_grad():
+            for parameters, values in (
+                (layer.weights, start.weights),
+                (layer.biases, start.biases),
+                (layer.projections, start.projections),
+            ):
+                for parameter, value in zip(parameters, values, strict=True):
+                    parameter.copy_(torch.from_numpy(value))
+        return layer
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write tree, weights (safetensors) and settings into ``folder``, which is made; existing files are replaced.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        tensors = {name: tensor for name, tensor in self.state_dict().items() if name != "tree_hash"}
+        settings = {"in_features": self.in_features, "bias": len(self.biases) > 0, "sparse": self.sparse}
+        pretrained.save_layer(Path(folder), tree=self.tree, tensors=tensors, config=settings)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, device: torch.device | str | None = None, **options: Any
+    ) -> HierarchicalSoftmax:
+        """The layer that `save_pretrained` wrote, of the type it had.
+
+        Args:
+            folder: Written by `save_pretrained`.
+            device: Where to put it; None: the CPU.
+            **options: ``sparse`` and ``kernel`` of the layer.
+
+        Raises:
+            TreeError: The tree is missing or damaged, or the files do not belong together.
+            DataError: Weights or settings are missing or damaged.
+        """
+        saved = pretrained.load_layer(Path(folder), device=device)
+        config = {"sparse": saved.config.get("sparse", False), **options}
+        dtype = next(iter(saved.tensors.values())).dtype
+        layer = cls(saved.config["in_features"], saved.tree, saved.config["bias"], device, dtype, **config)
+        state = dict(saved.tensors)
+        expected = {name: value.shape for name, value in layer.state_dict().items() if name != "tree_hash"}
+        if {name: value.shape for name, value in state.items()} != expected:
+            raise DataError(f"the weights in {str(folder)!r} must be those of its tree; save the layer again")
+        layer.load_state_dict({**state, "tree_hash": layer.tree_hash})
+        return layer
+
+    # -- targets -----------------------------------------------------------------------------------------------------
 
     def forward(self, input: Tensor, target: Tensor) -> SoftmaxOutput:
         """Log-probability of the targets.
@@ -115,101 +213,279 @@ class HierarchicalSoftmax(nn.Module):
             ``output`` [B] (or scalar) and ``loss``, the mean negative ``output``.
 
         Raises:
-            DataError: Shapes do not fit, or a target lies outside [0, C).
+            DataError: Shapes or types do not fit, or a target lies outside [0, C).
         """
-        self._check_input(input)
-        if target.shape != input.shape[:-1]:
-            raise DataError(f"target must have shape {tuple(input.shape[:-1])}, but got {tuple(target.shape)}")
-        if target.is_floating_point():
-            raise DataError(f"target must hold integer class ids, but got {target.dtype}; use target.long()")
-        flat_input, flat_target = input.reshape(-1, self.in_features), target.reshape(-1)
-        if flat_target.numel() and not 0 <= int(flat_target.min()) <= int(flat_target.max()) < self.tree.num_classes:
-            raise DataError(
-                f"targets must lie in [0, {self.tree.num_classes}),"
-                f" but range from {int(flat_target.min())} to {int(flat_target.max())}"
-            )
-        weights, biases, projections = list(self.weights), self._bias_list(), list(self.projections)
-        if self._use_cpu_kernels(flat_input, [*weights, *biases, *projections]):
-            flat_output = cpu.target_log_prob(
-                self._kernel_layout, flat_input, flat_target, weights, biases, projections
-            )
-        else:
-            flat_output = reference.target_log_prob(self._tables, flat_input, flat_target, weights, biases, projections)
-        output = flat_output.reshape(target.shape)
+        output = self._target_log_prob(input, target)
         return SoftmaxOutput(output, -output.mean())
 
-    def log_prob(self, input: Tensor) -> Tensor:
-        """Log-probabilities of all classes, [B, C] (or [C]), in nats.
+    def nll(
+        self,
+        input: Tensor,
+        target: Tensor,
+        *,
+        reduction: Reduction = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """Negative log-likelihood in nats, with the arguments of `torch.nn.functional.nll_loss`.
+
+        Args:
+            input: [B, D].
+            target: int64 [B].
+            reduction: ``mean`` (weighted by class, over targets that count; NaN if there is none), ``sum``, ``none``.
+            ignore_index: Targets of this value have loss zero and do not count.
+            weight: [C] weight of each class.
 
         Raises:
-            DataError: The last dimension is not D.
+            DataError: Shapes, types, targets or settings do not fit.
         """
-        self._check_input(input)
-        flat_input = input.reshape(-1, self.in_features)
-        scores = reference.full_log_prob(
-            self._tables, flat_input, list(self.weights), self._bias_list(), list(self.projections)
-        )
+        if reduction not in ("mean", "sum", "none"):
+            raise DataError(f"reduction must be 'mean', 'sum' or 'none', but got {reduction!r}")
+        if weight is not None and weight.shape != (self.tree.num_classes,):
+            raise DataError(f"weight must have shape ({self.tree.num_classes},), but got {tuple(weight.shape)}")
+        _check_ids(target)
+        ignored = target == ignore_index
+        counted = torch.where(ignored, 0, target)
+        loss = torch.where(ignored, 0.0, -self._target_log_prob(input, counted))
+        share = (~ignored).to(loss.dtype)
+        if weight is not None:
+            share = share * weight.to(loss.dtype)[counted.long()]
+            loss = loss * share
+        if reduction == "none":
+            return loss
+        return loss.sum() if reduction == "sum" else loss.sum() / share.sum()
+
+    def node_log_probs(self, input: Tensor, target: Tensor) -> NodeLogProbs:
+        """Log-probability of each decision on the targets' paths; a row's sum is that of `forward`.
+
+        For losses on the levels of a tree and for audits. On the CPU this is the reference kernel.
+
+        Args:
+            input: [B, D].
+            target: int64 [B].
+
+        Raises:
+            DataError: As in `forward`.
+        """
+        flat_input, flat_target = self._flatten(input, target)
+        parameters = self._weights(), self._bias_list(), self._projections()
+        if self._kernel_for(flat_input) == "gpu":
+            log_prob, node = gpu.node_log_probs(self._forest(input.device), flat_input, flat_target, *parameters)
+        else:
+            log_prob, node = reference.node_log_probs(
+                self._reference_tables(input.device), flat_input, flat_target, *parameters
+            )
+        shape = (*target.shape, self.tree.max_depth)
+        return NodeLogProbs(log_prob.reshape(shape), node.reshape(shape))
+
+    # -- all classes -------------------------------------------------------------------------------------------------
+
+    def log_prob(self, input: Tensor) -> Tensor:
+        """Log-probabilities of all classes, [B, C], in nats; its gradients are dense.
+
+        Raises:
+            DataError: The last dimension is not D, or the type does not fit.
+        """
+        flat = self._flat_input(input)
+        parameters = self._weights(), self._bias_list(), self._projections()
+        match self._kernel_for(flat):
+            case "cpu":
+                scores = cpu.full_log_prob(self._full_tables(), self.layout, flat, *parameters)
+            case "gpu":
+                scores = gpu.full_log_prob(self._forest(input.device), flat, *parameters)
+            case _:
+                scores = reference.full_log_prob(self._reference_tables(input.device), flat, *parameters)
         return scores.reshape(*input.shape[:-1], self.tree.num_classes)
 
     def predict(self, input: Tensor) -> Tensor:
-        """The most probable class of each example, int64 [B]; exact."""
-        return self.log_prob(input).argmax(-1)
-
-    def topk(self, input: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k most probable classes, best first; exact: log-probabilities [B, k] and class ids [B, k].
+        """The most probable class of each example, int64 [B]; exact, of equals the first.
 
         Raises:
-            DataError: k is not in [1, C].
+            DataError: As in `log_prob`.
         """
-        if not 1 <= k <= self.tree.num_classes:
-            raise DataError(f"k must lie in [1, {self.tree.num_classes}], but got {k}")
-        values, indices = self.log_prob(input).topk(k, -1)
-        return values, indices
+        return self.topk(input, 1).indices.squeeze(-1)
+
+    @torch.no_grad()
+    def topk(self, input: Tensor, k: int, *, max_nodes: int | None = None) -> TopK:
+        """The k most probable classes of each example, best first; of equals the smaller class id first.
+
+        On the CPU (float32, float64) the search goes down from the root, best node first, and visits no node that is
+        less probable than the k-th class: at most 1 / p_(k) nodes a level. Elsewhere all classes are scored.
+
+        Args:
+            input: [B, D].
+            k: Number of classes, 1 to C.
+            max_nodes: Visit at most so many nodes a level, the best of it; ``exact`` says whether that changed
+                nothing. None: no limit.
+
+        Returns:
+            ``log_prob`` [B, k] in nats, ``indices`` int64 [B, k], ``num_nodes`` int64 [B] visited and ``exact`` [B].
+            No gradients.
+
+        Raises:
+            DataError: k or ``max_nodes`` is out of range, or the input does not fit.
+        """
+        flat = self._flat_input(input)
+        topk.check_arguments(k, self.tree.num_classes, max_nodes)
+        if flat.device.type == "cpu" and self._dtype in (torch.float32, torch.float64) and _is_plain(flat):
+            found = topk.best_first(
+                self._topk_tables(), flat, k, self._weights(), list(self.biases), self._projections(),
+                max_nodes=max_nodes,
+            )  # fmt: skip
+        elif max_nodes is not None:
+            raise DataError(
+                f"max_nodes needs float32 or float64 on the CPU, but the layer is {self._dtype} on {flat.device};"
+                " leave it out, or move the layer"
+            )
+        else:
+            found = topk.from_full(self.log_prob(flat), k, num_nodes=self.tree.num_internal)
+        lead = input.shape[:-1]
+        return TopK(
+            found.log_prob.reshape(*lead, k),
+            found.indices.reshape(*lead, k),
+            found.num_nodes.reshape(lead),
+            found.exact.reshape(lead),
+        )
 
     def extra_repr(self) -> str:
         """Sizes, for `repr`."""
-        return f"in_features={self.in_features}, num_classes={self.tree.num_classes}, bias={len(self.biases) > 0}"
+        text = f"in_features={self.in_features}, num_classes={self.tree.num_classes}, bias={len(self.biases) > 0}"
+        return text + (", sparse=True" if self.sparse else "")
 
-    def _use_cpu_kernels(self, input: Tensor, parameters: list[Tensor]) -> bool:
-        if self.kernel == "reference":
-            return False
-        supported = cpu.supports(input, parameters)
-        if self.kernel == "cpu" and not supported:
-            raise DataError("kernel 'cpu' needs float32 tensors on the CPU; use kernel='auto' or 'reference'")
-        return supported
+    # -- kernels -----------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _tables(self) -> reference.Tables:
-        return reference.Tables.of(self.layout, self.weights[0].device)
+    def _target_log_prob(self, input: Tensor, target: Tensor) -> Tensor:
+        flat_input, flat_target = self._flatten(input, target)
+        match self._kernel_for(flat_input):
+            case "cpu":
+                output = cpu.target_log_prob(
+                    self._cpu_tables(), flat_input, flat_target, self._weights(), list(self.biases),
+                    self._projections(), sparse=self.sparse,
+                )  # fmt: skip
+            case "gpu":
+                output = gpu.target_log_prob(
+                    self._forest(input.device), flat_input, flat_target, self._weights(), self._bias_list(),
+                    self._projections(), sparse=self.sparse,
+                )  # fmt: skip
+            case _:
+                output = reference.target_log_prob(
+                    self._reference_tables(input.device), flat_input, flat_target, self._weights(), self._bias_list(),
+                    self._projections(), sparse=self.sparse,
+                )  # fmt: skip
+        return output.reshape(target.shape)
 
-    @cached_property
-    def _kernel_layout(self) -> Layout:
-        return cpu.kernel_layout(self.layout)
+    def _kernel_for(self, input: Tensor) -> Kernel:
+        if self.kernel == "auto":
+            if input.device.type != "cpu" or not _is_plain(input):
+                return "gpu"
+            return "cpu" if self._dtype == torch.float32 else "reference"
+        if self.kernel == "cpu" and (self._dtype != torch.float32 or input.device.type != "cpu"):
+            raise DataError(
+                f"kernel 'cpu' needs float32 on the CPU, but the layer is {self._dtype} on {input.device};"
+                " use kernel='auto'"
+            )
+        return self.kernel
+
+    def _cpu_tables(self) -> Any:
+        if "cpu" not in self._tables:
+            self._tables["cpu"] = kernel_layout(self.layout)
+        return self._tables["cpu"]
+
+    def _full_tables(self) -> FullTables:
+        if "full" not in self._tables:
+            self._tables["full"] = full_tables(self.layout)
+        return self._tables["full"]
+
+    def _topk_tables(self) -> Any:
+        if "topk" not in self._tables:
+            self._tables["topk"] = topk.topk_tables(self.layout)
+        return self._tables["topk"]
+
+    def _reference_tables(self, device: torch.device) -> reference.Tables:
+        key = f"reference {device}"
+        if key not in self._tables:
+            self._tables[key] = reference.Tables.of(self.layout, device)
+        return self._tables[key]
+
+    def _forest(self, device: torch.device) -> gpu.ForestTables:
+        if self._gpu_tables is None or self._gpu_tables.device != device:
+            self._gpu_tables = gpu.ForestTables.of([self.layout], device)
+        return self._gpu_tables
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.weights[0].dtype
+
+    def _weights(self) -> list[Tensor]:
+        return list(self.weights)
+
+    def _projections(self) -> list[Tensor]:
+        return list(self.projections)
 
     def _bias_list(self) -> list[Tensor]:
         if len(self.biases):
             return list(self.biases)
         return [matrix.new_zeros(matrix.shape[0]) for matrix in self.weights]
 
-    def _check_input(self, input: Tensor) -> None:
+    # -- checks ------------------------------------------------------------------------------------------------------
+
+    def _flatten(self, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        flat_input = self._flat_input(input)
+        if target.shape != input.shape[:-1]:
+            raise DataError(f"target must have shape {tuple(input.shape[:-1])}, but got {tuple(target.shape)}")
+        _check_ids(target)
+        flat = target.reshape(-1).long()
+        # Elsewhere the check would have to wait for the device; there an index out of range is the device's own error.
+        if flat.device.type == "cpu" and flat.numel() and _is_plain(flat):
+            low, high = (int(bound) for bound in torch.aminmax(flat))
+            if low < 0 or high >= self.tree.num_classes:
+                raise DataError(f"targets must lie in [0, {self.tree.num_classes}), but range from {low} to {high}")
+        return flat_input, flat
+
+    def _flat_input(self, input: Tensor) -> Tensor:
         if input.dim() < 1 or input.shape[-1] != self.in_features:
             raise DataError(f"input must have {self.in_features} features, but got shape {tuple(input.shape)}")
+        # What autocast takes for `nn.Linear`; the kernels themselves see one type.
+        castable = input.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        if input.dtype != self._dtype and not (castable and torch.is_autocast_enabled(input.device.type)):
+            raise DataError(
+                f"input must have the type of the layer, {self._dtype}, but got {input.dtype};"
+                " use input.to(...) or torch.autocast"
+            )
+        return input.reshape(-1, self.in_features).to(self._dtype)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        theirs = state_dict.get(prefix + "tree_hash")
+        if theirs is not None and not theirs.is_meta:
+            theirs_hex = bytes(theirs.cpu().to(torch.uint8).tolist()).hex()
+            if theirs_hex != self.tree.hash:
+                raise TreeError(
+                    f"the weights must be of this layer's tree, {self.tree.hash}, but they belong to {theirs_hex};"
+                    " build the layer on the tree that was saved with them"
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self.tree_hash = _hash_bytes(self.tree).to(self.tree_hash.device)  # `to_empty` has left no value in it
+        if self._gpu_tables is not None:
+            self._forest(self.weights[0].device)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and pickles build their own tables.
+        return {**self.__dict__, "_tables": {}, "_gpu_tables": None}
 
 
-def log_mass_biases(tree: Tree, counts: ArrayLike) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    """Biases that make a tree with zero weights predict the class frequencies, float32 [R], rows in canonical order.
+def _hash_bytes(tree: Tree) -> Tensor:
+    return torch.from_numpy(np.frombuffer(bytes.fromhex(tree.hash), np.uint8).copy())
 
-    A class without count is given half a count.
-    """
-    mass = tree.node_mass(np.maximum(check_counts(counts, tree.num_classes), 0.5))
-    log_mass = np.log(mass[tree.child_idx])  # one entry per edge, edges grouped by node
-    rows = row_ptr(tree)
-    first_edge = tree.child_ptr[:-1]
-    edge_node = np.repeat(np.arange(tree.num_internal), tree.arities)
-    position = np.arange(edge_node.size) - first_edge[edge_node]
-    wide = tree.arities[edge_node] != 2
-    biases = np.empty(rows[-1], np.float32)
-    biases[(rows[edge_node] + position)[wide]] = (log_mass - np.log(mass[edge_node]))[wide]
-    binary = np.flatnonzero(tree.arities == 2)
-    biases[rows[binary]] = log_mass[first_edge[binary]] - log_mass[first_edge[binary] + 1]
-    return biases
+
+def _check_ids(target: Tensor) -> None:
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        raise DataError(f"target must hold integer class ids, but got {target.dtype}; use target.long()")
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether the numbers are really there: neither traced by a compiler nor fake."""
+    return type(tensor) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()

@@ -100,9 +100,21 @@ class SoftmaxLayout:
         return np.argsort(self.node_width[self._row_node], kind="stable")
 
     @cached_property
-    def row_scope(self) -> IntArray:
-        """The scope that each row reads, in the order of `row_order`, [R]."""
-        return self.node_scope[self._row_node[self.row_order]]
+    def first_logit(self) -> IntArray:
+        """First row of each node where the widths' matrices stand one after the other, [N]."""
+        rows = np.array(self.rows_per_width, np.int64)
+        return (np.cumsum(rows) - rows)[self.node_width] + self.node_row
+
+    @cached_property
+    def scope_rows(self) -> tuple[tuple[tuple[int, IntArray], ...], ...]:
+        """For each width the scopes that its rows read (NO_SCOPE first), each with its rows in rising order."""
+        row_scope = self.node_scope[self._row_node[self.row_order]]
+        result = []
+        for scope_R in np.split(row_scope, np.cumsum(self.rows_per_width)[:-1]):
+            order_R = np.argsort(scope_R, kind="stable")
+            scopes, first = np.unique(scope_R[order_R], return_index=True)
+            result.append(tuple(zip(scopes.tolist(), np.split(order_R, first[1:]), strict=True)) if scopes.size else ())
+        return tuple(result)
 
     @property
     def _row_node(self) -> IntArray:

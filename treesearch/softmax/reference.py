@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from treesearch.paths import class_paths, row_ptr
+from treesearch.paths import class_paths
 from treesearch.softmax.layout import SoftmaxLayout
+from treesearch.softmax.sparse import all_rows, gather_rows
 
 # Groups are padded to the largest of their size class; the classes keep the padding below a factor of 8.
 COUNT_CLASSES = (1, 8, 64, 512, 1 << 62)
@@ -40,10 +41,8 @@ class Tables:
     class_scope: Tensor  # [sum of scopes per class] root first
     edge_child: Tensor  # [M-1] child at the end of each edge, edges grouped by node
     edge_node: Tensor  # [M-1] node at the start of each edge
-    edge_row: Tensor  # [M-1] global row of the edge's logit (a binary node's two edges share theirs)
+    edge_row: Tensor  # [M-1] row of the edge's logit, widths one after another (a binary node's two edges share it)
     class_leaf: Tensor  # [C]
-    row_order: Tensor  # [R] global row of each row of the widths' matrices, one width after the other
-    row_scope: Tensor  # [R] the scope that it reads
     depth_edges: Tensor  # [M-1] edges by depth of their child
     edges_per_depth: tuple[int, ...]
 
@@ -72,10 +71,8 @@ class Tables:
             "class_scope": opened_scope,
             "edge_child": tree.child_idx,
             "edge_node": edge_node,
-            "edge_row": row_ptr(tree)[edge_node] + np.where(tree.arities[edge_node] == 2, 0, position),
+            "edge_row": layout.first_logit[edge_node] + np.where(tree.arities[edge_node] == 2, 0, position),
             "class_leaf": class_leaf,
-            "row_order": layout.row_order,
-            "row_scope": layout.row_scope,
             "depth_edges": np.argsort(child_depth, kind="stable"),
         }
         tensors = {name: torch.as_tensor(np.asarray(array, np.int64), device=device) for name, array in arrays.items()}
@@ -89,6 +86,8 @@ def target_log_prob(
     weights: Sequence[Tensor],
     bias_R: Sequence[Tensor],
     projections: Sequence[Tensor],
+    *,
+    sparse: bool = False,
 ) -> Tensor:
     """Log-probability of each target, [B], in nats.
 
@@ -99,32 +98,103 @@ def target_log_prob(
         weights: One matrix of rows per width.
         bias_R: One vector per width.
         projections: One matrix [d, source d] per scope.
+        sparse: Whether gradients of parameters are row-sparse.
     """
-    batch = input_BD.shape[0]
     entry_E, token_E = _ranges(tables.path_ptr, target_B)
     if not entry_E.numel():  # an empty batch, or one class
-        return _certain(input_BD, weights[0])
+        return certain(input_BD, weights[0])
+    log_prob_B = input_BD.new_zeros(input_BD.shape[0], dtype=torch.promote_types(input_BD.dtype, torch.float32))
+    for place, step in _decisions(tables, input_BD, target_B, entry_E, token_E, weights, bias_R, projections, sparse):
+        log_prob_B = log_prob_B.index_add(0, token_E[place], step.to(log_prob_B.dtype))
+    return log_prob_B
+
+
+def node_log_probs(
+    tables: Tables,
+    input_BD: Tensor,
+    target_B: Tensor,
+    weights: Sequence[Tensor],
+    bias_R: Sequence[Tensor],
+    projections: Sequence[Tensor],
+    *,
+    sparse: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of each decision on the targets' paths, root first: [B, L], 0 beyond the end; nodes [B, L], -1.
+
+    Arguments as for `target_log_prob`.
+    """
+    batch, longest = input_BD.shape[0], len(tables.edges_per_depth)
+    entry_E, token_E = _ranges(tables.path_ptr, target_B)
+    node_BL = torch.full((batch, longest), -1, device=input_BD.device)
+    log_prob_BL = certain(input_BD, weights[0])[:, None].expand(-1, longest).reshape(-1)
+    if not entry_E.numel():
+        return log_prob_BL.view(batch, longest), node_BL
+    cell_E = token_E * longest + entry_E - tables.path_ptr[target_B][token_E]
+    node_BL.view(-1)[cell_E] = tables.path_node[entry_E]
+    for place, step in _decisions(tables, input_BD, target_B, entry_E, token_E, weights, bias_R, projections, sparse):
+        log_prob_BL = log_prob_BL.index_add(0, cell_E[place], step.to(log_prob_BL.dtype))
+    return log_prob_BL.view(batch, longest), node_BL
+
+
+def _decisions(
+    tables: Tables,
+    input_BD: Tensor,
+    target_B: Tensor,
+    entry_E: Tensor,
+    token_E: Tensor,
+    weights: Sequence[Tensor],
+    bias_R: Sequence[Tensor],
+    projections: Sequence[Tensor],
+    sparse: bool,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Log-probabilities of the branches taken at the path entries, a part at a time: places in ``entry_E``, values."""
     node_E, branch_E = tables.path_node[entry_E], tables.path_branch[entry_E]
+    projections = [all_rows(matrix, sparse) for matrix in projections]
     sources, source_row_E = _sources(tables, input_BD, target_B, token_E, node_E, projections)
     arity_E, width_E = tables.node_arity[node_E], tables.node_width[node_E]
-    log_prob_B = input_BD.new_zeros(batch, dtype=torch.promote_types(input_BD.dtype, torch.float32))
     for width, source in enumerate(sources):
         chosen = (arity_E == 2) & (width_E == width)
         entries = chosen.nonzero().squeeze(1)
         if entries.numel():
             row = tables.node_row[node_E[entries]]
             inputs = source.index_select(0, source_row_E[entries])
-            logit = (weights[width].index_select(0, row) * inputs).sum(-1) + bias_R[width][row]
+            weight_Ed, bias_E = gather_rows(weights[width], row, sparse), gather_rows(bias_R[width], row, sparse)
+            logit = (weight_Ed * inputs).sum(-1) + bias_E
             sign = 1 - 2 * branch_E[entries]
-            step = functional.logsigmoid(logit * sign)
-            log_prob_B = log_prob_B.index_add(0, token_E[entries], step.to(log_prob_B.dtype))
+            yield entries, functional.logsigmoid(logit * sign)
         entries = ((arity_E > 2) & (width_E == width)).nonzero().squeeze(1)
         if entries.numel():
             place, step = _wide_log_prob(
-                tables, source, source_row_E[entries], node_E[entries], branch_E[entries], weights[width], bias_R[width]
-            )
-            log_prob_B = log_prob_B.index_add(0, token_E[entries[place]], step.to(log_prob_B.dtype))
-    return log_prob_B
+                tables, source, source_row_E[entries], node_E[entries], branch_E[entries], weights[width],
+                bias_R[width], sparse,
+            )  # fmt: skip
+            yield entries[place], step
+
+
+def all_logits(
+    layout: SoftmaxLayout,
+    input_BD: Tensor,
+    weights: Sequence[Tensor],
+    bias_R: Sequence[Tensor],
+    projections: Sequence[Tensor],
+) -> Tensor:
+    """The logits of all rows, [R, B], widths one after another."""
+    hidden: list[Tensor] = []
+    for own, parent in enumerate(layout.scope_parent):
+        hidden.append((input_BD if parent < 0 else hidden[parent]) @ projections[own].T)
+    parts = []
+    for weight_Rd, bias, scopes in zip(weights, bias_R, layout.scope_rows, strict=True):
+        if [scope for scope, _ in scopes] == [layout.NO_SCOPE]:
+            parts.append(torch.addmm(bias[:, None], weight_Rd, input_BD.T))
+        elif scopes:
+            pieces = []
+            for scope, rows in scopes:
+                row = torch.from_numpy(rows).to(input_BD.device)
+                source_Bd = input_BD if scope < 0 else hidden[scope]
+                pieces.append(torch.addmm(bias[row, None], weight_Rd[row], source_Bd.T))
+            place_R = torch.from_numpy(np.argsort(np.concatenate([rows for _, rows in scopes])))
+            parts.append(torch.cat(pieces)[place_R.to(input_BD.device)])
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def full_log_prob(
@@ -135,28 +205,10 @@ def full_log_prob(
     projections: Sequence[Tensor],
 ) -> Tensor:
     """Log-probabilities of all classes, [B, C]: all logits at once, then a scan down the levels."""
-    if not tables.row_order.numel():
-        return _certain(input_BD, weights[0])[:, None]
-    batch = input_BD.shape[0]
-    hidden: list[Tensor] = []
-    layout = tables.layout
-    for own, parent in enumerate(layout.scope_parent):
-        hidden.append((input_BD if parent < 0 else hidden[parent]) @ projections[own].T)
-    logit_RB = input_BD.new_empty(tables.row_order.numel(), batch)
-    orders = torch.split(tables.row_order, list(layout.rows_per_width))
-    scopes = torch.split(tables.row_scope, list(layout.rows_per_width))
-    for width, (order, scope) in enumerate(zip(orders, scopes, strict=True)):
-        raw = (scope < 0).nonzero().squeeze(1)
-        if raw.numel():
-            logits = weights[width][raw] @ input_BD.T + bias_R[width][raw, None]
-            logit_RB = logit_RB.index_copy(0, order[raw], logits)
-        scoped = (scope >= 0).nonzero().squeeze(1)
-        if scoped.numel():
-            ids, position = torch.unique(scope[scoped], return_inverse=True)
-            stacked_SBd = torch.stack([hidden[i] for i in ids.tolist()])
-            logits = grouped_matmul(weights[width][scoped], position, stacked_SBd.__getitem__)
-            logit_RB = logit_RB.index_copy(0, order[scoped], logits + bias_R[width][scoped, None])
-
+    layout, batch = tables.layout, input_BD.shape[0]
+    if not layout.tree.num_internal:
+        return certain(input_BD, weights[0])[:, None]
+    logit_RB = all_logits(layout, input_BD, weights, bias_R, projections)
     # One entry per edge: a binary node's second edge has the negated logit; wide nodes share a normaliser.
     logit_RB = logit_RB.to(torch.promote_types(logit_RB.dtype, torch.float32))
     edge_EB = logit_RB[tables.edge_row]
@@ -170,10 +222,14 @@ def full_log_prob(
     top_NB = torch.full((num_internal, batch), -torch.inf, dtype=edge_EB.dtype, device=edge_EB.device)
     index = tables.edge_node[:, None].expand(-1, batch)
     top_NB = top_NB.scatter_reduce(0, index, edge_EB.detach(), "amax")
-    total_NB = torch.zeros_like(top_NB).index_add(0, tables.edge_node, (edge_EB - top_NB[tables.edge_node]).exp())
-    normaliser_NB = total_NB.log() + top_NB
+    # The largest logit stays apart: added to the small logarithm, it would round it away. The sum is in double
+    # precision where there is one: it may have 100,000 terms, one of them 1 and the others too small to be added to it.
+    below_EB = edge_EB - top_NB[tables.edge_node]
+    sum_type = below_EB.dtype if below_EB.device.type == "mps" else torch.float64
+    total_NB = torch.zeros_like(top_NB, dtype=sum_type).index_add(0, tables.edge_node, below_EB.exp().to(sum_type))
+    log_total_NB = total_NB.log().to(below_EB.dtype)
     edge_EB = torch.where(
-        binary[:, None], functional.logsigmoid(sign * edge_EB), edge_EB - normaliser_NB[tables.edge_node]
+        binary[:, None], functional.logsigmoid(sign * edge_EB), below_EB - log_total_NB[tables.edge_node]
     )
     node_MB = edge_EB.new_zeros(layout.tree.num_nodes, batch)
     for edges in torch.split(tables.depth_edges, list(tables.edges_per_depth)):
@@ -182,7 +238,7 @@ def full_log_prob(
     return node_MB[tables.class_leaf].T
 
 
-def _certain(input_BD: Tensor, weight_Rd: Tensor) -> Tensor:
+def certain(input_BD: Tensor, weight_Rd: Tensor) -> Tensor:
     """Zeros [B] where nothing is to decide; part of the graph, so that `backward` works as for any other tree."""
     zeros_B = (input_BD[:, :0] @ weight_Rd[:0, :0].T).sum(-1)
     return zeros_B.to(torch.promote_types(input_BD.dtype, torch.float32))
@@ -240,6 +296,7 @@ def _wide_log_prob(
     branch_E: Tensor,
     weight_Rd: Tensor,
     bias_R: Tensor,
+    sparse: bool,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of the branch taken at wide nodes, in some order: entry [E] and log-probability [E]."""
     arity_E = tables.node_arity[node_E]
@@ -257,8 +314,8 @@ def _wide_log_prob(
     # One gather of all rows: its gradient then fills one dense matrix, not one per size class.
     row = torch.cat([row_GK.flatten() for _, _, row_GK, _ in plan])
     sizes = [row_GK.numel() for _, _, row_GK, _ in plan]
-    weight_parts = torch.split(weight_Rd.index_select(0, row), sizes)
-    bias_parts = torch.split(bias_R.index_select(0, row), sizes)
+    weight_parts = torch.split(gather_rows(weight_Rd, row, sparse), sizes)
+    bias_parts = torch.split(gather_rows(bias_R, row, sparse), sizes)
     places, steps = [], []
     for (entry_Gc, real, row_GK, padding_GK), weight, bias in zip(plan, weight_parts, bias_parts, strict=True):
         x_Gcd = source.index_select(0, source_row_E[entry_Gc.flatten()]).view(*entry_Gc.shape, -1)
@@ -266,6 +323,8 @@ def _wide_log_prob(
         bias_GK = bias_GK.masked_fill(padding_GK, -torch.inf)
         logit_GcK = torch.baddbmm(bias_GK[:, None], x_Gcd, weight_GKd.transpose(1, 2))
         logit_GcK = logit_GcK.to(torch.promote_types(logit_GcK.dtype, torch.float32))
+        # Added to the small logarithm of the sum, a large logit would round it away.
+        logit_GcK = logit_GcK - logit_GcK.detach().amax(2, keepdim=True)
         taken_Gc = logit_GcK.gather(2, branch_E[entry_Gc][..., None]).squeeze(2)
         places.append(entry_Gc.flatten()[real])
         steps.append((taken_Gc - logit_GcK.logsumexp(2)).flatten().index_select(0, real))

@@ -1,0 +1,342 @@
+"""`HierarchicalSoftmax` against the layers that people use, in one process, one thread, every contender in turn.
+
+Batch 512, 128 features, targets drawn by Zipf's law, fresh ones at every step; medians. A *step* is forward and
+backward: loss, gradients of the inputs and of all parameters. Ours has ``sparse=True`` throughout.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
+from statistics import median
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from treesearch.bench.frozen import gensim_pass
+from treesearch.builders import build_tree
+from treesearch.errors import MissingExtraError
+from treesearch.evaluation.frozen import Features, evaluate_frozen, initial_state
+from treesearch.evaluation.frozen_kernels import run_epoch
+from treesearch.evaluation.joint import one_thread
+from treesearch.softmax import HierarchicalSoftmax
+from treesearch.tree import Tree
+
+BATCH, NUM_FEATURES = 512, 128
+POOL = 64  # batches of targets, used in turn
+SMALL, LARGE, HUGE = 10_000, 100_000, 1_000_000
+TRAINING_TOKENS = 1_000_000  # of the model that is asked for its best classes
+LEAF_NOISE = 2.2  # standard deviation of a feature around its class: a perplexity of a few hundred
+
+Run = Callable[[], object]
+
+
+class Claim(NamedTuple):
+    """A ratio of two times, and what it should be."""
+
+    what: str
+    slower: str  # contender
+    faster: str
+    at_least: float  # slower / faster
+
+
+def run(repeats: int = 15) -> list[dict[str, Any]]:
+    """Times of all contenders in microseconds, and the ratios that the layer is held to.
+
+    Raises:
+        MissingExtraError: gensim or hierarchicalsoftmax is not installed.
+    """
+    with one_thread():
+        rows: list[dict[str, Any]] = []
+        for part in (_training_small, _training_large, _training_huge, _path_nodes, _best_classes, _all_classes):
+            rows += part(repeats)
+            gc.collect()
+        return rows
+
+
+# -- training steps --------------------------------------------------------------------------------------------------
+
+
+def _training_small(repeats: int) -> list[dict[str, Any]]:
+    counts, targets = _zipf(SMALL)
+    cutoffs = [SMALL // 20, SMALL // 4]
+    contenders = {
+        "flat": _flat_step(SMALL, targets),
+        "torch adaptive, div 1": _module_step(_adaptive(SMALL, cutoffs, 1.0), targets),
+        "torch adaptive, div 4": _module_step(_adaptive(SMALL, cutoffs, 4.0), targets),
+        "Huffman": _tree_step(build_tree("huffman", counts=counts), targets),
+        "Huffman 16-way": _tree_step(build_tree("huffman", counts=counts, arity=16), targets),
+        "adaptive tree, div 1": _tree_step(_adaptive_tree(counts, cutoffs, 1.0), targets),
+        "adaptive tree, div 4": _tree_step(_adaptive_tree(counts, cutoffs, 4.0), targets),
+        "two-level tree": _tree_step(build_tree("two-level", counts=counts), targets),
+        "hierarchicalsoftmax, two-level": _package_step(build_tree("two-level", counts=counts), targets),
+    }
+    claims = [
+        Claim("step, V = 10k", "flat", "Huffman", 40),
+        Claim("step, V = 10k", "torch adaptive, div 4", "Huffman", 5),
+        Claim("step, V = 10k", "torch adaptive, div 1", "adaptive tree, div 1", 1),
+        Claim("step, V = 10k", "torch adaptive, div 4", "adaptive tree, div 4", 1),
+        Claim("step, V = 10k", "hierarchicalsoftmax, two-level", "two-level tree", 100),
+    ]
+    return _rows("step, V = 10k", _times(contenders, repeats), claims)
+
+
+def _training_large(repeats: int) -> list[dict[str, Any]]:
+    counts, targets = _zipf(LARGE)
+    cutoffs = [LARGE // 20, LARGE // 4]
+    contenders = {
+        "flat": _flat_step(LARGE, targets),
+        "torch adaptive, div 1": _module_step(_adaptive(LARGE, cutoffs, 1.0), targets),
+        "torch adaptive, div 4": _module_step(_adaptive(LARGE, cutoffs, 4.0), targets),
+        "Huffman": _tree_step(build_tree("huffman", counts=counts), targets),
+        "adaptive tree, div 1": _tree_step(_adaptive_tree(counts, cutoffs, 1.0), targets),
+        "adaptive tree, div 4": _tree_step(_adaptive_tree(counts, cutoffs, 4.0), targets),
+    }
+    claims = [
+        Claim("step, V = 100k", "flat", "Huffman", 400),
+        Claim("step, V = 100k", "torch adaptive, div 4", "Huffman", 40),
+        Claim("step, V = 100k", "torch adaptive, div 1", "adaptive tree, div 1", 1),
+        Claim("step, V = 100k", "torch adaptive, div 4", "adaptive tree, div 4", 1),
+    ]
+    return _rows("step, V = 100k", _times(contenders, max(3, repeats // 3)), claims)
+
+
+def _training_huge(repeats: int) -> list[dict[str, Any]]:
+    contenders = {}
+    for num_classes, name in ((SMALL, "Huffman, V = 10k"), (HUGE, "Huffman, V = 1M")):
+        counts, targets = _zipf(num_classes)
+        contenders[name] = _tree_step(build_tree("huffman", counts=counts), targets)
+    claims = [Claim("step, V = 1M", "Huffman, V = 10k", "Huffman, V = 1M", 0.5)]
+    return _rows("step, V = 1M", _times(contenders, 10 * repeats), claims)
+
+
+def _zipf(num_classes: int) -> tuple[NDArray[np.float64], Iterator[Tensor]]:
+    counts = 1e6 / np.arange(2, num_classes + 2)
+    rng = np.random.default_rng(0)
+    pool = torch.from_numpy(rng.choice(num_classes, (POOL, BATCH), p=counts / counts.sum()))
+    return counts, cycle(pool.unbind())
+
+
+def _adaptive(num_classes: int, cutoffs: list[int], div_value: float) -> nn.Module:
+    return nn.AdaptiveLogSoftmaxWithLoss(NUM_FEATURES, num_classes, cutoffs, div_value=div_value)
+
+
+def _adaptive_tree(counts: NDArray[np.float64], cutoffs: list[int], div_value: float) -> Tree:
+    return build_tree("adaptive", counts=counts, cutoffs=cutoffs, div_value=div_value, in_features=NUM_FEATURES)
+
+
+def _inputs() -> Tensor:
+    return torch.randn(BATCH, NUM_FEATURES, generator=torch.Generator().manual_seed(0)).requires_grad_()
+
+
+def _module_step(layer: nn.Module, targets: Iterator[Tensor]) -> Run:
+    input = _inputs()
+
+    def step() -> None:
+        layer.zero_grad(set_to_none=True)
+        input.grad = None
+        layer(input, next(targets)).loss.backward()
+
+    return step
+
+
+def _tree_step(tree: Tree, targets: Iterator[Tensor]) -> Run:
+    return _module_step(HierarchicalSoftmax(NUM_FEATURES, tree, sparse=True), targets)
+
+
+def _flat_step(num_classes: int, targets: Iterator[Tensor]) -> Run:
+    layer, input = nn.Linear(NUM_FEATURES, num_classes), _inputs()
+
+    def step() -> None:
+        layer.zero_grad(set_to_none=True)
+        input.grad = None
+        nn.functional.cross_entropy(layer(input), next(targets)).backward()
+
+    return step
+
+
+def _package_step(tree: Tree, targets: Iterator[Tensor]) -> Run:
+    try:
+        from hierarchicalsoftmax import HierarchicalSoftmaxLinear, HierarchicalSoftmaxLoss, SoftmaxNode
+    except ImportError:
+        raise MissingExtraError("hierarchicalsoftmax", "bench") from None
+    nodes = [SoftmaxNode("root")]
+    for node in range(1, tree.num_nodes):
+        nodes.append(SoftmaxNode(str(node), parent=nodes[tree.parent[node]]))
+    nodes[0].set_indexes()
+    leaf = {int(cls): nodes[0].node_to_id[nodes[tree.num_internal + i]] for i, cls in enumerate(tree.leaf_class)}
+    layer, loss = HierarchicalSoftmaxLinear(root=nodes[0], in_features=NUM_FEATURES), HierarchicalSoftmaxLoss(nodes[0])
+    input = _inputs()
+
+    def step() -> None:
+        layer.zero_grad(set_to_none=True)
+        input.grad = None
+        ids = torch.tensor([leaf[cls] for cls in next(targets).tolist()])
+        loss(layer(input), ids).backward()
+
+    return step
+
+
+# -- per path node ---------------------------------------------------------------------------------------------------
+
+
+def _path_nodes(repeats: int) -> list[dict[str, Any]]:
+    """Nanoseconds per path node, forward, backward and update; gensim's pass is over a corpus of its own."""
+    counts, targets = _zipf(SMALL)
+    tree = build_tree("huffman", counts=counts)
+    pool = [next(targets) for _ in range(POOL)]
+    depth = float(np.mean([tree.depths[batch.numpy()].mean() for batch in pool]))
+    layer = HierarchicalSoftmax(NUM_FEATURES, tree, sparse=True)
+    optimizer = RowwiseAdagrad(layer.parameters(), lr=0.01)
+    step = _module_step(layer, targets)
+
+    def train() -> None:
+        step()
+        optimizer.step()
+
+    rng = np.random.default_rng(0)
+    labels = rng.choice(SMALL, 200_000, p=counts / counts.sum()).astype(np.int32)
+    features = Features(rng.standard_normal((labels.size, NUM_FEATURES), np.float32), labels)
+    nothing = Features(features.x[:0], labels[:0])
+    gensim, gensim_nodes = gensim_pass(labels)
+    nodes = {
+        "gensim": gensim_nodes,
+        "Huffman, frozen evaluator": float(tree.depths[labels].sum()),
+        "Huffman": BATCH * depth * 20,
+    }
+    contenders: dict[str, Run] = {
+        "gensim": gensim,
+        "Huffman, frozen evaluator": lambda: evaluate_frozen(tree, train=features, valid=nothing, counts=counts),
+        "Huffman": lambda: [train() for _ in range(20)],
+    }
+    times = {name: seconds / nodes[name] * 1e3 for name, seconds in _times(contenders, max(3, repeats // 3)).items()}
+    claims = [
+        Claim("path node with update, ns", "gensim", "Huffman, frozen evaluator", 1 / 0.75),
+        Claim("path node with update, ns", "gensim", "Huffman", 1 / 0.75),
+    ]
+    return _rows("path node with update, ns", times, claims)
+
+
+# -- prediction ------------------------------------------------------------------------------------------------------
+
+
+def _best_classes(repeats: int) -> list[dict[str, Any]]:
+    """Exact top-1 and top-10 of one example at a time, with a trained model over 100,000 classes."""
+    flat = nn.Linear(NUM_FEATURES, LARGE)
+    rows = []
+    for name, layer, queries in _trained():
+        query = cycle(queries.unbind())
+
+        def best(k: int, layer: HierarchicalSoftmax = layer, query: Iterator[Tensor] = query) -> Run:
+            return lambda: layer.topk(next(query)[None], k)
+
+        def flat_best(k: int, query: Iterator[Tensor] = query) -> Run:
+            return lambda: flat(next(query)[None]).topk(k)
+
+        def flat_argmax(query: Iterator[Tensor] = query) -> Tensor:
+            return flat(next(query)[None]).argmax(-1)
+
+        with torch.no_grad():
+            contenders = {"flat argmax": flat_argmax, "flat top-10": flat_best(10)}
+            contenders |= {f"{name}, top-1": best(1), f"{name}, top-10": best(10)}
+            times = _times(contenders, 20 * repeats)
+            found = layer.topk(queries, 1)
+        claims = [
+            Claim("", "flat argmax", f"{name}, top-1", 20),
+            Claim("", "flat top-10", f"{name}, top-10", 5),
+        ]
+        visits = f"{found.num_nodes.double().mean():.0f} nodes visited, p(best) {found.log_prob.exp().mean():.2f}"
+        rows += _rows(f"one example, V = 100k, {visits}", times, claims)
+    return rows
+
+
+def _trained() -> Iterator[tuple[str, HierarchicalSoftmax, Tensor]]:
+    """Trained layers and inputs that they have not seen.
+
+    A class is a leaf of a random 10-level walk, so that classes are alike in groups; a feature is its class and noise.
+    """
+    rng = np.random.default_rng(0)
+    counts, _ = _zipf(LARGE)
+    vectors = np.zeros((LARGE, NUM_FEATURES), np.float32)
+    groups = np.zeros(LARGE, np.int64)
+    for level in range(1, 6):
+        groups = groups * 10 + rng.integers(10, size=LARGE)
+        steps = rng.standard_normal((10**level, NUM_FEATURES), np.float32)
+        vectors += steps[groups]
+    labels = rng.choice(LARGE, TRAINING_TOKENS, p=counts / counts.sum()).astype(np.int32)
+    features = vectors[labels]
+    features += LEAF_NOISE * rng.standard_normal(features.shape, np.float32)
+    features /= np.sqrt(5 + LEAF_NOISE**2)
+    held_out = torch.from_numpy(features[-1000:])
+    for name, options in (("Huffman", {}), ("clustered", {"vectors": vectors})):
+        tree = build_tree(name.lower(), counts=counts, **options)
+        layout, parameters = initial_state(tree, NUM_FEATURES, counts, 0)
+        ignored = np.zeros(tree.num_internal)
+        run_epoch(layout, parameters, features[:-1000], labels[:-1000], np.float32(0.025), True, ignored)
+        layer = HierarchicalSoftmax(NUM_FEATURES, tree)
+        with torch.no_grad():
+            layer.weights[0].copy_(torch.from_numpy(parameters.weight).view_as(layer.weights[0]))
+            layer.biases[0].copy_(torch.from_numpy(parameters.bias))
+        yield name, layer, held_out
+
+
+def _all_classes(repeats: int) -> list[dict[str, Any]]:
+    counts, _ = _zipf(SMALL)
+    flat, input = nn.Linear(NUM_FEATURES, SMALL), _inputs()
+    trees = {
+        "Huffman": build_tree("huffman", counts=counts),
+        "Huffman 16-way": build_tree("huffman", counts=counts, arity=16),
+    }
+    contenders: dict[str, Run] = {"flat": lambda: flat(input).log_softmax(-1)}
+    for name, tree in trees.items():
+        layer = HierarchicalSoftmax(NUM_FEATURES, tree)
+        contenders[name] = lambda layer=layer: layer.log_prob(input)  # type: ignore[misc]
+    with torch.no_grad():
+        times = _times(contenders, repeats)
+    claims = [Claim("", "flat", name, 1 / 1.5) for name in trees]
+    return _rows("all classes, V = 10k", times, claims)
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _times(contenders: dict[str, Run], repeats: int) -> dict[str, float]:
+    """Median microseconds of each, in turn, after two unmeasured calls each."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for round_ in range(repeats + 2):
+        for name, call in contenders.items():
+            begin = perf_counter()
+            call()
+            if round_ >= 2:
+                seconds[name].append(perf_counter() - begin)
+    return {name: 1e6 * median(values) for name, values in seconds.items()}
+
+
+def _rows(what: str, times: dict[str, float], claims: Sequence[Claim]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for name, value in times.items():
+        of = [claim for claim in claims if claim.faster == name]
+        for claim in of:
+            ratio = times[claim.slower] / value
+            rows.append(
+                {
+                    "what": what,
+                    "contender": name,
+                    "time": value,
+                    "against": claim.slower,
+                    "times_faster": ratio,
+                    "at_least": claim.at_least,
+                    "met": ratio >= claim.at_least,
+                }
+            )
+        if not of:
+            rows.append(
+                {"what": what, "contender": name, "time": value, "against": "", "times_faster": None, "at_least": None,
+                 "met": None}
+            )  # fmt: skip
+    return rows
