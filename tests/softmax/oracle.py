@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from tests import nested as naive
 from treesearch import Tree, build_tree
 from treesearch.softmax import HierarchicalSoftmax
+from treesearch.softmax.layer import Kernel
 
 D = 6  # features of all trees here
+KERNELS: tuple[Kernel, ...] = ("reference", "cpu", "gpu")
 
 
 def projected(nested: naive.Naive, dims: Sequence[int]) -> Tree:
@@ -67,11 +69,12 @@ def random_layer(
     in_features: int = D,
     bias: bool = True,
     dtype: torch.dtype = torch.float64,
-    kernel: Literal["auto", "reference", "cpu"] = "reference",
+    kernel: Kernel = "reference",
+    sparse: bool = False,
 ) -> HierarchicalSoftmax:
     """A layer whose parameters, biases too, are random."""
     generator = torch.Generator().manual_seed(seed)
-    layer = HierarchicalSoftmax(in_features, tree, bias, dtype=dtype, kernel=kernel)
+    layer = HierarchicalSoftmax(in_features, tree, bias, dtype=dtype, kernel=kernel, sparse=sparse)
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / 2)
@@ -116,6 +119,23 @@ def class_log_probs(layer: HierarchicalSoftmax, x_D: NDArray[Any]) -> NDArray[np
             logits = np.append(logits, 0.0)  # sigmoid(z) is a softmax of z against 0
         branches[number] = logits - np.log(np.exp(logits).sum())
     return result
+
+
+def rows_on_paths(layer: HierarchicalSoftmax, targets: torch.Tensor) -> dict[int, list[int]]:
+    """By width (size of the vector): the rows, in rising order, of the nodes on the targets' paths."""
+    wanted = set(targets.tolist())
+    rows: dict[int, list[int]] = {matrix.shape[1]: [] for matrix in layer.weights}
+    rows_used: Counter[int] = Counter()
+    width_of: dict[int, int] = {}
+    for number, entry, steps in naive.walk(layer.tree.to_nested()):
+        if isinstance(entry, list):
+            above = width_of[steps[-1][0]] if steps else layer.in_features
+            width = width_of[number] = int(layer.tree.projection_dim[number]) or above
+            first = rows_used[width]
+            rows_used[width] += 1 if len(entry) == 2 else len(entry)
+            if wanted & set(naive.depths(entry)):
+                rows[width] += range(first, rows_used[width])
+    return rows
 
 
 def _array(parameter: torch.Tensor) -> NDArray[np.float64]:

@@ -22,7 +22,8 @@ from treesearch.errors import DataError
 from treesearch.paths import class_paths
 from treesearch.softmax import HierarchicalSoftmax, gpu, reference
 from treesearch.softmax.forest import MAX_RUNS, Product
-from treesearch.softmax.gpu import ForestTables, SoftmaxForest
+from treesearch.softmax.forest_layer import SoftmaxForest
+from treesearch.softmax.gpu import ForestTables
 from treesearch.softmax.layout import SoftmaxLayout
 from treesearch.softmax.sparse import all_rows, gather_many, gather_rows
 
@@ -454,8 +455,16 @@ def _fresh_compiler() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_fresh_compiler")
-@pytest.mark.parametrize("options", [SETTINGS["default"], SETTINGS["top dense"]], ids=["default", "top dense"])
-@pytest.mark.parametrize("name", SOME_TREES)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("one class", SETTINGS["default"]),
+        ("huffman 5-ary", SETTINGS["default"]),
+        ("huffman", SETTINGS["gathered"]),
+        ("adaptive", SETTINGS["gathered"]),
+        ("nested, growing again", SETTINGS["top dense"]),
+    ],
+)
 def test_compiled_whole(name: str, options: dict[str, int]) -> None:
     target_log_prob = torch.compile(gpu.target_log_prob, fullgraph=True, backend="aot_eager")
     for num in (9, 5, 7):  # the second size makes the batch dynamic, the third reuses that code
@@ -466,7 +475,7 @@ def test_compiled_whole(name: str, options: dict[str, int]) -> None:
 
 
 @pytest.mark.usefixtures("_fresh_compiler")
-@pytest.mark.parametrize("name", ["one class", "adaptive", "random"])
+@pytest.mark.parametrize("name", ["one class", "nested, growing again"])
 def test_all_classes_and_decisions_compiled_whole(name: str) -> None:
     case = make_case(TREES[name])
     tables = tables_of(case, dense_rows=6)

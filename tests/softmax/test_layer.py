@@ -1,25 +1,30 @@
-"""What the layer promises to its user: shapes, exact predictions, initial values, one-line errors."""
+"""What the layer promises to its user: calls, initial values, one-line errors; on every kernel alike."""
 
-import copy
-import io
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.softmax.oracle import TREES, D, projected, random_batch, random_layer
+from tests.softmax.oracle import KERNELS, TREES, D, projected, random_batch, random_layer
 from treesearch import Tree
 from treesearch.errors import DataError, TreeError
 from treesearch.softmax import HierarchicalSoftmax
 from treesearch.softmax.initialization import log_mass_biases
+from treesearch.softmax.layer import Kernel
 
-KERNELS = ["reference", "cpu"]
 MIXED = TREES["nested, growing again"]  # 9 classes, binary and wide nodes, nested projections
 
 
-def make(kernel: str, tree: Tree = MIXED) -> HierarchicalSoftmax:
-    return random_layer(tree, dtype=torch.float32, kernel=kernel)  # type: ignore[arg-type]
+def make(kernel: Kernel, tree: Tree = MIXED) -> HierarchicalSoftmax:
+    return random_layer(tree, dtype=torch.float32, kernel=kernel)
+
+
+def batch_of(shape: tuple[int, ...], num_classes: int = 9) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(*shape, D, generator=generator), torch.randint(num_classes, shape, generator=generator)
 
 
 # -- calls -------------------------------------------------------------------------------------------------------------
@@ -27,86 +32,142 @@ def make(kernel: str, tree: Tree = MIXED) -> HierarchicalSoftmax:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("shape", [(), (5,), (2, 3)], ids=str)
-def test_shapes(kernel: str, shape: tuple[int, ...]) -> None:
-    layer = make(kernel)
-    generator = torch.Generator().manual_seed(0)
-    inputs, targets = torch.randn(*shape, D, generator=generator), torch.randint(9, shape, generator=generator)
-    output, loss = layer(inputs, targets)
-    scores = layer.log_prob(inputs)
-    assert (output.shape, loss.shape, scores.shape) == (shape, (), (*shape, 9))
-    torch.testing.assert_close(output, scores.gather(-1, targets[..., None])[..., 0])
-    torch.testing.assert_close(loss, -output.mean())
-    flat = layer.log_prob(inputs.reshape(-1, D))
-    torch.testing.assert_close(scores.reshape(-1, 9), flat)
-    assert torch.equal(layer.predict(inputs), scores.argmax(-1))
-    assert [part.shape for part in layer.topk(inputs, 4)] == [(*shape, 4)] * 2
+def test_shapes_of_every_method(kernel: Kernel, shape: tuple[int, ...]) -> None:
+    layer, flat = make(kernel), random_layer(MIXED)  # the same numbers, in float64, by the reference
+    inputs, targets = batch_of(shape)
+    exact, ids = flat.log_prob(inputs.reshape(-1, D).double()), targets.reshape(-1, 1)
+    output, loss = result = layer(inputs, targets)
+    assert (result.output is output, result.loss is loss, loss.shape) == (True, True, ())
+    found = {
+        "output": (output, exact.gather(1, ids).reshape(shape)),
+        "loss": (loss, -exact.gather(1, ids).mean()),
+        "nll": (layer.nll(inputs, targets, reduction="none"), -exact.gather(1, ids).reshape(shape)),
+        "log_prob": (layer.log_prob(inputs), exact.reshape(*shape, 9)),
+        "topk": (layer.topk(inputs, 4).log_prob, exact.topk(4).values.reshape(*shape, 4)),
+        "node_log_probs": (layer.node_log_probs(inputs, targets).log_prob.sum(-1), exact.gather(1, ids).view(shape)),
+    }
+    for own, expected in found.values():
+        torch.testing.assert_close(own.double(), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(layer.predict(inputs), exact.argmax(-1).reshape(shape))
+    assert [part.shape for part in layer.topk(inputs, 4)] == [(*shape, 4), (*shape, 4), shape, shape]
+    assert [part.shape for part in layer.node_log_probs(inputs, targets)] == [(*shape, MIXED.max_depth)] * 2
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.uint32])
+def test_targets_of_any_integer_type(kernel: Kernel, dtype: torch.dtype) -> None:
+    layer, (inputs, targets) = make(kernel), batch_of((7,))
+    weight = torch.rand(9)
+    calls: list[Callable[[Tensor], Tensor]] = [
+        lambda t: layer(inputs, t).output,
+        lambda t: layer.node_log_probs(inputs, t).log_prob,
+        lambda t: layer.nll(inputs, t, weight=weight),
+    ]
+    for call in calls:
+        assert torch.equal(call(targets.to(dtype)), call(targets))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_strides_do_not_matter(kernel: Kernel) -> None:
+    layer, (inputs, targets) = make(kernel), batch_of((6,))
+    wide, pairs = torch.full((6, 3 * D), torch.nan), torch.full((6, 2), -1)
+    wide[:, ::3], pairs[:, 1] = inputs, targets
+    one = targets[:1].expand(6)
+    for call in (lambda x, t: layer(x, t).output, lambda x, t: layer.node_log_probs(x, t).log_prob, layer.nll):
+        expected = call(inputs, targets)
+        for view in (wide[:, ::3], inputs.T.contiguous().T):
+            torch.testing.assert_close(call(view, pairs[:, 1]), expected)
+        torch.testing.assert_close(call(inputs[:1].expand(6, D), one), call(inputs[:1].repeat(6, 1), one.clone()))
+    for each in (layer.log_prob, layer.predict, lambda x: layer.topk(x, 3).indices):
+        torch.testing.assert_close(each(wide[:, ::3]), each(inputs))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", ["mixed depths", "nested, growing again", "very wide", "random, large"])
-def test_examples_do_not_influence_each_other(kernel: str, name: str) -> None:
+def test_examples_do_not_influence_each_other(kernel: Kernel, name: str) -> None:
     layer = make(kernel, TREES[name])
     inputs, targets = random_batch(layer, 70, dtype=torch.float32)
     alone = torch.cat([layer(inputs[i : i + 1], targets[i : i + 1]).output for i in range(70)])
     torch.testing.assert_close(layer(inputs, targets).output, alone)
-    spoilt = inputs.clone()
+    spoilt, others = inputs.clone(), torch.arange(70) % 7 > 0
     spoilt[::7] = torch.nan
-    for clean, dirty in (
-        (layer(inputs, targets).output, layer(spoilt, targets).output),
-        (layer.log_prob(inputs), layer.log_prob(spoilt)),
-    ):
-        others = torch.arange(70) % 7 > 0
+    calls: list[Callable[[Tensor], Tensor]] = [
+        lambda x: layer(x, targets).output,
+        lambda x: layer.node_log_probs(x, targets).log_prob[:, 0],
+        layer.log_prob,
+        lambda x: layer.topk(x, 5).log_prob,
+    ]
+    for call in calls:
+        clean, dirty = call(inputs), call(spoilt)
         assert torch.equal(clean[others], dirty[others])
         assert dirty[~others].isnan().all()
+    assert torch.equal(layer.predict(inputs)[others], layer.predict(spoilt)[others])
     inputs.requires_grad_()
     (gradient,) = torch.autograd.grad(layer(inputs, targets).output[3], inputs)
     assert gradient.any(1).nonzero().tolist() == [[3]]
 
 
-@pytest.mark.parametrize("name", TREES)
-def test_predictions_against_sorting(name: str) -> None:
-    layer = random_layer(TREES[name])
-    inputs, _ = random_batch(layer, 25)
-    scores = layer.log_prob(inputs).detach().numpy()
-    order = np.argsort(-scores, axis=1)
-    assert layer.predict(inputs).tolist() == order[:, 0].tolist()
-    for k in {1, min(3, scores.shape[1]), scores.shape[1]}:
-        values, classes = layer.topk(inputs, k)
-        assert classes.tolist() == order[:, :k].tolist()
-        np.testing.assert_array_equal(values.detach(), np.take_along_axis(scores, order[:, :k], 1))
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", ["one class", "two classes", "huffman", "nested, growing again"])
+def test_an_empty_batch(kernel: Kernel, name: str) -> None:
+    layer = make(kernel, TREES[name])
+    inputs, targets = torch.zeros(0, D, requires_grad=True), torch.zeros(0, dtype=torch.int64)
+    output, loss = layer(inputs, targets)
+    assert output.shape == (0,)
+    assert loss.isnan()  # like torch's own: the mean of nothing
+    assert layer.nll(inputs, targets, reduction="sum") == 0
+    assert layer.log_prob(inputs).shape == (0, layer.tree.num_classes)
+    assert layer.predict(inputs).shape == (0,)
+    assert layer.topk(inputs, 1).indices.shape == (0, 1)
+    assert layer.node_log_probs(inputs, targets).node.shape == (0, layer.tree.max_depth)
+    (output.sum() + layer.log_prob(inputs).sum()).backward()
+    assert all(not p.grad.any() for p in layer.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_one_class_is_certain(kernel: str) -> None:
-    layer = make(kernel, Tree.from_nested(0))
-    inputs = torch.ones(4, D, requires_grad=True)
+def test_one_class_is_certain(kernel: Kernel) -> None:
+    layer, inputs = make(kernel, Tree.from_nested(0)), torch.ones(4, D, requires_grad=True)
     output, loss = layer(inputs, torch.zeros(4, dtype=torch.int64))
     assert (output.tolist(), loss.item()) == ([0.0] * 4, 0.0)
     assert layer.log_prob(inputs).tolist() == [[0.0]] * 4
     assert layer.predict(inputs).tolist() == [0] * 4
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("name", ["one class", "huffman", "nested, growing again"])
-def test_an_empty_batch(kernel: str, name: str) -> None:
-    layer = make(kernel, TREES[name])
-    inputs = torch.zeros(0, D, requires_grad=True)
-    output, loss = layer(inputs, torch.zeros(0, dtype=torch.int64))
-    assert output.shape == (0,)
-    assert loss.isnan()  # like torch's own: the mean of nothing
-    assert layer.log_prob(inputs).shape == (0, layer.tree.num_classes)
-    output.sum().backward()
-    assert all(not p.grad.any() for p in layer.parameters() if p.grad is not None)
+    loss.backward()
+    assert not inputs.grad.any()  # type: ignore[union-attr]
 
 
 def test_auto_takes_the_cpu_kernels_where_it_can() -> None:
-    layer = make("auto")
-    inputs, targets = random_batch(layer, 6, dtype=torch.float32)
-    cpu, reference = make("cpu"), make("reference")
+    layer, cpu, reference = make("auto"), make("cpu"), make("reference")
+    inputs, targets = batch_of((6,))
     assert torch.equal(layer(inputs, targets).output, cpu(inputs, targets).output)
+    assert torch.equal(layer.log_prob(inputs), cpu.log_prob(inputs))
     exact = layer.double()(inputs.double(), targets).output
-    assert exact.dtype == torch.float64
     assert torch.equal(exact, reference.double()(inputs.double(), targets).output)
+
+
+def fit(layer: Any, inputs: Tensor, targets: Tensor) -> tuple[Any, Tensor, Tensor]:
+    """A user's training loop, written for `torch.nn.AdaptiveLogSoftmaxWithLoss`."""
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        layer(inputs, targets).loss.backward()
+        optimizer.step()
+    output, loss = layer(inputs, targets)
+    torch.testing.assert_close(-output.mean(), loss)
+    return layer(inputs, targets), layer.log_prob(inputs), layer.predict(inputs)
+
+
+@pytest.mark.parametrize("kernel", ["adaptive", *KERNELS])
+def test_a_training_loop_for_torchs_adaptive_softmax_runs_unchanged(kernel: Any) -> None:
+    torch.manual_seed(0)
+    layer = nn.AdaptiveLogSoftmaxWithLoss(D, 12, [4, 8], div_value=1.0)
+    inputs, targets = torch.randn(12, D), torch.arange(12)
+    if kernel != "adaptive":
+        layer = HierarchicalSoftmax(D, TREES["mixed depths"], kernel=kernel)  # type: ignore[assignment]
+    result, scores, best = fit(layer, inputs, targets)
+    assert result.loss < 0.1
+    assert (result.output.shape, result.loss.shape, scores.shape, best.dtype) == ((12,), (), (12, 12), torch.int64)
+    torch.testing.assert_close(result.output, scores.gather(1, targets[:, None])[:, 0])
+    assert torch.equal(best, targets)
 
 
 # -- initial values ----------------------------------------------------------------------------------------------------
@@ -121,10 +182,8 @@ def test_biases_from_counts_predict_the_frequencies(name: str) -> None:
     for matrix in layer.weights:
         nn.init.zeros_(matrix)
     smoothed = np.maximum(counts, 0.5)
-    inputs, _ = random_batch(layer, 2)
-    np.testing.assert_allclose(
-        layer.log_prob(inputs).detach(), [np.log(smoothed / smoothed.sum())] * 2, rtol=0, atol=1e-5
-    )
+    scores = layer.log_prob(random_batch(layer, 2)[0]).detach()
+    np.testing.assert_allclose(scores, [np.log(smoothed / smoothed.sum())] * 2, rtol=0, atol=1e-5)
 
 
 def test_literal_biases() -> None:
@@ -134,98 +193,47 @@ def test_literal_biases() -> None:
     assert biases.dtype == np.float32
 
 
-def test_initial_weights_are_those_of_linear() -> None:
-    layer = HierarchicalSoftmax(100, projected(list(range(50)), [25]))
-    layer.reset_parameters(generator=torch.Generator().manual_seed(0))
-    for matrix in (*layer.weights[1:], *layer.projections):
+def test_initial_weights_are_those_of_linear_and_come_from_the_generator() -> None:
+    first, second, other = (HierarchicalSoftmax(100, projected(list(range(50)), [25])) for _ in range(3))
+    for layer, seed in ((first, 1), (second, 1), (other, 2)):
+        layer.reset_parameters(generator=torch.Generator().manual_seed(seed))
+    for matrix in (*first.weights[1:], *first.projections):
         bound = matrix.shape[1] ** -0.5
         assert 0.98 * bound < matrix.abs().max() <= bound
         assert abs(matrix.mean()) < 0.05 * bound
-    assert not any(bias.any() for bias in layer.biases)
+    assert not any(bias.any() for bias in first.biases)
+    pairs = list(zip(first.parameters(), second.parameters(), other.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b, _ in pairs)
+    assert not any(torch.equal(a, c) for a, _, c in pairs if a.numel() and a.any())
 
 
-def test_initial_weights_come_from_the_generator() -> None:
-    first, second, other = (HierarchicalSoftmax(D, MIXED) for _ in range(3))
-    for layer, seed in ((first, 1), (second, 1), (other, 2)):
-        layer.reset_parameters(generator=torch.Generator().manual_seed(seed))
-    pairs = zip(first.parameters(), second.parameters(), other.parameters(), strict=True)
-    assert all(torch.equal(a, b) and (a.numel() == 0 or not torch.equal(a, c) or not a.any()) for a, b, c in pairs)
-
-
-# -- an nn.Module ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_a_deep_copy_is_independent(kernel: str) -> None:
-    layer = make(kernel)
-    inputs, targets = random_batch(layer, 7, dtype=torch.float32)
-    before = layer(inputs, targets).output  # so that what is cached is copied too
-    twin = copy.deepcopy(layer)
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            parameter.zero_()
-    assert torch.equal(layer(inputs, targets).output, before)
-    assert not torch.equal(twin(inputs, targets).output, before)
-
-
-def test_to_another_type() -> None:
-    layer = make("auto")
-    inputs, targets = random_batch(layer, 7, dtype=torch.float32)
-    output = layer(inputs, targets).output
-    layer.to(torch.float64)
-    assert {parameter.dtype for parameter in layer.parameters()} == {torch.float64}
-    assert all(not buffer.is_floating_point() for buffer in layer.buffers())
-    torch.testing.assert_close(layer(inputs.double(), targets).output.float(), output)
-    layer.to(torch.float32)
-    assert torch.equal(layer(inputs, targets).output, output)
-
-
-def test_half_precision_inputs_and_weights() -> None:
-    layer = make("auto")
-    inputs, targets = random_batch(layer, 30, dtype=torch.float32)
-    exact = layer.log_prob(inputs)
-    layer.to(torch.bfloat16)
-    scores, output = layer.log_prob(inputs.bfloat16()), layer(inputs.bfloat16(), targets).output
-    assert scores.dtype == output.dtype == torch.float32  # logits are normalised in single precision
-    torch.testing.assert_close(scores, exact, rtol=0, atol=0.2)
-    torch.testing.assert_close(scores.exp().sum(-1), torch.ones(30), rtol=0, atol=1e-5)
-
-
-def test_state_dict_round_trip() -> None:
-    layer, other = make("auto"), HierarchicalSoftmax(D, MIXED)
-    names = set(layer.state_dict())
-    assert names == {name for name, _ in layer.named_parameters()}  # the layout follows from the tree
-    buffer = io.BytesIO()
-    torch.save(layer.state_dict(), buffer)
-    buffer.seek(0)
-    other.load_state_dict(torch.load(buffer, weights_only=True))
-    inputs, targets = random_batch(layer, 7, dtype=torch.float32)
-    assert torch.equal(other(inputs, targets).output, layer(inputs, targets).output)
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_learns(kernel: str) -> None:
-    tree = TREES["mixed depths"]
-    layer = HierarchicalSoftmax(D, tree, kernel=kernel)  # type: ignore[arg-type]
-    layer.reset_parameters(generator=torch.Generator().manual_seed(0))
-    inputs = torch.randn(tree.num_classes, D, generator=torch.Generator().manual_seed(1))
-    targets = torch.arange(tree.num_classes)
-    optimizer = torch.optim.Adam(layer.parameters(), lr=0.3)
-    for _ in range(60):
-        optimizer.zero_grad()
-        layer(inputs, targets).loss.backward()
-        optimizer.step()
-    assert layer(inputs, targets).loss < 0.1
-    assert torch.equal(layer.predict(inputs), targets)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_from_a_linear_layer(bias: bool, dtype: torch.dtype) -> None:
+    linear = nn.Linear(D, 40, bias, dtype=dtype)
+    layer = HierarchicalSoftmax.from_linear(linear, TREES["flat"], np.arange(40), kernel="reference", sparse=True)
+    assert (layer.kernel, layer.sparse, layer.weights[0].dtype) == ("reference", True, dtype)
+    assert torch.equal(layer.weights[0], linear.weight)
+    assert torch.equal(layer.biases[0], torch.zeros(40, dtype=dtype) if linear.bias is None else linear.bias)
+    inputs = torch.randn(5, D, dtype=dtype)
+    expected = linear.double()(inputs.double()).log_softmax(-1)
+    torch.testing.assert_close(layer.double().log_prob(inputs.double()), expected, rtol=0, atol=1e-12)
 
 
 def test_repr_states_the_sizes() -> None:
-    assert "in_features=6, num_classes=9, bias=True" in repr(make("auto"))
+    assert repr(make("auto")).startswith("HierarchicalSoftmax(\n  in_features=6, num_classes=9, bias=True\n")
+    assert "bias=False, sparse=True" in repr(HierarchicalSoftmax(D, MIXED, bias=False, sparse=True))
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 ZEROS, IDS = torch.zeros(2, D), torch.zeros(2, dtype=torch.int64)
+
+
+def refused(message: str, call: Callable[[], object], error: type[Exception] = DataError) -> None:
+    with pytest.raises(error, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -239,40 +247,46 @@ ZEROS, IDS = torch.zeros(2, D), torch.zeros(2, dtype=torch.int64)
         (ZEROS[0], IDS, r"shape \(\), but got \(2,\)"),
         (ZEROS, torch.tensor([0, 9]), r"\[0, 9\), but range from 0 to 9"),
         (ZEROS, torch.tensor([-1, 3]), r"\[0, 9\), but range from -1 to 3"),
-        (ZEROS, torch.zeros(2), r"integer class ids, but got torch.float32"),
+        (ZEROS, torch.tensor([3, 1 << 40]), r"\[0, 9\), but range from 3 to 1099511627776"),
+        (ZEROS, torch.zeros(2), r"integer class ids, but got torch.float32; use target.long\(\)"),
+        (ZEROS, IDS.bool(), "integer class ids, but got torch.bool"),
+        (ZEROS.double(), IDS, "type of the layer, torch.float32, but got torch.float64"),
+        (ZEROS.bfloat16(), IDS, r"but got torch.bfloat16; use input.to\(...\) or torch.autocast"),
+        (ZEROS.long(), IDS, "but got torch.int64"),
     ],
 )
-def test_a_batch_that_does_not_fit(kernel: str, inputs: Tensor, targets: Tensor, message: str) -> None:
-    with pytest.raises(DataError, match=message) as caught:
-        make(kernel)(inputs, targets)
-    assert "\n" not in str(caught.value)
+def test_a_batch_that_does_not_fit(kernel: Kernel, inputs: Tensor, targets: Tensor, message: str) -> None:
+    layer = make(kernel)
+    for call in (layer, layer.nll, layer.node_log_probs):
+        refused(message, lambda call=call: call(inputs, targets))  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("k", [0, 10, -1])
-def test_k_out_of_range(k: int) -> None:
-    with pytest.raises(DataError, match=rf"k must lie in \[1, 9\], but got {k}$"):
-        make("auto").topk(ZEROS, k)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_inputs_that_cannot_be_scored(kernel: Kernel) -> None:
+    layer = make(kernel)
+    calls: list[Callable[[Tensor], object]] = [layer.log_prob, layer.predict, lambda x: layer.topk(x, 2)]
+    for call in calls:
+        refused(r"6 features, but got shape \(2, 7\)", lambda call=call: call(torch.zeros(2, 7)))  # type: ignore[misc]
+        refused("torch.float32, but got torch.float64", lambda call=call: call(ZEROS.double()))  # type: ignore[misc]
+    for k in (0, 10, -1):
+        refused(rf"k must lie in \[1, 9\], but got {k}$", lambda k=k: layer.topk(ZEROS, k))  # type: ignore[misc]
 
 
-def test_scores_need_the_right_features() -> None:
-    for method in (HierarchicalSoftmax.log_prob, HierarchicalSoftmax.predict):
-        with pytest.raises(DataError, match=r"6 features, but got shape \(2, 7\)"):
-            method(make("auto"), torch.zeros(2, 7))
+def test_settings_that_do_not_fit() -> None:
+    layer = make("auto")
+    refused(r"weight must have shape \(9,\), but got \(8,\)", lambda: layer.nll(ZEROS, IDS, weight=torch.ones(8)))
+    refused("'mean', 'sum' or 'none', but got 'max'", lambda: layer.nll(ZEROS, IDS, reduction="max"))  # type: ignore[arg-type]
+    refused("got 3 for 9 classes", lambda: layer.reset_parameters([1, 2, 3]))
+    wrong: Any = "gpu2"
+    refused("'auto', 'reference', 'cpu', 'gpu', but got 'gpu2'", lambda: HierarchicalSoftmax(D, MIXED, kernel=wrong))
+    refused("at most in_features = 4, but one is 5", lambda: HierarchicalSoftmax(4, MIXED), TreeError)
+    linear = nn.Linear(D, 9)
+    refused("got 3 for 9 classes", lambda: HierarchicalSoftmax.from_linear(linear, MIXED, [1, 2, 3]))
+    refused(r"shape \(9, 6\)", lambda: HierarchicalSoftmax.from_linear(nn.Linear(D, 8), MIXED))
 
 
-def test_cpu_kernels_need_single_precision() -> None:
-    layer = make("cpu")
-    for double in (ZEROS, ZEROS.double()):
-        with pytest.raises(DataError, match="needs float32 tensors on the CPU; use kernel='auto'"):
-            layer.double()(double, IDS)
-    with pytest.raises(DataError, match="needs float32"):
-        make("cpu")(ZEROS.double(), IDS)
-
-
-def test_construction_that_does_not_fit() -> None:
-    with pytest.raises(DataError, match="'auto', 'reference' or 'cpu', but got 'gpu'"):
-        HierarchicalSoftmax(D, MIXED, kernel="gpu")  # type: ignore[arg-type]
-    with pytest.raises(TreeError, match="at most in_features = 4, but one is 5"):
-        HierarchicalSoftmax(4, MIXED)
-    with pytest.raises(DataError, match="got 3 for 9 classes"):
-        HierarchicalSoftmax(D, MIXED).reset_parameters([1, 2, 3])
+def test_the_cpu_kernels_need_single_precision() -> None:
+    layer = make("cpu").double()
+    for call in (layer, layer.nll):
+        refused("needs float32 on the CPU.*float64.*; use kernel='auto'", lambda call=call: call(ZEROS.double(), IDS))  # type: ignore[misc]
+    refused("needs float32 on the CPU", lambda: layer.log_prob(ZEROS.double()))

@@ -23,10 +23,11 @@ def benchmark_table(name: str, rows: Sequence[dict[str, Any]]) -> Table:
     for column in rows[0]:
         table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
     for row in rows:
-        table.add_row(
-            *(
-                "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
-                for value in row.values()
-            )
-        )
+        table.add_row(*map(_cell, row.values()))
     return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from treesearch.bench.timing import median_seconds
 from treesearch.builders import build_tree
 from treesearch.cost import CostTable
 from treesearch.evaluation.calibration import calibrate
@@ -23,20 +23,14 @@ NUM_FEATURES, BATCH, POOL = 128, 512, 32
 NUM_CLASSES = 10_000
 
 
-def run(repeats: int = 25) -> list[dict[str, Any]]:
+def run(repeats: int = 9) -> list[dict[str, Any]]:
     """Predicted and measured microseconds per example of a training step, and the median relative error last."""
     table = calibrate(NUM_FEATURES, batch_size=BATCH)
     rng = np.random.default_rng(0)
     with one_thread():
         contenders = {name: _step(tree, counts, rng) for name, tree, counts in _trees(rng)}
-        seconds: dict[str, list[float]] = {name: [] for name in contenders}
-        for round_ in range(repeats + 2):
-            for name, step in contenders.items():
-                begin = perf_counter()
-                step()
-                if round_ >= 2:
-                    seconds[name].append(perf_counter() - begin)
-    return _rows(table, {name: 1e6 * median(values) / BATCH for name, values in seconds.items()})
+        seconds = median_seconds(contenders, repeats)
+    return _rows(table, {name: 1e6 * value / BATCH for name, value in seconds.items()})
 
 
 def _rows(table: CostTable, measured: dict[str, float]) -> list[dict[str, Any]]:
@@ -67,8 +61,8 @@ def _trees(rng: np.random.Generator) -> Iterator[tuple[str, Tree, NDArray[np.flo
     yield "flat, 2000 classes", build_tree("flat", counts=zipf[:2000]), zipf[:2000]
     for div_value, cutoffs in ((1.0, [500, 2500]), (2.0, [100, 1000, 4000]), (4.0, [500, 2500]), (4.0, [2000])):
         name = f"adaptive(cutoffs={cutoffs}, {div_value=})"
-        options = {"cutoffs": cutoffs, "div_value": div_value, "in_features": NUM_FEATURES}
-        yield name, build_tree("adaptive", counts=zipf, **options), zipf
+        tree = build_tree("adaptive", counts=zipf, cutoffs=cutoffs, div_value=div_value, in_features=NUM_FEATURES)
+        yield name, tree, zipf
 
 
 def _step(tree: Tree, counts: NDArray[np.float64], rng: np.random.Generator) -> Callable[[], None]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
-from statistics import median
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,12 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from treesearch.bench.frozen import gensim_pass
+from treesearch.bench.timing import median_seconds
 from treesearch.builders import build_tree
 from treesearch.errors import MissingExtraError
 from treesearch.evaluation.frozen import Features, evaluate_frozen, initial_state
 from treesearch.evaluation.frozen_kernels import run_epoch
 from treesearch.evaluation.joint import one_thread
 from treesearch.softmax import HierarchicalSoftmax
+from treesearch.softmax.optim import RowwiseAdagrad
 from treesearch.tree import Tree
 
 BATCH, NUM_FEATURES = 512, 128
@@ -112,7 +112,7 @@ def _training_huge(repeats: int) -> list[dict[str, Any]]:
         counts, targets = _zipf(num_classes)
         contenders[name] = _tree_step(build_tree("huffman", counts=counts), targets)
     claims = [Claim("step, V = 1M", "Huffman, V = 10k", "Huffman, V = 1M", 0.5)]
-    return _rows("step, V = 1M", _times(contenders, 10 * repeats), claims)
+    return _rows("step, V = 1M", _times(contenders, repeats), claims)
 
 
 def _zipf(num_classes: int) -> tuple[NDArray[np.float64], Iterator[Tensor]]:
@@ -155,7 +155,7 @@ def _flat_step(num_classes: int, targets: Iterator[Tensor]) -> Run:
     def step() -> None:
         layer.zero_grad(set_to_none=True)
         input.grad = None
-        nn.functional.cross_entropy(layer(input), next(targets)).backward()
+        nn.functional.cross_entropy(layer(input), next(targets)).backward()  # type: ignore[no-untyped-call]
 
     return step
 
@@ -195,9 +195,10 @@ def _path_nodes(repeats: int) -> list[dict[str, Any]]:
     optimizer = RowwiseAdagrad(layer.parameters(), lr=0.01)
     step = _module_step(layer, targets)
 
-    def train() -> None:
-        step()
-        optimizer.step()
+    def train_twenty() -> None:
+        for _ in range(20):
+            step()
+            optimizer.step()
 
     rng = np.random.default_rng(0)
     labels = rng.choice(SMALL, 200_000, p=counts / counts.sum()).astype(np.int32)
@@ -212,7 +213,7 @@ def _path_nodes(repeats: int) -> list[dict[str, Any]]:
     contenders: dict[str, Run] = {
         "gensim": gensim,
         "Huffman, frozen evaluator": lambda: evaluate_frozen(tree, train=features, valid=nothing, counts=counts),
-        "Huffman": lambda: [train() for _ in range(20)],
+        "Huffman": train_twenty,
     }
     times = {name: seconds / nodes[name] * 1e3 for name, seconds in _times(contenders, max(3, repeats // 3)).items()}
     claims = [
@@ -244,7 +245,7 @@ def _best_classes(repeats: int) -> list[dict[str, Any]]:
         with torch.no_grad():
             contenders = {"flat argmax": flat_argmax, "flat top-10": flat_best(10)}
             contenders |= {f"{name}, top-1": best(1), f"{name}, top-10": best(10)}
-            times = _times(contenders, 20 * repeats)
+            times = _times(contenders, repeats)
             found = layer.topk(queries, 1)
         claims = [
             Claim("", "flat argmax", f"{name}, top-1", 20),
@@ -273,8 +274,11 @@ def _trained() -> Iterator[tuple[str, HierarchicalSoftmax, Tensor]]:
     features += LEAF_NOISE * rng.standard_normal(features.shape, np.float32)
     features /= np.sqrt(5 + LEAF_NOISE**2)
     held_out = torch.from_numpy(features[-1000:])
-    for name, options in (("Huffman", {}), ("clustered", {"vectors": vectors})):
-        tree = build_tree(name.lower(), counts=counts, **options)
+    trees = {
+        "Huffman": build_tree("huffman", counts=counts),
+        "clustered": build_tree("clustered", counts=counts, vectors=vectors),
+    }
+    for name, tree in trees.items():
         layout, parameters = initial_state(tree, NUM_FEATURES, counts, 0)
         ignored = np.zeros(tree.num_internal)
         run_epoch(layout, parameters, features[:-1000], labels[:-1000], np.float32(0.025), True, ignored)
@@ -306,15 +310,8 @@ def _all_classes(repeats: int) -> list[dict[str, Any]]:
 
 
 def _times(contenders: dict[str, Run], repeats: int) -> dict[str, float]:
-    """Median microseconds of each, in turn, after two unmeasured calls each."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for round_ in range(repeats + 2):
-        for name, call in contenders.items():
-            begin = perf_counter()
-            call()
-            if round_ >= 2:
-                seconds[name].append(perf_counter() - begin)
-    return {name: 1e6 * median(values) for name, values in seconds.items()}
+    """Median microseconds of each, in turn."""
+    return {name: 1e6 * seconds for name, seconds in median_seconds(contenders, repeats).items()}
 
 
 def _rows(what: str, times: dict[str, float], claims: Sequence[Claim]) -> list[dict[str, Any]]:

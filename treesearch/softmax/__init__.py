@@ -1,5 +1,8 @@
 """Hierarchical softmax: the layer and its kernels."""
 
-from treesearch.softmax.layer import HierarchicalSoftmax
+from treesearch.softmax.forest_layer import SoftmaxForest
+from treesearch.softmax.layer import HierarchicalSoftmax, NodeLogProbs, SoftmaxOutput
+from treesearch.softmax.optim import RowwiseAdagrad
+from treesearch.softmax.topk import TopK
 
-__all__ = ["HierarchicalSoftmax"]
+__all__ = ["HierarchicalSoftmax", "NodeLogProbs", "RowwiseAdagrad", "SoftmaxForest", "SoftmaxOutput", "TopK"]

@@ -18,6 +18,7 @@ from treesearch.softmax.layout import SoftmaxLayout
 from treesearch.softmax.vector_math import exp32, log1p32
 
 LANES = 32  # examples of a block
+TERMS = 64  # of a sum in single precision
 
 
 class FullTables(NamedTuple):
@@ -80,7 +81,8 @@ def tree_log_softmax(tables, logits_RB, log_prob_BC):
 def _normalise(logits_RB, first, last, offset, lanes, top_L, sum_L, total_L):
     """Largest logit of a wide node per lane, and the logarithm of the sum of exp(logit - largest).
 
-    The sum is in double precision: it may have 100,000 terms, one of them 1 and the others too small to be added to it.
+    There may be 100,000 terms, one of them 1 and the others too small to be added to it: sums of few terms are added in
+    double precision.
     """
     for lane in range(lanes):
         top_L[lane] = logits_RB[first, offset + lane]
@@ -89,10 +91,15 @@ def _normalise(logits_RB, first, last, offset, lanes, top_L, sum_L, total_L):
         logit_L = logits_RB[row]
         for lane in range(lanes):
             top_L[lane] = logit_L[offset + lane] if logit_L[offset + lane] > top_L[lane] else top_L[lane]
-    for row in range(first, last):
-        logit_L = logits_RB[row]
+    for begin in range(first, last, TERMS):
         for lane in range(lanes):
-            sum_L[lane] += exp32(logit_L[offset + lane] - top_L[lane])
+            total_L[lane] = np.float32(0.0)
+        for row in range(begin, min(begin + TERMS, last)):
+            logit_L = logits_RB[row]
+            for lane in range(lanes):
+                total_L[lane] += exp32(logit_L[offset + lane] - top_L[lane])
+        for lane in range(lanes):
+            sum_L[lane] += total_L[lane]
     for lane in range(lanes):
         total_L[lane] = np.log(np.float32(sum_L[lane]))
 

@@ -196,12 +196,12 @@ def _checked(name: str, values: ArrayLike, shape: tuple[int, ...]) -> FloatArray
     return array
 
 
-def log_mass_biases(tree: Tree, counts: ArrayLike) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def log_mass_biases(tree: Tree, counts: ArrayLike) -> NDArray[np.float32]:
     """Biases that make a tree with zero weights predict the class frequencies, float32 [R], rows in canonical order.
 
     A class without count is given half a count.
     """
-    mass = tree.node_mass(np.maximum(check_counts(counts, tree.num_classes), 0.5))
+    mass = _masses(tree, counts)
     log_mass = np.log(mass[tree.child_idx])  # one entry per edge, edges grouped by node
     rows = row_ptr(tree)
     first_edge = tree.child_ptr[:-1]

@@ -466,7 +466,7 @@ class HierarchicalSoftmax(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.tree_hash = _hash_bytes(self.tree).to(self.tree_hash.device)  # `to_empty` has left no value in it
         if self._gpu_tables is not None:
             self._forest(self.weights[0].device)

@@ -70,6 +70,7 @@ def topk_tables(layout: SoftmaxLayout) -> TopKTables:
         node=np.stack(columns, axis=1).astype(np.int32),
         child=child,
         scope=np.stack([np.array(column, np.int64) for column in scopes], axis=1),
+        in_features=layout.in_features,
         num_widths=len(layout.widths),
         hidden_size=int(scope_dim.sum()),
     )
@@ -101,9 +102,12 @@ def best_first(
         Shapes [B, k] and [B]; without gradients.
 
     Raises:
-        DataError: ``k`` or ``max_nodes`` is out of range, or a tensor has another type or is not on the CPU.
+        DataError: ``k`` or ``max_nodes`` is out of range, the input does not fit the tree, or a tensor has another type
+            or is not on the CPU.
     """
     check_arguments(k, tables.child.size - tables.node.shape[0] + 1, max_nodes)
+    if input_BD.dim() != 2 or input_BD.shape[1] != tables.in_features:
+        raise DataError(f"input must have shape [B, {tables.in_features}], but got {tuple(input_BD.shape)}")
     parameters = [*weights, *biases, *projections]
     dtype = input_BD.dtype
     for tensor in (input_BD, *parameters):

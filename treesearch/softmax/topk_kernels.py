@@ -39,6 +39,7 @@ class TopKTables(NamedTuple):
     #   that scope, depth
     child: NDArray[np.int32]  # [M-1] children, nodes in order: an internal node, or ``~class`` of a leaf
     scope: NDArray[np.int64]  # [S, 4]: scope above (-1: raw input), output and input size, outputs of those before
+    in_features: int  # D
     num_widths: int  # W
     hidden_size: int  # outputs of all projections together
 
@@ -237,7 +238,7 @@ def _search_example(parameters, tree, memory, owned, input_address, max_nodes, l
                 if depth == visited.size:
                     visited = _larger(owned, visited, depth + 1)
                 visited[depth] = 0
-                deepest = depth
+                deepest += 1
             if visited[depth] == max_nodes:
                 dropped, any_dropped = max(dropped, reached), True
                 continue
