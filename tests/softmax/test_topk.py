@@ -51,10 +51,9 @@ def brute_force(scores_BC: NDArray[Any], k: int) -> NDArray[np.int64]:
 
 
 def some_k(num_classes: int) -> list[int]:
-    wanted = (
-        range(1, num_classes + 1) if num_classes <= 12 else (1, 2, 7, num_classes // 2, num_classes - 1, num_classes)
-    )
-    return list(wanted)
+    if num_classes <= 12:
+        return list(range(1, num_classes + 1))
+    return [1, 2, 7, num_classes // 2, num_classes - 1, num_classes]
 
 
 def assert_equals_brute_force(layer: HierarchicalSoftmax, inputs: Tensor, ks: Sequence[int]) -> None:
@@ -205,6 +204,19 @@ def test_equal_binary_nodes_are_ties(dtype: torch.dtype) -> None:
     assert {True, False} == set(first)
     for k in range(1, 5):
         assert search(layer, inputs, k).indices.tolist() == [ids[:k] for ids in expected]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_tie_below_a_node_as_probable_as_the_last_result(dtype: torch.dtype) -> None:
+    # the root leaves it open, every other node is certain: classes 0 and 4 share first place, and 0 lies deeper
+    tree = Tree.from_nested([[[[0, 1], 2], 3], [4, 5]])
+    layer = HierarchicalSoftmax(1, tree, dtype=dtype, kernel="reference")
+    with torch.no_grad():
+        layer.weights[0].zero_()
+        layer.biases[0].copy_(torch.tensor([0.0, 1e4, 1e4, 1e4, 1e4]))
+    for k in range(1, 7):
+        found = search(layer, torch.ones(1, 1, dtype=dtype), k)
+        assert found.indices.tolist() == [[0, 4, 1, 2, 3, 5][:k]]
 
 
 # -- what is visited ---------------------------------------------------------------------------------------------------

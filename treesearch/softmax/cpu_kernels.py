@@ -337,6 +337,14 @@ def _binary_gradient(low, high, order, entry_owner, entry_start, residual_E, sca
 
 
 @njit(cache=True)
+def _scaled_copy(address, coefficient, out_d):
+    dim = np.uint64(out_d.size)
+    values = float32_at(address, np.int64(out_d.size))
+    for d in range(dim):
+        out_d[d] = coefficient * values[d]
+
+
+@njit(cache=True)
 def backward_pass(
     layout, saved, inputs_BD, scale_B, compact, index_address_W, weight_address_W, bias_address_W, has_bias,
     projection_address_S,
@@ -375,6 +383,13 @@ def backward_pass(
             filled[width] += rows
         weight_grad = float32_at(weight_address_W[width] + 4 * first * dim, rows * dim)
         bias_grad_K = float32_at(bias_address_W[width] + 4 * first, rows if has_bias else 0)
+        if arity == 2 and num == 1:  # most nodes of a batch
+            only = order[low]
+            coefficient = saved.residual[only] * scale_B[entries.owner[only]]
+            _scaled_copy(values.ctypes.data + 4 * entries.start[only], coefficient, weight_grad)
+            if has_bias:
+                bias_grad_K[0] = coefficient
+            continue
         if compact:
             weight_grad[:] = np.float32(0.0)
             bias_grad_K[:] = np.float32(0.0)

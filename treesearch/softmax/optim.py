@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from treesearch.errors import DataError
+from treesearch.softmax.optim_kernels import adagrad_rows
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -143,9 +145,27 @@ class RowwiseAdagrad(Optimizer):
                 " use to_dense()"
             )
         row_U, gradient = _merged(grad, sum_R.dtype)
+        if _fits_kernel(param, gradient):
+            flat_Ud = gradient.flatten(1) if gradient.dim() > 1 else gradient[:, None]
+            adagrad_rows(
+                param.view(param.shape[0], -1).numpy(),
+                sum_R.numpy(),
+                row_U.numpy(),
+                flat_Ud.contiguous().numpy(),
+                np.float32(group["lr"]),
+                np.float32(group["eps"]),
+            )
+            torch.autograd.graph.increment_version(param)
+            return
         sum_R.index_add_(0, row_U, _row_mean_square(gradient))
         change = _change(gradient, sum_R.index_select(0, row_U), group)
         param.index_add_(0, row_U, change.to(param.dtype))
+
+
+def _fits_kernel(param: Tensor, gradient: Tensor) -> bool:
+    """Whether the compiled step can take these: float32 numbers that are really on the CPU, each row in one piece."""
+    plain = type(param) in (Tensor, torch.nn.Parameter) and type(gradient) is Tensor
+    return plain and param.device.type == "cpu" and param.dtype == torch.float32 and param.is_contiguous()
 
 
 def _row_mean_square(gradient: Tensor) -> Tensor:
@@ -163,6 +183,10 @@ def _merged(grad: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     if not grad.is_coalesced():
         if grad.device.type != "cpu":
             return merge_rows(grad._indices()[0], grad._values().to(dtype))
+        # torch drops the mark of a coalesced gradient on its way to the parameter; ours are.
+        rows = grad._indices()[0]
+        if bool((rows[1:] > rows[:-1]).all()):
+            return rows, grad._values().to(dtype)
         # In single precision already: a row met a thousand times must not be rounded a thousand times.
         grad = grad.to(dtype).coalesce()
     return grad.indices()[0], grad.values().to(dtype)

@@ -1,0 +1,36 @@
+"""A step of row-wise Adagrad on the CPU, compiled by numba: each row is read and written once.
+
+Shapes: **R** rows, **U** rows touched, **d** numbers of a row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from treesearch.softmax.pointers import prefetch
+
+AHEAD = 4  # rows between asking for one and moving it
+CACHE_LINE = 64  # bytes
+REORDER = {"reassoc", "contract", "nsz"}  # of LLVM's fast-math flags those that keep NaN and infinity
+
+
+@njit(cache=True, fastmath=REORDER, error_model="numpy")
+def adagrad_rows(param_Rd, sum_R, row_U, grad_Ud, rate, eps):
+    """Move the rows ``row_U`` (each once, in range) of ``param_Rd`` along ``grad_Ud``; all float32, rows int64."""
+    dim = np.uint64(grad_Ud.shape[1])
+    for i in range(row_U.size):
+        if i + AHEAD < row_U.size:
+            address = param_Rd.ctypes.data + 4 * row_U[i + AHEAD] * param_Rd.shape[1]
+            for line in range(address, address + 4 * param_Rd.shape[1], CACHE_LINE):
+                prefetch(line)
+        row = row_U[i]
+        own_d, grad_d = param_Rd[row], grad_Ud[i]
+        square = np.float32(0.0)
+        for d in range(dim):
+            square += grad_d[d] * grad_d[d]
+        total = sum_R[row] + square / np.float32(dim)
+        sum_R[row] = total
+        scale = rate / (np.sqrt(total) + eps)
+        for d in range(dim):
+            own_d[d] -= scale * grad_d[d]
