@@ -9,16 +9,17 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import RegularGridInterpolator
-from scipy.stats import poisson
 
 from treesearch.errors import DataError
 from treesearch.paths import input_dims, projection_scopes
 from treesearch.tree import Tree, check_counts
+
+if TYPE_CHECKING:
+    from scipy.interpolate import RegularGridInterpolator
 
 DENSE_ROW_COST = 1 / 20  # one dense row in binary-node units (measured on a CPU, see DESIGN.md section 5)
 FloatArray = NDArray[np.float64]
@@ -145,6 +146,8 @@ class CostTable:
     @cached_property
     def _expectation(self) -> FloatArray:
         """Weight of each entry of ``visits`` in the expected time at each mean, [means, V]."""
+        from scipy.stats import poisson  # here, and below: these modules take a second to import
+
         number = np.arange(1, 2 * self.batch_size + 1)
         within = np.minimum(number, self.batch_size)  # more than a batch cannot be: the root is passed by all
         share = np.stack([np.interp(within, self.visits, unit) for unit in np.eye(len(self.visits))], axis=1)
@@ -241,6 +244,8 @@ class CostModel:
 
 
 def _grid(axes: tuple[FloatArray, ...], values: FloatArray) -> RegularGridInterpolator:
+    from scipy.interpolate import RegularGridInterpolator
+
     return RegularGridInterpolator(axes, values, bounds_error=False, fill_value=None)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from treesearch.builders import BUILDERS, build_tree
 from treesearch.evaluation.frozen import Features, evaluate_frozen
-from treesearch.softmax import HierarchicalSoftmax
+from treesearch.softmax import HierarchicalSoftmax, RowwiseAdagrad
 
 
 def compile_kernels() -> None:
@@ -25,8 +25,12 @@ def compile_kernels() -> None:
         tree = build_tree(name, counts=counts, vectors=vectors)
         tree.depths, tree.hash, tree.expected_depth(counts)
         evaluate_frozen(tree, train=data, valid=data, counts=counts)
-        layer = HierarchicalSoftmax(features, tree, kernel="cpu")
-        layer(torch.from_numpy(data.x).requires_grad_(), torch.from_numpy(labels.astype(np.int64))).loss.backward()
+        layer = HierarchicalSoftmax(features, tree, kernel="cpu", sparse=True)
+        inputs = torch.from_numpy(data.x).requires_grad_()
+        layer(inputs, torch.from_numpy(labels.astype(np.int64))).loss.backward()
+        RowwiseAdagrad(layer.parameters()).step()
+        layer.log_prob(inputs).sum().backward()
+        layer.topk(inputs, 1), layer.double().topk(inputs.double(), 1)
 
 
 if __name__ == "__main__":

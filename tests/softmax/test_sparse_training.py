@@ -111,7 +111,10 @@ SAME_AS_DENSE: dict[str, Optimizer] = {
     "Adagrad": lambda parameters: torch.optim.Adagrad(parameters, lr=0.1, eps=1e-6),
     "RowwiseAdagrad": lambda parameters: RowwiseAdagrad(parameters, lr=0.1, eps=1e-6),
 }
-OPTIMIZERS = {**SAME_AS_DENSE, "SparseAdam": lambda parameters: torch.optim.SparseAdam(parameters, lr=0.1)}
+OPTIMIZERS: dict[str, Optimizer] = {
+    **SAME_AS_DENSE,
+    "SparseAdam": lambda parameters: torch.optim.SparseAdam(parameters, lr=0.1),
+}
 
 
 def train(layer: HierarchicalSoftmax, make: Optimizer, num_steps: int = 12) -> list[float]:
