@@ -226,7 +226,7 @@ def test_an_unknown_key_like_nothing_else_gets_the_list():
         ("joint.learning_rates", [0.1, "fast\nand\nloose"]),
         ("confirm.promote", 0),
         ("confirm.seeds", -1),
-        ("cost.kind", "measured"),
+        ("cost.kind", "guessed"),
         ("cost.weight", -0.1),
         ("cost.weight", float("inf")),
         ("environment.max_decisions", 0),

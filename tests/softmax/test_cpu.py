@@ -5,10 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.softmax import oracle
 from tests.softmax.oracle import TREES, random_batch, random_layer
+from treesearch import Tree
 from treesearch.errors import DataError
 from treesearch.softmax import HierarchicalSoftmax
 
@@ -57,6 +60,14 @@ def test_random_trees(seed: int) -> None:
     assert_equals_reference(layer, inputs, targets, torch.from_numpy(rng.standard_normal(50).astype(np.float32) / 7))
 
 
+@settings(deadline=None)
+@given(oracle.projected_trees(), st.integers(0, 1000), st.integers(1, 40), st.booleans())
+def test_any_tree(tree: Tree, seed: int, num: int, bias: bool) -> None:
+    layer = random_layer(tree, seed=seed, bias=bias, dtype=torch.float32, kernel="cpu")
+    inputs, targets = random_batch(layer, num, seed=seed, dtype=torch.float32)
+    assert_equals_reference(layer, inputs, targets, torch.linspace(-1, 1, num) / num**0.5)
+
+
 @pytest.mark.parametrize("name", ["mixed depths", "nested, growing again"])
 class TestCalls:
     def test_one_target_for_all(self, name: str) -> None:
@@ -72,6 +83,17 @@ class TestCalls:
         for view in (wide[:, ::3], inputs.T.contiguous().T):
             assert not view.is_contiguous()
             assert_equals_reference(layer, view, targets, torch.ones(20) / 20)
+
+    def test_parameters_that_are_not_contiguous(self, name: str) -> None:
+        layer, plain = make(name), make(name)
+        state = layer.state_dict()
+        turned = {key: value.t().contiguous().t() if value.dim() == 2 else value for key, value in state.items()}
+        layer.load_state_dict(turned, assign=True)
+        assert not all(parameter.is_contiguous() for parameter in layer.parameters())
+        inputs, targets = random_batch(layer, 20, dtype=torch.float32)
+        one, other = (with_gradients(each, inputs, targets, torch.ones(20)) for each in (layer, plain))
+        torch.testing.assert_close(one, other)
+        torch.testing.assert_close(layer.log_prob(inputs), plain.log_prob(inputs))
 
     def test_an_expanded_example(self, name: str) -> None:
         layer = make(name)
@@ -111,14 +133,39 @@ class TestCalls:
         with_gradients(layer, inputs, targets, torch.ones(30))
         assert all(map(torch.equal, before, (inputs, targets, *layer.parameters())))
 
-    def test_parts_of_the_gradient_that_nobody_wants(self, name: str) -> None:
+    @pytest.mark.parametrize("wanted", ["inputs", "weights", "biases", "projections"])
+    def test_parts_of_the_gradient_that_nobody_wants(self, name: str, wanted: str) -> None:
         layer = make(name)
         inputs, targets = random_batch(layer, 9, dtype=torch.float32)
         _, expected = with_gradients(layer, inputs, targets, torch.ones(9))
         layer.requires_grad_(False)
-        inputs.requires_grad_()
+        own = [inputs] if wanted == "inputs" else list(getattr(layer, wanted))
+        for value in own:
+            value.requires_grad_()
+        if not own:
+            return
         layer(inputs, targets).output.sum().backward()
-        assert torch.equal(inputs.grad, expected[0])  # type: ignore[arg-type]
+        for value, grad in zip([inputs, *layer.parameters()], expected, strict=True):
+            assert (value.grad is not None) == any(value is other for other in own)
+            assert value.grad is None or torch.equal(value.grad, grad)
+
+    def test_backward_twice_gives_the_same_gradients(self, name: str) -> None:
+        layer = make(name)
+        inputs, targets = random_batch(layer, 9, dtype=torch.float32)
+        wanted = [inputs.requires_grad_(), *layer.parameters()]
+        output = layer(inputs, targets).output
+        first, _, again = (torch.autograd.grad((output * s).sum(), wanted, retain_graph=True) for s in (1.0, 3.0, 1.0))
+        assert all(map(torch.equal, first, again))
+
+    def test_without_gradients(self, name: str) -> None:
+        layer = make(name)
+        inputs, targets = random_batch(layer, 9, dtype=torch.float32)
+        expected = layer(inputs, targets).output
+        for mode in (torch.no_grad, torch.inference_mode):
+            with mode():
+                output = layer(inputs, targets).output
+                assert not output.requires_grad
+                assert torch.equal(output, expected)
 
 
 @pytest.mark.parametrize("name", ["huffman", "flat", "nested, growing again"])

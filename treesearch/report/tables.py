@@ -61,7 +61,9 @@ def comparison_table(rows: Sequence[dict[str, Any]]) -> Table:
         collapse_padding=True,
     )
     table.add_column("tree", overflow="fold", min_width=12)
-    for heading in ("perplexity", "vs Huffman [95 %]", "test NLL", "valid NLL", "cost", "depth", "max"):
+    measured = any(row.get("cost_measured_us") is not None for row in rows)
+    headings = ["perplexity", "vs Huffman [95 %]", "test NLL", "valid NLL", "cost", "depth", "max"]
+    for heading in headings + ["µs"] * measured:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         style = "bold" if row["kind"] == FOUND else ""
@@ -74,6 +76,7 @@ def comparison_table(rows: Sequence[dict[str, Any]]) -> Table:
             _number(row["cost"], 2),
             _number(row["expected_depth"], 2),
             str(row["max_depth"]),
+            *([_number(row.get("cost_measured_us"), 2)] * measured),
         )
     return table
 
