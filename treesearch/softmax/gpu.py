@@ -177,16 +177,16 @@ def _path_steps(
     stacks = _stacks(tables, input_BD, projections, sparse)
     rows = [(group.width, _group_rows(group, facts)) for group, facts, _ in walks if not group.dense]
     of_products, of_groups = _fetch(_requests(tables.dense, sparse), rows, weights, biases, sparse)
-    logit_BR = normaliser_BN = None
+    logit_BR, normalisers = None, None
     if tables.dense.products:
         logit_BR = _dense_logits(tables.dense, of_products, input_BD, stacks)
-        normaliser_BN = _normalisers(tables.dense, logit_BR)
+        normalisers = _normalisers(tables.dense, logit_BR)
     gathered = iter(of_groups)
     steps = []
     for group, facts, live in walks:
         if group.dense:
             assert logit_BR is not None
-            log_prob = _dense_steps(group, facts, logit_BR, normaliser_BN)
+            log_prob = _dense_steps(group, facts, logit_BR, normalisers)
         else:
             weight, bias = next(gathered)
             log_prob = _gathered_steps(group, facts, input_BD, stacks, weight, bias)
@@ -261,7 +261,7 @@ def _gathered_steps(
     if group.ragged:
         column_A = torch.arange(group.arity, device=weight.device)
         logit_KBLA = logit_KBLA.masked_fill(column_A >= facts_KBLF[..., ForestTables.ARITY, None], -torch.inf)
-    return logit_KBLA.gather(-1, branch_KBL.long()[..., None])[..., 0] - logit_KBLA.logsumexp(-1)
+    return logit_KBLA.log_softmax(-1).gather(-1, branch_KBL.long()[..., None])[..., 0]
 
 
 def _dot(rows_Ad: Tensor, vector_d: Tensor) -> Tensor:
@@ -273,13 +273,16 @@ def _dot(rows_Ad: Tensor, vector_d: Tensor) -> Tensor:
     return torch.matmul(rows_Ad, vector_d[..., None])[..., 0]
 
 
-def _dense_steps(group: Group, facts_KBLF: Tensor, logit_BR: Tensor, normaliser_BN: Tensor | None) -> Tensor:
+def _dense_steps(
+    group: Group, facts_KBLF: Tensor, logit_BR: Tensor, normalisers: tuple[Tensor, Tensor] | None
+) -> Tensor:
     """Log-probability of each decision of a dense group, [K, B, L]."""
     taken_KBL = _take_columns(logit_BR, facts_KBLF[..., ForestTables.ROW])
     if group.binary:
         return functional.logsigmoid(taken_KBL * (1 - 2 * facts_KBLF[..., ForestTables.BRANCH]))
-    assert normaliser_BN is not None
-    return taken_KBL - _take_columns(normaliser_BN, facts_KBLF[..., ForestTables.SOURCE])
+    assert normalisers is not None
+    top_KBL, rest_KBL = (_take_columns(part_BN, facts_KBLF[..., ForestTables.SOURCE]) for part_BN in normalisers)
+    return (taken_KBL - top_KBL) - rest_KBL
 
 
 def _take_columns(values_BR: Tensor, column_KBL: Tensor) -> Tensor:
@@ -366,17 +369,24 @@ def _dense_logits(
     return _cat(pieces).to(_accumulate_type(input_BD.dtype))
 
 
-def _normalisers(dense: DenseNodes, logit_BR: Tensor) -> Tensor | None:
-    """The logsumexp of each wide dense node, [B, nodes]; None where there is none."""
-    pieces = []
+def _normalisers(dense: DenseNodes, logit_BR: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The logsumexp of each wide dense node in two parts, [B, nodes] each; None where there is none.
+
+    The largest logit, and the logarithm of the sum of ``exp(logit - largest)``: their sum would lose the digits of the
+    second where the first is large.
+    """
+    tops, rests = [], []
     for own in dense.normalisers:
         if own.columns is None or own.padding is None:
             columns = logit_BR.narrow(1, own.first_column, own.nodes * own.arity)
-            pieces.append(columns.view(-1, own.nodes, own.arity).logsumexp(-1))
+            logit_BNA = columns.view(-1, own.nodes, own.arity)
         else:
             padded = logit_BR.index_select(1, own.columns.reshape(-1)).view(-1, own.nodes, own.arity)
-            pieces.append(padded.masked_fill(own.padding, -torch.inf).logsumexp(-1))
-    return _cat(pieces) if pieces else None
+            logit_BNA = padded.masked_fill(own.padding, -torch.inf)
+        top_BN = logit_BNA.detach().amax(-1)
+        tops.append(top_BN)
+        rests.append((logit_BNA - top_BN[..., None]).exp().sum(-1).log())
+    return (_cat(tops), _cat(rests)) if tops else None
 
 
 def _edge_log_probs(scan: FullScan, logit_BR: Tensor) -> Tensor:
@@ -385,9 +395,10 @@ def _edge_log_probs(scan: FullScan, logit_BR: Tensor) -> Tensor:
     binary_BE = functional.logsigmoid(logit_BE * scan.sign) if scan.any_binary else logit_BE
     if not scan.any_wide:
         return binary_BE
-    normaliser_BN = _normalisers(scan.dense, logit_BR)
-    assert normaliser_BN is not None
-    wide_BE = logit_BE - normaliser_BN.index_select(1, scan.normaliser)
+    normalisers = _normalisers(scan.dense, logit_BR)
+    assert normalisers is not None
+    top_BE, rest_BE = (part_BN.index_select(1, scan.normaliser) for part_BN in normalisers)
+    wide_BE = (logit_BE - top_BE) - rest_BE
     return torch.where(scan.binary, binary_BE, wide_BE) if scan.any_binary else wide_BE
 
 
