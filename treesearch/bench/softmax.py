@@ -24,6 +24,9 @@ from treesearch.evaluation.frozen import Features, evaluate_frozen, initial_stat
 from treesearch.evaluation.frozen_kernels import run_epoch
 from treesearch.evaluation.joint import one_thread
 from treesearch.softmax import HierarchicalSoftmax
+from treesearch.softmax.cpu_kernels import backward_pass, forward_pass
+from treesearch.softmax.cpu_plan import kernel_layout
+from treesearch.softmax.layout import SoftmaxLayout
 from treesearch.softmax.optim import RowwiseAdagrad
 from treesearch.tree import Tree
 
@@ -130,12 +133,12 @@ def _adaptive_tree(counts: NDArray[np.float64], cutoffs: list[int], div_value: f
     return build_tree("adaptive", counts=counts, cutoffs=cutoffs, div_value=div_value, in_features=NUM_FEATURES)
 
 
-def _inputs() -> Tensor:
-    return torch.randn(BATCH, NUM_FEATURES, generator=torch.Generator().manual_seed(0)).requires_grad_()
+def _inputs(batch: int = BATCH) -> Tensor:
+    return torch.randn(batch, NUM_FEATURES, generator=torch.Generator().manual_seed(0)).requires_grad_()
 
 
-def _module_step(layer: nn.Module, targets: Iterator[Tensor]) -> Run:
-    input = _inputs()
+def _module_step(layer: nn.Module, targets: Iterator[Tensor], batch: int = BATCH) -> Run:
+    input = _inputs(batch)
 
     def step() -> None:
         layer.zero_grad(set_to_none=True)
@@ -186,41 +189,68 @@ def _package_step(tree: Tree, targets: Iterator[Tensor]) -> Run:
 
 
 def _path_nodes(repeats: int) -> list[dict[str, Any]]:
-    """Nanoseconds per path node, forward, backward and update; gensim's pass is over a corpus of its own."""
+    """Nanoseconds per path node, forward, backward and update; gensim's pass is over a corpus of its own.
+
+    Where the layer's time goes: its kernels alone; with what autograd adds; with the update.
+    """
     counts, targets = _zipf(SMALL)
     tree = build_tree("huffman", counts=counts)
     pool = [next(targets) for _ in range(POOL)]
     depth = float(np.mean([tree.depths[batch.numpy()].mean() for batch in pool]))
-    layer = HierarchicalSoftmax(NUM_FEATURES, tree, sparse=True)
-    optimizer = RowwiseAdagrad(layer.parameters(), lr=0.01)
-    step = _module_step(layer, targets)
-
-    def train_twenty() -> None:
-        for _ in range(20):
-            step()
-            optimizer.step()
-
     rng = np.random.default_rng(0)
     labels = rng.choice(SMALL, 200_000, p=counts / counts.sum()).astype(np.int32)
     features = Features(rng.standard_normal((labels.size, NUM_FEATURES), np.float32), labels)
     nothing = Features(features.x[:0], labels[:0])
     gensim, gensim_nodes = gensim_pass(labels)
-    nodes = {
-        "gensim": gensim_nodes,
-        "Huffman, frozen evaluator": float(tree.depths[labels].sum()),
-        "Huffman": BATCH * depth * 20,
+    what, layer, frozen = "path node with update, ns", "Huffman", "Huffman, frozen evaluator"
+    larger = cycle([torch.cat(pool[i : i + 8]) for i in range(0, POOL, 8)])
+    contenders: dict[str, tuple[Run, float]] = {
+        "gensim": (gensim, gensim_nodes),
+        frozen: (
+            lambda: evaluate_frozen(tree, train=features, valid=nothing, counts=counts),
+            float(tree.depths[labels].sum()),
+        ),
+        layer: (_update_step(tree, targets, BATCH), BATCH * depth),
+        "Huffman, batch 4096": (_update_step(tree, larger, 8 * BATCH), 8 * BATCH * depth),
+        "Huffman, no update": (_tree_step(tree, targets), BATCH * depth),
+        "Huffman, no update, kernels alone": (_kernels(tree, targets), BATCH * depth),
     }
-    contenders: dict[str, Run] = {
-        "gensim": gensim,
-        "Huffman, frozen evaluator": lambda: evaluate_frozen(tree, train=features, valid=nothing, counts=counts),
-        "Huffman": train_twenty,
-    }
-    times = {name: seconds / nodes[name] * 1e3 for name, seconds in _times(contenders, max(3, repeats // 3)).items()}
-    claims = [
-        Claim("path node with update, ns", "gensim", "Huffman, frozen evaluator", 1 / 0.75),
-        Claim("path node with update, ns", "gensim", "Huffman", 1 / 0.75),
-    ]
-    return _rows("path node with update, ns", times, claims)
+    times = _times({name: call for name, (call, _) in contenders.items()}, max(3, repeats // 3))
+    per_node = {name: value / contenders[name][1] * 1e3 for name, value in times.items()}
+    return _rows(what, per_node, [Claim(what, "gensim", name, 1 / 0.75) for name in (frozen, layer)])
+
+
+def _update_step(tree: Tree, targets: Iterator[Tensor], batch: int) -> Run:
+    layer = HierarchicalSoftmax(NUM_FEATURES, tree, sparse=True)
+    optimizer = RowwiseAdagrad(layer.parameters(), lr=0.01)
+    step = _module_step(layer, targets, batch)
+
+    def train() -> None:
+        step()
+        optimizer.step()
+
+    return train
+
+
+def _kernels(tree: Tree, targets: Iterator[Tensor]) -> Run:
+    """What the layer's step calls, without autograd around it."""
+    weight = np.random.default_rng(0).standard_normal((tree.num_internal, NUM_FEATURES), np.float32)
+    bias = np.zeros(tree.num_internal, np.float32)
+    layout = kernel_layout(SoftmaxLayout.of(tree, NUM_FEATURES))
+    input, scale = _inputs(BATCH).detach().numpy(), np.full(BATCH, 1 / BATCH, np.float32)
+    none = np.zeros(0, np.int64)
+
+    def address(array: NDArray[Any]) -> NDArray[np.int64]:
+        return np.array([array.ctypes.data])
+
+    def step() -> None:
+        of_weight, of_bias = address(weight), address(bias)
+        _, saved = forward_pass(layout, of_weight, of_bias, True, none, input, next(targets).numpy(), True, True)
+        rows = int(saved.touched[0])
+        grads = np.empty(rows, np.int64), np.empty((rows, NUM_FEATURES), np.float32), np.empty(rows, np.float32)
+        backward_pass(layout, saved, input, scale, True, *map(address, grads), True, none)
+
+    return step
 
 
 # -- prediction ------------------------------------------------------------------------------------------------------

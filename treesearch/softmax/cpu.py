@@ -14,7 +14,7 @@ from treesearch.errors import DataError
 from treesearch.softmax import reference
 from treesearch.softmax.cpu_kernels import backward_pass, forward_pass
 from treesearch.softmax.cpu_plan import Layout
-from treesearch.softmax.full_kernels import FullTables, tree_log_softmax, tree_log_softmax_gradient
+from treesearch.softmax.full_kernels import LANES, FullTables, tree_log_softmax, tree_log_softmax_gradient
 from treesearch.softmax.layout import SoftmaxLayout
 
 NO_ADDRESSES = np.zeros(0, np.int64)
@@ -52,8 +52,15 @@ def full_log_prob(
     if not layout.tree.num_internal:
         return reference.certain(input_BD, weights[0])[:, None]
     with torch.autocast("cpu", enabled=False):  # the kernels are in single precision
+        if not torch.is_grad_enabled():
+            # A block of examples at a time, so that its logits are still in cache when they are read.
+            output = torch.empty(input_BD.shape[0], tables.class_leaf.size)
+            for own_BD, own_BC in zip(torch.split(input_BD, LANES), torch.split(output, LANES), strict=True):
+                logit_RB = reference.all_logits(layout, own_BD, weights, bias_R, projections)
+                tree_log_softmax(tables, logit_RB.numpy(), own_BC.numpy())
+            return output
         logit_RB = reference.all_logits(layout, input_BD, weights, bias_R, projections)
-    output: Tensor = _TreeLogSoftmax.apply(tables, logit_RB)  # type: ignore[no-untyped-call]
+    output = _TreeLogSoftmax.apply(tables, logit_RB)  # type: ignore[no-untyped-call]
     return output
 
 

@@ -390,8 +390,10 @@ def backward_pass(
             if has_bias:
                 bias_grad_K[0] = coefficient
             continue
+        small = num * arity <= SMALL_PRODUCT
         if compact:
-            weight_grad[:] = np.float32(0.0)
+            if small or arity == 2:  # what follows adds; a product overwrites
+                weight_grad[:] = np.float32(0.0)
             bias_grad_K[:] = np.float32(0.0)
         if arity == 2:
             total = _binary_gradient(
@@ -411,7 +413,7 @@ def backward_pass(
                 for k in range(arity):
                     bias_grad_K[k] += scaled_mK[i, k]
         rows_md = gather_rows(values, entries.start[order[low:high]], 0, num, dim)
-        if num * arity <= SMALL_PRODUCT:
+        if small:
             _small_combinations(scaled_mK.T, rows_md, weight_grad.reshape(arity, dim))
         else:
             np.dot(scaled_mK.T, rows_md, weight_grad.reshape(arity, dim))
