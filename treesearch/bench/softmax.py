@@ -247,7 +247,8 @@ def _kernels(tree: Tree, targets: Iterator[Tensor]) -> Run:
         of_weight, of_bias = address(weight), address(bias)
         _, saved = forward_pass(layout, of_weight, of_bias, True, none, input, next(targets).numpy(), True, True)
         rows = int(saved.touched[0])
-        grads = np.empty(rows, np.int64), np.empty((rows, NUM_FEATURES), np.float32), np.empty(rows, np.float32)
+        shapes = ((rows,), np.int64), ((rows, NUM_FEATURES), np.float32), ((rows,), np.float32)
+        grads: list[NDArray[Any]] = [np.empty(*shape) for shape in shapes]
         backward_pass(layout, saved, input, scale, True, *map(address, grads), True, none)
 
     return step
