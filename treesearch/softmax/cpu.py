@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,14 +12,26 @@ from torch import Tensor
 
 from treesearch.errors import DataError
 from treesearch.softmax import reference
-from treesearch.softmax.cpu_kernels import backward_pass, forward_pass
+from treesearch.softmax.cpu_kernels import Saved, backward_pass, forward_pass
 from treesearch.softmax.cpu_plan import Layout
 from treesearch.softmax.full_kernels import LANES, FullTables, tree_log_softmax, tree_log_softmax_gradient
 from treesearch.softmax.layout import SoftmaxLayout
 
 NO_ADDRESSES = np.zeros(0, np.int64)
+HOST: Any = {"dtype": torch.float32, "device": "cpu"}  # of what the kernels fill, whatever torch's defaults are
 
 
+class _Settings(NamedTuple):
+    """What `_TargetLogProb` is told besides tensors."""
+
+    layout: Layout
+    sparse: bool
+    num_weights: int
+    num_biases: int
+    keeps: bool  # gradients may be asked for
+
+
+@torch.compiler.disable  # compilers go round it
 def target_log_prob(
     layout: Layout,
     input_BD: Tensor,
@@ -34,12 +46,12 @@ def target_log_prob(
 
     ``bias_R`` is empty for a layer without biases. With ``sparse``, gradients of parameters are row-sparse.
     """
-    output: Tensor = _TargetLogProb.apply(
-        layout, sparse, (len(weights), len(bias_R)), input_BD, target_B, *weights, *bias_R, *projections
-    )  # type: ignore[no-untyped-call]
+    settings = _Settings(layout, sparse, len(weights), len(bias_R), torch.is_grad_enabled())
+    output: Tensor = _TargetLogProb.apply(settings, input_BD, target_B, *weights, *bias_R, *projections)  # type: ignore[no-untyped-call]
     return output
 
 
+@torch.compiler.disable
 def full_log_prob(
     tables: FullTables,
     layout: SoftmaxLayout,
@@ -54,7 +66,7 @@ def full_log_prob(
     with torch.autocast("cpu", enabled=False):  # the kernels are in single precision
         if not torch.is_grad_enabled():
             # A block of examples at a time, so that its logits are still in cache when they are read.
-            output = torch.empty(input_BD.shape[0], tables.class_leaf.size)
+            output = torch.empty(input_BD.shape[0], tables.class_leaf.size, **HOST)
             for own_BD, own_BC in zip(torch.split(input_BD, LANES), torch.split(output, LANES), strict=True):
                 logit_RB = reference.all_logits(layout, own_BD, weights, bias_R, projections)
                 tree_log_softmax(tables, logit_RB.numpy(), own_BC.numpy())
@@ -69,7 +81,7 @@ class _TreeLogSoftmax(torch.autograd.Function):
     def forward(ctx: Any, tables: FullTables, logit_RB: Tensor) -> Tensor:
         ctx.tables = tables
         ctx.save_for_backward(logit_RB)
-        output_BC = torch.empty(logit_RB.shape[1], tables.class_leaf.size)
+        output_BC = torch.empty(logit_RB.shape[1], tables.class_leaf.size, **HOST)
         tree_log_softmax(tables, logit_RB.detach().contiguous().numpy(), output_BC.numpy())
         return output_BC
 
@@ -90,31 +102,23 @@ def _refuse_second_derivatives() -> None:
 
 class _TargetLogProb(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        layout: Layout,
-        sparse: bool,
-        sizes: tuple[int, int],
-        input_BD: Tensor,
-        target_B: Tensor,
-        *parameters: Tensor,
-    ) -> Tensor:
+    def forward(ctx: Any, settings: _Settings, input_BD: Tensor, target_B: Tensor, *parameters: Tensor) -> Tensor:
         parameters = tuple(p.detach().contiguous() for p in parameters)  # as a rule no copies
-        num_weights, num_biases = sizes
+        num_weights, num_biases = settings.num_weights, settings.num_biases
         weights, rest = parameters[:num_weights], parameters[num_weights:]
         input_BD = input_BD.contiguous()
         nll_B, saved = forward_pass(
-            layout,
+            settings.layout,
             _addresses(weights),
             _addresses(rest[:num_biases]),
             num_biases > 0,
             _addresses(rest[num_biases:]),
             input_BD.detach().numpy(),
             target_B.numpy(),
-            any(ctx.needs_input_grad),
-            ctx.needs_input_grad[3],
+            settings.keeps and any(ctx.needs_input_grad),
+            ctx.needs_input_grad[1],
         )
-        ctx.layout, ctx.sparse, ctx.sizes, ctx.saved = layout, sparse, sizes, saved
+        ctx.settings, ctx.saved = settings, saved
         ctx.shapes = [p.shape for p in parameters]
         ctx.save_for_backward(input_BD)
         return torch.from_numpy(nll_B).neg_()
@@ -125,42 +129,49 @@ class _TargetLogProb(torch.autograd.Function):
         (input_BD,) = ctx.saved_tensors
         scale_B = output_grads[0].neg().contiguous()
         input_grad = None
-        if ctx.needs_input_grad[3]:
+        if ctx.needs_input_grad[1]:
             input_grad = torch.from_numpy(ctx.saved.input_grad).view(input_BD.shape) * scale_B[:, None]
-        if not any(ctx.needs_input_grad[5:]):
-            return (None, None, None, input_grad, *(None for _ in ctx.needs_input_grad[4:]))
-        num_weights, num_biases = ctx.sizes
-        shapes = ctx.shapes
-        present: Sequence[bool] = [True] * len(shapes)
-        rows = [shape[0] for shape in shapes]
-        if ctx.sparse:
-            touched = ctx.saved.touched.tolist()
-            rows[:num_weights] = touched
-            rows[num_weights : num_weights + num_biases] = touched[:num_biases]
-        passed = set((ctx.saved.openings.scope + num_weights + num_biases).tolist())
-        grads, present = [], []
-        for i, shape in enumerate(shapes):
-            present.append(i < num_weights + num_biases or i in passed)
-            size = (rows[i] if present[i] else 0, *shape[1:]) if ctx.sparse else shape
-            grads.append(torch.empty(size) if ctx.sparse or i in passed else torch.zeros(size))
-        indices = [torch.empty(rows[i] if ctx.sparse else 0, dtype=torch.int64) for i in range(num_weights)]
-        backward_pass(
-            ctx.layout,
-            ctx.saved,
-            input_BD.detach().numpy(),
-            scale_B.numpy(),
-            ctx.sparse,
-            _addresses(indices),
-            _addresses(grads[:num_weights]),
-            _addresses(grads[num_weights : num_weights + num_biases]),
-            num_biases > 0,
-            _addresses(grads[num_weights + num_biases :]),
-        )
-        if ctx.sparse:
-            indices = [*indices, *indices[:num_biases]]
-            indices += [torch.arange(grad.shape[0]) for grad in grads[len(indices) :]]
-            grads = [_row_sparse(*parts) for parts in zip(indices, grads, shapes, strict=True)]
-        return None, None, None, input_grad, None, *grads
+        if not any(ctx.needs_input_grad[3:]):
+            return (None, input_grad, *(None for _ in ctx.needs_input_grad[2:]))
+        return None, input_grad, None, *_parameter_grads(ctx.settings, ctx.saved, ctx.shapes, input_BD, scale_B)
+
+
+def _parameter_grads(
+    settings: _Settings, saved: Saved, shapes: Sequence[torch.Size], input_BD: Tensor, scale_B: Tensor
+) -> list[Tensor]:
+    """Gradients of all parameters, dense, or with the rows alone that the batch has touched."""
+    sparse, num_weights, num_biases = settings.sparse, settings.num_weights, settings.num_biases
+    first_projection = num_weights + num_biases
+    touched = saved.touched.tolist()
+    rows = [*touched, *touched[:num_biases]] if sparse else [shape[0] for shape in shapes[:first_projection]]
+    passed = set((saved.openings.scope + first_projection).tolist())
+    grads = []
+    for i, shape in enumerate(shapes):
+        if i < first_projection:
+            size = (rows[i], *shape[1:])
+            grads.append(torch.empty(size, **HOST) if sparse else torch.zeros(size, **HOST))
+        elif i in passed:  # filled whole
+            grads.append(torch.empty(shape, **HOST))
+        else:
+            grads.append(torch.zeros((0, *shape[1:]) if sparse else shape, **HOST))
+    indices = [torch.empty(rows[i] if sparse else 0, dtype=torch.int64, device="cpu") for i in range(num_weights)]
+    backward_pass(
+        settings.layout,
+        saved,
+        input_BD.detach().numpy(),
+        scale_B.numpy(),
+        sparse,
+        _addresses(indices),
+        _addresses(grads[:num_weights]),
+        _addresses(grads[num_weights:first_projection]),
+        num_biases > 0,
+        _addresses(grads[first_projection:]),
+    )
+    if not sparse:
+        return grads
+    indices += indices[:num_biases]
+    indices += [torch.arange(grad.shape[0], device="cpu") for grad in grads[first_projection:]]
+    return [_row_sparse(*parts) for parts in zip(indices, grads, shapes, strict=True)]
 
 
 def _row_sparse(index: Tensor, values: Tensor, shape: torch.Size) -> Tensor:

@@ -353,7 +353,7 @@ def backward_pass(
 
     Args:
         layout: The tree.
-        saved: By the forward pass; its gradients are changed.
+        saved: By the forward pass; not changed.
         inputs_BD: float32, contiguous, as in the forward pass.
         scale_B: float32, weight of each row's NLL.
         compact: Whether gradients hold the rows of the nodes on the paths alone, by rising row; else they have the
@@ -382,7 +382,8 @@ def backward_pass(
             first = filled[width]
             filled[width] += rows
         weight_grad = float32_at(weight_address_W[width] + 4 * first * dim, rows * dim)
-        bias_grad_K = float32_at(bias_address_W[width] + 4 * first, rows if has_bias else 0)
+        bias_address = bias_address_W[width] + 4 * first if has_bias else weight_address_W[width]
+        bias_grad_K = float32_at(bias_address, rows if has_bias else 0)
         if arity == 2 and num == 1:  # most nodes of a batch
             only = order[low]
             coefficient = saved.residual[only] * scale_B[entries.owner[only]]
@@ -404,19 +405,19 @@ def backward_pass(
             continue
         residual_mK = saved.wide_residual[done : done + num * arity].reshape(num, arity)
         done += num * arity
-        scaled_mK = np.empty((num, arity), np.float32)
+        rows_md = gather_rows(values, entries.start[order[low:high]], 0, num, dim)
         for i in range(num):
             scale = scale_B[entries.owner[order[low + i]]]
-            for k in range(arity):
-                scaled_mK[i, k] = residual_mK[i, k] * scale
+            own_d, own_K = rows_md[i], residual_mK[i]
+            for d in range(dim):
+                own_d[d] *= scale
             if has_bias:
                 for k in range(arity):
-                    bias_grad_K[k] += scaled_mK[i, k]
-        rows_md = gather_rows(values, entries.start[order[low:high]], 0, num, dim)
+                    bias_grad_K[k] += own_K[k] * scale
         if small:
-            _small_combinations(scaled_mK.T, rows_md, weight_grad.reshape(arity, dim))
+            _small_combinations(residual_mK.T, rows_md, weight_grad.reshape(arity, dim))
         else:
-            np.dot(scaled_mK.T, rows_md, weight_grad.reshape(arity, dim))
+            np.dot(residual_mK.T, rows_md, weight_grad.reshape(arity, dim))
 
     for group in range(openings.scope.size):
         scope = openings.scope[group]

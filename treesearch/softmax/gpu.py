@@ -110,6 +110,8 @@ def node_log_probs(
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
     projections: Sequence[Tensor],
+    *,
+    sparse: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each decision on the target's path, root first; arguments and errors as `target_log_prob`.
 
@@ -119,7 +121,7 @@ def node_log_probs(
     """
     _check_one_tree(tables)
     shape = (target_B.shape[0], tables.max_depth)
-    groups = _path_steps(tables, input_BD, target_B[None], weights, biases, projections, False)
+    groups = _path_steps(tables, input_BD, target_B[None], weights, biases, projections, sparse)
     dtype = _accumulate_type(input_BD.dtype)
     log_prob_BL = torch.zeros(shape, dtype=dtype, device=input_BD.device) if groups else input_BD[:, :0].to(dtype)
     node_BL = torch.full(shape, -1, dtype=torch.int64, device=input_BD.device)

@@ -16,16 +16,13 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from treesearch.errors import DataError, TreeError
-from treesearch.softmax import cpu, gpu, pretrained, reference, topk
-from treesearch.softmax.cpu_plan import kernel_layout
-from treesearch.softmax.full_kernels import FullTables, full_tables
+from treesearch.softmax import pretrained
+from treesearch.softmax.dispatch import Dispatcher, Kernel, Parameters, is_plain
 from treesearch.softmax.initialization import log_mass_biases, rows_from_linear
 from treesearch.softmax.layout import SoftmaxLayout
-from treesearch.softmax.topk import TopK
+from treesearch.softmax.topk import TopK, check_arguments
 from treesearch.tree import Tree
 
-Kernel = Literal["auto", "reference", "cpu", "gpu"]
-KERNELS: tuple[Kernel, ...] = ("auto", "reference", "cpu", "gpu")
 Reduction = Literal["mean", "sum", "none"]
 
 
@@ -87,30 +84,32 @@ class HierarchicalSoftmax(nn.Module):
         kernel: Kernel = "auto",
     ) -> None:
         super().__init__()
-        if kernel not in KERNELS:
-            raise DataError(f"kernel must be one of {', '.join(map(repr, KERNELS))}, but got {kernel!r}")
+        if not isinstance(in_features, int) or in_features < 1:
+            raise DataError(f"in_features must be a whole number >= 1, but got {in_features!r}")
+        if not isinstance(tree, Tree):
+            raise TreeError(f"tree must be a Tree, but got {type(tree).__name__}; use Tree.load or Tree.from_nested")
         self.in_features = in_features
         self.tree = tree
         self.sparse = sparse
-        self.kernel = kernel
         self.layout = SoftmaxLayout.of(tree, in_features)
-        self._tables: dict[str, Any] = {}
-        self._gpu_tables: gpu.ForestTables | None = None
-        sizes = list(zip(self.layout.rows_per_width, self.layout.widths, strict=True))
-        self.weights = nn.ParameterList(
-            nn.Parameter(torch.empty(rows, width, device=device, dtype=dtype)) for rows, width in sizes
-        )
-        self.biases = nn.ParameterList(
-            nn.Parameter(torch.empty(rows, device=device, dtype=dtype)) for rows, _ in sizes if bias
-        )
-        self.projections = nn.ParameterList(
-            nn.Parameter(torch.empty(dim, source, device=device, dtype=dtype))
-            for dim, source in zip(self.layout.scope_dim, self.layout.source_dim, strict=True)
+        self._kernels = Dispatcher(self.layout, kernel)
+        self.weights, self.biases, self.projections = (
+            nn.ParameterList(nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) for shape in shapes)
+            for shapes in self.layout.parameter_shapes(bias)
         )
         self.register_buffer("tree_hash", _hash_bytes(tree).to(device))
         self.reset_parameters()
-        if kernel == "gpu" or self.weights[0].device.type not in ("cpu", "meta"):
-            self._forest(self.weights[0].device)
+        self._kernels.move(self.weights[0].device)
+
+    @property
+    def kernel(self) -> Kernel:
+        """How targets are scored; see the class."""
+        return self._kernels.kernel
+
+    @kernel.setter
+    def kernel(self, kernel: Kernel) -> None:
+        self._kernels = Dispatcher(self.layout, kernel)
+        self._kernels.move(self.weights[0].device)
 
     # -- parameters --------------------------------------------------------------------------------------------------
 
@@ -122,8 +121,10 @@ class HierarchicalSoftmax(nn.Module):
             generator: Of the weights, on the CPU.
 
         Raises:
-            DataError: The counts do not fit the tree.
+            DataError: The counts do not fit the tree, or the layer has no biases to hold them.
         """
+        if counts is not None and not len(self.biases):
+            raise DataError("counts need biases, but the layer has none; leave them out, or make it with bias=True")
         starts = None if counts is None else torch.from_numpy(log_mass_biases(self.tree, counts))
         with torch.no_grad():
             for matrix in [*self.weights, *self.projections]:
@@ -149,6 +150,8 @@ class HierarchicalSoftmax(nn.Module):
         Raises:
             DataError: The layer or the counts do not fit the tree.
         """
+        if not isinstance(linear, nn.Linear) or linear.weight.is_meta:
+            raise DataError(f"linear must be an nn.Linear that holds weights, but got {linear!r:.60}")
         weight = linear.weight.detach()
         bias = None if linear.bias is None else linear.bias.detach().cpu().double().numpy()
         layout = SoftmaxLayout.of(tree, linear.in_features)
@@ -175,9 +178,7 @@ class HierarchicalSoftmax(nn.Module):
         pretrained.save_layer(Path(folder), tree=self.tree, tensors=tensors, config=settings)
 
     @classmethod
-    def from_pretrained(
-        cls, folder: str | Path, *, device: torch.device | str | None = None, **options: Any
-    ) -> HierarchicalSoftmax:
+    def from_pretrained(cls, folder: str | Path, *, device: torch.device | str | None = None, **options: Any) -> Self:
         """The layer that `save_pretrained` wrote, of the type it had.
 
         Args:
@@ -190,14 +191,18 @@ class HierarchicalSoftmax(nn.Module):
             DataError: Weights or settings are missing or damaged.
         """
         saved = pretrained.load_layer(Path(folder), device=device)
-        config = {"sparse": saved.config.get("sparse", False), **options}
-        dtype = next(iter(saved.tensors.values())).dtype
-        layer = cls(saved.config["in_features"], saved.tree, saved.config["bias"], device, dtype, **config)
-        state = dict(saved.tensors)
-        expected = {name: value.shape for name, value in layer.state_dict().items() if name != "tree_hash"}
-        if {name: value.shape for name, value in state.items()} != expected:
-            raise DataError(f"the weights in {str(folder)!r} must be those of its tree; save the layer again")
-        layer.load_state_dict({**state, "tree_hash": layer.tree_hash})
+        in_features, bias, sparse = saved.config["in_features"], saved.config["bias"], saved.config.get("sparse")
+        shapes = SoftmaxLayout.of(saved.tree, in_features).parameter_shapes(bias)
+        named = zip(("weights", "biases", "projections"), shapes, strict=True)
+        expected = {f"{name}.{i}": shape for name, own in named for i, shape in enumerate(own)}
+        found = {name: tuple(value.shape) for name, value in saved.tensors.items()}
+        dtypes = {value.dtype for value in saved.tensors.values()}
+        if found != expected or len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
+            raise DataError(f"the weights in {str(folder)!r} must be those of its tree, of one type; save it again")
+        if not isinstance(sparse, bool):
+            raise DataError(f"'sparse' in {str(folder)!r} must be true or false, but is {sparse!r:.40}; save it again")
+        layer = cls(in_features, saved.tree, bias, device, dtypes.pop(), **{"sparse": sparse, **options})
+        layer.load_state_dict({**saved.tensors, "tree_hash": layer.tree_hash})
         return layer
 
     # -- targets -----------------------------------------------------------------------------------------------------
@@ -243,16 +248,20 @@ class HierarchicalSoftmax(nn.Module):
             raise DataError(f"reduction must be 'mean', 'sum' or 'none', but got {reduction!r}")
         if weight is not None and weight.shape != (self.tree.num_classes,):
             raise DataError(f"weight must have shape ({self.tree.num_classes},), but got {tuple(weight.shape)}")
-        _check_ids(target)
-        ignored = target == ignore_index
-        counted = torch.where(ignored, 0, target)
-        loss = torch.where(ignored, 0.0, -self._target_log_prob(input, counted))
+        flat_input, flat_target = self._flatten(input, target)
+        ignored = flat_target == ignore_index
+        if flat_target.device.type == "cpu" and is_plain(flat_target):
+            kept = (~ignored).nonzero().squeeze(1)
+            part = -self._target_log_prob(flat_input[kept], flat_target[kept])
+            loss = part.new_zeros(ignored.shape).index_copy(0, kept, part)
+        else:  # without waiting for the device: class 0 stands in
+            loss = torch.where(ignored, 0.0, -self._target_log_prob(flat_input, torch.where(ignored, 0, flat_target)))
         share = (~ignored).to(loss.dtype)
         if weight is not None:
-            share = share * weight.to(loss.dtype)[counted.long()]
+            share = share * weight.to(loss.dtype)[torch.where(ignored, 0, flat_target)]
             loss = loss * share
         if reduction == "none":
-            return loss
+            return loss.reshape(target.shape)
         return loss.sum() if reduction == "sum" else loss.sum() / share.sum()
 
     def node_log_probs(self, input: Tensor, target: Tensor) -> NodeLogProbs:
@@ -268,13 +277,10 @@ class HierarchicalSoftmax(nn.Module):
             DataError: As in `forward`.
         """
         flat_input, flat_target = self._flatten(input, target)
-        parameters = self._weights(), self._bias_list(), self._projections()
-        if self._kernel_for(flat_input) == "gpu":
-            log_prob, node = gpu.node_log_probs(self._forest(input.device), flat_input, flat_target, *parameters)
-        else:
-            log_prob, node = reference.node_log_probs(
-                self._reference_tables(input.device), flat_input, flat_target, *parameters
-            )
+        self._check_range(flat_target)
+        log_prob, node = self._kernels.node_log_probs(
+            flat_input, flat_target, self._all_parameters(), sparse=self.sparse
+        )
         shape = (*target.shape, self.tree.max_depth)
         return NodeLogProbs(log_prob.reshape(shape), node.reshape(shape))
 
@@ -286,15 +292,7 @@ class HierarchicalSoftmax(nn.Module):
         Raises:
             DataError: The last dimension is not D, or the type does not fit.
         """
-        flat = self._flat_input(input)
-        parameters = self._weights(), self._bias_list(), self._projections()
-        match self._kernel_for(flat):
-            case "cpu":
-                scores = cpu.full_log_prob(self._full_tables(), self.layout, flat, *parameters)
-            case "gpu":
-                scores = gpu.full_log_prob(self._forest(input.device), flat, *parameters)
-            case _:
-                scores = reference.full_log_prob(self._reference_tables(input.device), flat, *parameters)
+        scores = self._kernels.full_log_prob(self._flat_input(input), self._all_parameters())
         return scores.reshape(*input.shape[:-1], self.tree.num_classes)
 
     def predict(self, input: Tensor) -> Tensor:
@@ -326,19 +324,8 @@ class HierarchicalSoftmax(nn.Module):
             DataError: k or ``max_nodes`` is out of range, or the input does not fit.
         """
         flat = self._flat_input(input)
-        topk.check_arguments(k, self.tree.num_classes, max_nodes)
-        if flat.device.type == "cpu" and self._dtype in (torch.float32, torch.float64) and _is_plain(flat):
-            found = topk.best_first(
-                self._topk_tables(), flat, k, self._weights(), list(self.biases), self._projections(),
-                max_nodes=max_nodes,
-            )  # fmt: skip
-        elif max_nodes is not None:
-            raise DataError(
-                f"max_nodes needs float32 or float64 on the CPU, but the layer is {self._dtype} on {flat.device};"
-                " leave it out, or move the layer"
-            )
-        else:
-            found = topk.from_full(self.log_prob(flat), k, num_nodes=self.tree.num_internal)
+        check_arguments(k, self.tree.num_classes, max_nodes)
+        found = self._kernels.topk(flat, k, self._all_parameters(), max_nodes=max_nodes)
         lead = input.shape[:-1]
         return TopK(
             found.log_prob.reshape(*lead, k),
@@ -352,107 +339,44 @@ class HierarchicalSoftmax(nn.Module):
         text = f"in_features={self.in_features}, num_classes={self.tree.num_classes}, bias={len(self.biases) > 0}"
         return text + (", sparse=True" if self.sparse else "")
 
-    # -- kernels -----------------------------------------------------------------------------------------------------
+    # -- checks ------------------------------------------------------------------------------------------------------
+
+    def _all_parameters(self) -> Parameters:
+        return Parameters(list(self.weights), list(self.biases), list(self.projections))
 
     def _target_log_prob(self, input: Tensor, target: Tensor) -> Tensor:
         flat_input, flat_target = self._flatten(input, target)
-        match self._kernel_for(flat_input):
-            case "cpu":
-                output = cpu.target_log_prob(
-                    self._cpu_tables(), flat_input, flat_target, self._weights(), list(self.biases),
-                    self._projections(), sparse=self.sparse,
-                )  # fmt: skip
-            case "gpu":
-                output = gpu.target_log_prob(
-                    self._forest(input.device), flat_input, flat_target, self._weights(), self._bias_list(),
-                    self._projections(), sparse=self.sparse,
-                )  # fmt: skip
-            case _:
-                output = reference.target_log_prob(
-                    self._reference_tables(input.device), flat_input, flat_target, self._weights(), self._bias_list(),
-                    self._projections(), sparse=self.sparse,
-                )  # fmt: skip
+        self._check_range(flat_target)
+        output = self._kernels.target_log_prob(flat_input, flat_target, self._all_parameters(), sparse=self.sparse)
         return output.reshape(target.shape)
-
-    def _kernel_for(self, input: Tensor) -> Kernel:
-        if self.kernel == "auto":
-            if input.device.type != "cpu" or not _is_plain(input):
-                return "gpu"
-            return "cpu" if self._dtype == torch.float32 else "reference"
-        if self.kernel == "cpu" and (self._dtype != torch.float32 or input.device.type != "cpu"):
-            raise DataError(
-                f"kernel 'cpu' needs float32 on the CPU, but the layer is {self._dtype} on {input.device};"
-                " use kernel='auto'"
-            )
-        return self.kernel
-
-    def _cpu_tables(self) -> Any:
-        if "cpu" not in self._tables:
-            self._tables["cpu"] = kernel_layout(self.layout)
-        return self._tables["cpu"]
-
-    def _full_tables(self) -> FullTables:
-        if "full" not in self._tables:
-            self._tables["full"] = full_tables(self.layout)
-        return self._tables["full"]
-
-    def _topk_tables(self) -> Any:
-        if "topk" not in self._tables:
-            self._tables["topk"] = topk.topk_tables(self.layout)
-        return self._tables["topk"]
-
-    def _reference_tables(self, device: torch.device) -> reference.Tables:
-        key = f"reference {device}"
-        if key not in self._tables:
-            self._tables[key] = reference.Tables.of(self.layout, device)
-        return self._tables[key]
-
-    def _forest(self, device: torch.device) -> gpu.ForestTables:
-        if self._gpu_tables is None or self._gpu_tables.device != device:
-            self._gpu_tables = gpu.ForestTables.of([self.layout], device)
-        return self._gpu_tables
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return self.weights[0].dtype
-
-    def _weights(self) -> list[Tensor]:
-        return list(self.weights)
-
-    def _projections(self) -> list[Tensor]:
-        return list(self.projections)
-
-    def _bias_list(self) -> list[Tensor]:
-        if len(self.biases):
-            return list(self.biases)
-        return [matrix.new_zeros(matrix.shape[0]) for matrix in self.weights]
-
-    # -- checks ------------------------------------------------------------------------------------------------------
 
     def _flatten(self, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         flat_input = self._flat_input(input)
         if target.shape != input.shape[:-1]:
             raise DataError(f"target must have shape {tuple(input.shape[:-1])}, but got {tuple(target.shape)}")
-        _check_ids(target)
-        flat = target.reshape(-1).long()
+        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+            raise DataError(f"target must hold integer class ids, but got {target.dtype}; use target.long()")
+        return flat_input, target.reshape(-1).long()
+
+    def _check_range(self, target: Tensor) -> None:
         # Elsewhere the check would have to wait for the device; there an index out of range is the device's own error.
-        if flat.device.type == "cpu" and flat.numel() and _is_plain(flat):
-            low, high = (int(bound) for bound in torch.aminmax(flat))
+        if target.device.type == "cpu" and target.numel() and is_plain(target):
+            low, high = (int(bound) for bound in torch.aminmax(target))
             if low < 0 or high >= self.tree.num_classes:
                 raise DataError(f"targets must lie in [0, {self.tree.num_classes}), but range from {low} to {high}")
-        return flat_input, flat
 
     def _flat_input(self, input: Tensor) -> Tensor:
         if input.dim() < 1 or input.shape[-1] != self.in_features:
             raise DataError(f"input must have {self.in_features} features, but got shape {tuple(input.shape)}")
+        dtype = self.weights[0].dtype
         # What autocast takes for `nn.Linear`; the kernels themselves see one type.
         castable = input.dtype in (torch.float32, torch.bfloat16, torch.float16)
-        if input.dtype != self._dtype and not (castable and torch.is_autocast_enabled(input.device.type)):
+        if input.dtype != dtype and not (castable and torch.is_autocast_enabled(input.device.type)):
             raise DataError(
-                f"input must have the type of the layer, {self._dtype}, but got {input.dtype};"
+                f"input must have the type of the layer, {dtype}, but got {input.dtype};"
                 " use input.to(...) or torch.autocast"
             )
-        return input.reshape(-1, self.in_features).to(self._dtype)
+        return input.reshape(-1, self.in_features).to(dtype)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         theirs = state_dict.get(prefix + "tree_hash")
@@ -468,24 +392,9 @@ class HierarchicalSoftmax(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.tree_hash = _hash_bytes(self.tree).to(self.tree_hash.device)  # `to_empty` has left no value in it
-        if self._gpu_tables is not None:
-            self._forest(self.weights[0].device)
+        self._kernels.move(self.weights[0].device)
         return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Copies and pickles build their own tables.
-        return {**self.__dict__, "_tables": {}, "_gpu_tables": None}
 
 
 def _hash_bytes(tree: Tree) -> Tensor:
     return torch.from_numpy(np.frombuffer(bytes.fromhex(tree.hash), np.uint8).copy())
-
-
-def _check_ids(target: Tensor) -> None:
-    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        raise DataError(f"target must hold integer class ids, but got {target.dtype}; use target.long()")
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether the numbers are really there: neither traced by a compiler nor fake."""
-    return type(tensor) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()

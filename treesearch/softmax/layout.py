@@ -81,6 +81,12 @@ class SoftmaxLayout:
             source_dim=tuple(in_features if p < 0 else scope_dim[p] for p in scope_parent),
         )
 
+    def parameter_shapes(self, bias: bool) -> tuple[list[tuple[int, ...]], ...]:
+        """Shapes of the weights of each width, of the biases of each width, and of the projection of each scope."""
+        weights: list[tuple[int, ...]] = list(zip(self.rows_per_width, self.widths, strict=True))
+        biases: list[tuple[int, ...]] = [(rows,) for rows in self.rows_per_width if bias]
+        return weights, biases, list(zip(self.scope_dim, self.source_dim, strict=True))
+
     @cached_property
     def num_rows(self) -> IntArray:
         """Logit rows of each node, [N]: one for a binary node, else its arity."""

@@ -126,9 +126,9 @@ def node_log_probs(
     batch, longest = input_BD.shape[0], len(tables.edges_per_depth)
     entry_E, token_E = _ranges(tables.path_ptr, target_B)
     node_BL = torch.full((batch, longest), -1, device=input_BD.device)
-    log_prob_BL = certain(input_BD, weights[0])[:, None].expand(-1, longest).reshape(-1)
     if not entry_E.numel():
-        return log_prob_BL.view(batch, longest), node_BL
+        return certain(input_BD, weights[0])[:, None].expand(-1, longest), node_BL
+    log_prob_BL = input_BD.new_zeros(batch * longest, dtype=torch.promote_types(input_BD.dtype, torch.float32))
     cell_E = token_E * longest + entry_E - tables.path_ptr[target_B][token_E]
     node_BL.view(-1)[cell_E] = tables.path_node[entry_E]
     for place, step in _decisions(tables, input_BD, target_B, entry_E, token_E, weights, bias_R, projections, sparse):
