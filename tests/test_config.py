@@ -78,6 +78,35 @@ def test_variables_and_home_are_expanded_in_paths(monkeypatch):
     assert data.files() == ("/big/disk/a", "/big/disk/b", "/home/ada/c")
 
 
+def test_variables_and_home_are_expanded_in_the_path_of_a_cost_table(monkeypatch):
+    monkeypatch.setenv("RUNS", "/big/runs")
+    monkeypatch.setenv("HOME", "/home/ada")
+    for given, path in (("$RUNS/a/table.json", "/big/runs/a/table.json"), ("~/table.json", "/home/ada/table.json")):
+        assert make_config({"cost": {"kind": "measured", "table": given}}).cost.table == Path(path)
+    assert make_config({"cost": {"kind": "measured", "table": None}}).cost.table is None
+
+
+def test_an_unset_variable_in_the_path_of_a_cost_table(monkeypatch):
+    monkeypatch.delenv("NO_SUCH", raising=False)
+    message = refusal(make_config, {"cost": {"kind": "measured", "table": "$NO_SUCH/x"}})
+    assert "cost.table" in message
+    assert "environment variable NO_SUCH is not set" in message
+
+
+@pytest.mark.parametrize(("key", "value"), [("table", "table.json"), ("phase", "inference")])
+@pytest.mark.parametrize("kind", [{}, {"kind": "analytic"}], ids=str)
+def test_settings_of_a_measured_cost_are_not_ignored(kind, key, value):
+    message = refusal(make_config, {"cost": {key: value, **kind}})
+    assert f"{key} applies to kind: measured" in message
+    assert value in message
+    config = make_config({"cost": {"kind": "measured", key: value}})
+    assert str(getattr(config.cost, key)) == value
+
+
+def test_a_setting_that_equals_its_default_is_not_ignored(write):
+    assert make_config({"cost": {"phase": "training", "table": None}}) == Config()
+
+
 def test_set_is_applied_before_variables_are_expanded(monkeypatch):
     monkeypatch.delenv("TREESEARCH_DATA", raising=False)
     overrides = [f"data.{split}={split}.txt" for split in FILES]

@@ -1,7 +1,9 @@
 """Measured costs: a table made up by formulas whose expectations are known, and its file."""
 
 import json
+from copy import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,7 +94,6 @@ def test_whole_trees() -> None:
     tree, counts, table = build_tree("huffman", counts=np.arange(1, 41)), np.arange(1.0, 41), made_up()
     total = table.training_us_per_example(tree, counts)
     assert total == pytest.approx(table.training_node_us(tree, counts).sum() + 32 / BATCH)
-    assert table.inference_us_of_visits(tree, np.ones(39)) == pytest.approx(3 + 39 * (0.5 + 0.2 + 0.16))
     passes = tree.node_mass(counts)[:39] / counts.sum()
     np.testing.assert_allclose(table.inference_node_us(tree, counts), passes * 0.86)
 
@@ -100,7 +101,7 @@ def test_whole_trees() -> None:
 def test_one_class_costs_nothing_but_the_call() -> None:
     table = made_up()
     assert table.training_us_per_example(Tree.from_nested(0), [1]) == 32 / BATCH
-    assert table.inference_us_of_visits(Tree.from_nested(0), []) == 3.0
+    assert table.inference_node_us(Tree.from_nested(0), [1]).tolist() == []
 
 
 # -- the model that the reward uses
@@ -156,7 +157,60 @@ def test_files_that_are_no_table(change: dict, tmp_path: Path) -> None:
         CostTable.load(path)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", "\x00"], ids=repr)
+def changed(content: object, place: tuple[int | str, ...], value: object) -> object:
+    """The content with another value at a place."""
+    if not place:
+        return value
+    copied: Any = copy(content)
+    copied[place[0]] = changed(copied[place[0]], place[1:], value)
+    return copied
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        (("device",), 3, "device"),
+        (("in_features",), 16.0, "in_features"),
+        (("in_features",), True, "in_features"),
+        (("in_features",), 0, "in_features"),
+        (("in_features",), 32, "dims must end with in_features, 32, but end with 16"),
+        (("batch_size",), "64", "batch_size"),
+        (("batch_size",), 128, "visits must end with batch_size, 128, but end with 64"),
+        (("dims",), [16, 4], "dims must be rising whole numbers >= 1"),
+        (("dims",), [16, 16], "dims must be rising whole numbers >= 1"),
+        (("dims",), [0, 16], "dims must be rising whole numbers >= 1"),
+        (("dims",), [4.5, 16], "dims must be rising whole numbers >= 1"),
+        (("dims",), 16, "dims must be rising whole numbers >= 1"),
+        (("dims",), [], "dims must be rising whole numbers >= 1"),
+        (("arities",), [3, 4, 8, 64], "arities must begin with 2, but begin with 3"),
+        (("arities",), [2, 8, 3, 64], "arities must be rising whole numbers >= 1"),
+        (("visits",), [2, 3, 8, 64], "visits must begin with 1, but begin with 2"),
+        (("visits",), [1, True, 8, 64], "visits must be rising whole numbers >= 1"),
+        (("training_us", 0, 1, 2), float("nan"), "training_us must hold finite numbers >= 0, but has nan"),
+        (("training_us", 0, 1, 2), -0.5, "training_us must hold finite numbers >= 0, but has -0.5"),
+        (("training_us", 0, 1, 2), 10**400, "training_us must hold finite numbers >= 0"),
+        (("training_us", 0, 1), [1.0, 2.0], ""),
+        (("projection_us", 1, 0), float("inf"), "projection_us must hold finite numbers >= 0, but has inf"),
+        (("projection_us", 1, 0), "fast", "projection_us must hold finite numbers >= 0, but has 'fast'"),
+        (("inference_us", 0, 0), None, "inference_us must hold finite numbers >= 0, but has None"),
+        (("inference_projection_us", 0), True, "inference_projection_us must hold finite numbers >= 0, but has True"),
+        (("call_us",), -1, "call_us must be a finite number >= 0, but is -1"),
+        (("inference_call_us",), [1.0], "inference_call_us must be a finite number >= 0"),
+    ],
+    ids=str,
+)
+def test_tables_that_could_not_have_been_measured(
+    place: tuple[int | str, ...], value: object, says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "cost_table.json"
+    path.write_text(json.dumps(changed(json.loads(made_up().to_json()), place, value)))
+    with pytest.raises(DataError, match="must be a cost table") as caught:
+        CostTable.load(path)
+    assert says in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "\x00", "[" * 100_000], ids=lambda content: repr(content)[:9])
 def test_broken_files(content: str, tmp_path: Path) -> None:
     path = tmp_path / "cost_table.json"
     path.write_text(content)

@@ -1,20 +1,26 @@
 """`cost.kind: measured`: what the reward charges, and what a run leaves behind."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests import tiny
-from tests.test_cost_table import BATCH, D, made_up
-from treesearch import build_tree
+from tests.test_cost_table import ARITIES, BATCH, DIMS, VISITS, D, made_up
+from treesearch import Tree, build_tree
 from treesearch.config import Config
 from treesearch.cost import CostModel, CostTable
 from treesearch.errors import ConfigError, DataError
-from treesearch.launch import make_cost_model
+from treesearch.launch import check_choices, make_cost_model
 from treesearch.progress import ProgressReporter
-from treesearch.search.ledger import FROZEN, JOINT, Ledger
+from treesearch.search.confirm import Promoted, choose_finalists, promote
+from treesearch.search.ledger import FROZEN, JOINT, EvaluationRow, Ledger
+from treesearch.search.loop import BUILDER
 
 COUNTS = np.arange(1.0, 61)
 
@@ -53,6 +59,114 @@ def test_a_table_of_another_layer_is_refused(table_file: Path) -> None:
         model(table_file, batch_size=99)
     with pytest.raises(DataError, match="must be a cost table"):
         model(table_file.with_name("missing.json"))
+
+
+def test_a_mistake_in_the_table_costs_no_training(table_file: Path) -> None:
+    """What the search checks before it prepares refuses the table as well."""
+
+    def check(path: Path, features: int = D) -> None:
+        cost = {"kind": "measured", "table": str(path)}
+        settings = {"encoder": {"features": features}, "joint": {"batch_size": BATCH}, "cost": cost}
+        check_choices(Config.model_validate(settings), COUNTS)
+
+    check(table_file)
+    with pytest.raises(DataError, match="must be a cost table"):
+        check(table_file.with_name("missing.json"))
+    with pytest.raises(ConfigError, match="must be of 32 features and batches of 64"):
+        check(table_file, 32)
+
+
+def test_a_table_in_which_nothing_takes_time(table_file: Path) -> None:
+    zero = np.zeros_like(made_up().inference_us)
+    nothing = replace(made_up(), inference_us=tuple(map(tuple, zero.tolist())))
+    table_file.write_text(nothing.to_json())
+    with pytest.raises(ConfigError, match=r"cost.table must give the Huffman tree a time > 0, but gives 0.0"):
+        model(table_file, phase="inference")
+
+
+# -- at no more than Huffman's cost
+
+# In units Huffman costs 1.875, WIDE less and DEEP more; in the microseconds made up here it is the other way round.
+FIVE = np.array([8.0, 4, 2, 1, 1])
+HUFFMAN = Tree.from_nested([0, [1, [2, [3, 4]]]])
+WIDE = Tree.from_nested([0, [1, 2, 3, 4]])
+PAIR = Tree.from_nested([[0, 1], [2, 3, 4]])
+DEEP = Tree.from_nested([4, [3, [2, [1, 0]]]])
+
+
+def binary_is_cheap(weight: float) -> CostModel:
+    """A binary node takes 0.1 us whatever its visits, any other 9."""
+    return CostModel(
+        D,
+        weight,
+        replace(
+            made_up(),
+            training_us=tuple(tuple(tuple(0.1 if k == 2 else 9.0 for _ in VISITS) for k in ARITIES) for _ in DIMS),
+        ),
+    )
+
+
+@pytest.fixture
+def frozen_rows(tmp_path: Path) -> Iterator[Callable[[CostModel], Ledger]]:
+    """Huffman is best, the dear ones follow; all cheaper ones are worse."""
+    with ExitStack() as stack:
+
+        def fill(cost_model: CostModel) -> Ledger:
+            ledger = stack.enter_context(Ledger(tmp_path / f"{cost_model.table is None}.db", create=True))
+            for agent, label, tree, reward in (
+                (BUILDER, "huffman", HUFFMAN, -5.0),
+                ("agent", None, PAIR, -4.0),
+                ("agent", None, WIDE, -6.0),
+                ("agent", None, DEEP, -6.5),
+            ):
+                cost = cost_model.tree_cost(tree, FIVE)
+                row = EvaluationRow(
+                    id=ledger.next_id(),
+                    rung=FROZEN,
+                    batch=0,
+                    agent=agent,
+                    label=label,
+                    tree_hash=tree.hash,
+                    status="ok",
+                    reward=reward,
+                    valid_nll=-reward,
+                    cost=cost.cost,
+                    cost_measured_us=cost.measured_us,
+                )
+                ledger.record(row, tree)
+            return ledger
+
+        yield fill
+
+
+def test_the_costs_that_the_next_tests_rely_on() -> None:
+    units = [CostModel(D).tree_cost(tree, FIVE).cost for tree in (WIDE, HUFFMAN, PAIR, DEEP)]
+    assert units[0] < units[1] < units[2] < units[3]
+    times = [binary_is_cheap(1.0).tree_cost(tree, FIVE).measured_us for tree in (DEEP, HUFFMAN, PAIR, WIDE)]
+    assert times[0] < times[1] < min(times[2:])  # type: ignore[operator, type-var]
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1], ids=["free", "charged"])
+@pytest.mark.parametrize("kind", ["analytic", "measured"])
+def test_no_more_than_huffmans_cost_is_of_what_the_reward_charges(
+    kind: str, weight: float, frozen_rows: Callable[[CostModel], Ledger]
+) -> None:
+    cost_model = CostModel(D, weight) if kind == "analytic" else binary_is_cheap(weight)
+    ledger = frozen_rows(cost_model)
+    cheap = WIDE if kind == "analytic" else DEEP
+    promoted = promote(ledger, counts=FIVE, cost_model=cost_model, num_trees=1)
+    assert [p.tree for p in promoted] == [HUFFMAN, PAIR, cheap]
+
+    everything = promote(ledger, counts=FIVE, cost_model=cost_model, num_trees=9)
+    nll = {HUFFMAN: 5.0, PAIR: 4.0, WIDE: 6.0, DEEP: 6.5}
+
+    class Rung:
+        def train(self, rung: str, jobs: list[tuple[Promoted, float, int]]) -> list[EvaluationRow]:
+            return [replace(promoted.row, valid_nll=nll[promoted.tree]) for promoted, _, _ in jobs]
+
+    rung: Any = Rung()
+    finalists = choose_finalists(everything, rung, learning_rates=[0.1], seed=0, cost_model=cost_model)
+    assert [finalist.promoted.tree for finalist in finalists] == [HUFFMAN, PAIR, cheap]
 
 
 @pytest.mark.slow

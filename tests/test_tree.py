@@ -44,8 +44,11 @@ def test_literal_canonical_arrays() -> None:
     assert tree.leaf_class.tolist() == [0, 5, 2, 4, 1, 3]
     assert tree.arities.tolist() == [2, 3, 2, 2]
     assert tree.depths.tolist() == [2, 3, 2, 3, 2, 2]
+    assert tree.class_leaf.tolist() == [4, 8, 6, 9, 7, 5]
     assert (tree.num_classes, tree.num_internal, tree.num_nodes, tree.max_depth) == (6, 4, 10, 3)
-    assert all(getattr(tree, name).dtype == np.int32 for name in (*ARRAYS, "depths", "node_depths", "arities"))
+    assert all(
+        getattr(tree, name).dtype == np.int32 for name in (*ARRAYS, "depths", "node_depths", "arities", "class_leaf")
+    )
 
 
 @settings(deadline=None)
@@ -62,6 +65,7 @@ def test_nested_round_trip_and_numbering(nested: naive.Naive) -> None:
         else:
             assert tree.leaf_class[number] == entry
             assert tree.depths[entry] == tree.node_depths[node] == len(steps)
+            assert tree.class_leaf[entry] == node
 
 
 @settings(deadline=None)

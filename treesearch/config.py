@@ -101,6 +101,16 @@ class CostConfig(Section):
     phase: Literal["training", "inference"] = "training"  # whose time is measured
     table: Path | None = None  # a cost_table.json of an earlier run; null: measure at the start
 
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> CostConfig:
+        if self.kind == "measured":
+            return self
+        if self.table is not None:
+            raise ValueError(f"table applies to kind: measured, but kind is {self.kind} and table {str(self.table)!r}")
+        if self.phase != "training":
+            raise ValueError(f"phase applies to kind: measured, but kind is {self.kind} and phase {self.phase!r}")
+        return self
+
 
 class EnvironmentConfig(Section):
     """How trees are constructed."""
@@ -185,7 +195,7 @@ class Config(Section):
     wandb: WandbConfig = WandbConfig()
 
 
-_PATH_KEYS = ("train", "valid", "test")
+_PATH_KEYS = {"data": ("train", "valid", "test"), "cost": ("table",)}  # by section
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -216,10 +226,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def make_config(raw: Mapping[str, Any]) -> Config:
     """Validate a mapping; see `load_config`."""
     values = dict(raw)
-    if isinstance(values.get("data"), dict):
-        values["data"] = {
-            key: _expand(f"data.{key}", value) if key in _PATH_KEYS else value for key, value in values["data"].items()
-        }
+    for name, path_keys in _PATH_KEYS.items():
+        section = values.get(name)
+        if isinstance(section, dict):
+            values[name] = {
+                key: _expand(f"{name}.{key}", value) if key in path_keys else value for key, value in section.items()
+            }
     try:
         return Config.model_validate(values)
     except ValidationError as error:

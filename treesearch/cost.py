@@ -6,8 +6,11 @@ Shapes: **N** internal nodes, **D** features, **A** arities, **V** visits, **W**
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -91,7 +94,7 @@ class CostTable:
     call_us: float  # of a training step, whatever the tree
     inference_us: tuple[tuple[float, ...], ...]  # [W, A]
     inference_projection_us: tuple[float, ...]  # [W]
-    inference_call_us: float  # of a call, whatever the tree
+    inference_call_us: float  # of a call with one example, whatever the tree; no part of the times below
 
     def training_node_us(self, tree: Tree, counts: ArrayLike) -> FloatArray:
         """Expected time in each node per example of a training batch, float64 [N].
@@ -126,10 +129,6 @@ class CostTable:
             DataError: The counts do not fit the tree.
         """
         return _passes(tree, counts) * self._visit_us(tree)
-
-    def inference_us_of_visits(self, tree: Tree, visits: ArrayLike) -> float:
-        """Time of a search that evaluates node n ``visits[n]`` times, [N]."""
-        return float(np.asarray(visits, np.float64) @ self._visit_us(tree)) + self.inference_call_us
 
     def _visit_us(self, tree: Tree) -> FloatArray:
         visit_us = self._inference_grid(np.stack([input_dims(tree, self.in_features), tree.arities], axis=1))
@@ -179,13 +178,16 @@ class CostTable:
         """Read what `to_json` gave.
 
         Raises:
-            DataError: The file is missing or holds no cost table.
+            DataError: The file is missing or holds no cost table: other fields, axes that do not rise or do not end
+                where they must, times that are negative or not finite, sizes that do not fit together.
         """
         try:
             content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
             if content.pop("format") != TABLE_FORMAT or set(content) != {field.name for field in fields(cls)}:
                 raise ValueError("another format")
             table = cls(**{name: _tuples(value) for name, value in content.items()})
+            _check_axes(table)
+            _check_times(table)
             shape = len(table.dims), len(table.arities), len(table.visits)
             fits = (
                 np.shape(table.training_us) == shape
@@ -196,7 +198,7 @@ class CostTable:
             if not fits:
                 raise ValueError("sizes that do not fit together")
             return table
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"{str(path)!r} must be a cost table that a search wrote, but: {error}") from None
 
 
@@ -231,16 +233,73 @@ class CostModel:
 
     def loss(self, cost: TreeCost) -> float:
         """What a tree of this cost, as given by `tree_cost`, loses in reward, nats."""
+        return self.weight * self.charged(cost.cost, cost.measured_us)
+
+    def charged(self, cost: float, measured_us: float | None) -> float:
+        """The one of a tree's two costs that the reward charges, whatever the weight: trees are compared by it.
+
+        Args:
+            cost: Analytic, binary-node units: the one without a table.
+            measured_us: Microseconds per example: the one with a table.
+        """
         if self.table is None:
-            return self.weight * cost.cost
-        assert cost.measured_us is not None
-        return self.weight * cost.measured_us
+            return cost
+        assert measured_us is not None, "trees under a cost model with a table have their time"
+        return measured_us
 
     def _node_us(self, tree: Tree, counts: ArrayLike) -> FloatArray:
         assert self.table is not None
         if self.phase == "training":
             return self.table.training_node_us(tree, counts)
         return self.table.inference_node_us(tree, counts)
+
+
+def _check_axes(table: CostTable) -> None:
+    if not isinstance(table.device, str):
+        raise ValueError(f"device must be text, but is {table.device!r:.40}")
+    for name in ("in_features", "batch_size"):
+        if not _is_size(getattr(table, name)):
+            raise ValueError(f"{name} must be a whole number >= 1, but is {getattr(table, name)!r:.40}")
+    for name in ("dims", "arities", "visits"):
+        axis: Any = getattr(table, name)
+        sizes = isinstance(axis, tuple) and len(axis) > 0 and all(map(_is_size, axis))
+        if not sizes or any(left >= right for left, right in pairwise(axis)):
+            raise ValueError(f"{name} must be rising whole numbers >= 1, but is {axis!r:.80}")
+    for name, first in (("arities", 2), ("visits", 1)):
+        if getattr(table, name)[0] != first:
+            raise ValueError(f"{name} must begin with {first}, but begin with {getattr(table, name)[0]}")
+    for name, end in (("dims", "in_features"), ("visits", "batch_size")):
+        if getattr(table, name)[-1] != getattr(table, end):
+            raise ValueError(
+                f"{name} must end with {end}, {getattr(table, end)}, but end with {getattr(table, name)[-1]}"
+            )
+
+
+def _check_times(table: CostTable) -> None:
+    for name in ("training_us", "projection_us", "inference_us", "inference_projection_us"):
+        for time in _flat(getattr(table, name)):
+            if not _is_time(time):
+                raise ValueError(f"{name} must hold finite numbers >= 0, but has {time!r:.40}")
+    for name in ("call_us", "inference_call_us"):
+        if not _is_time(getattr(table, name)):
+            raise ValueError(f"{name} must be a finite number >= 0, but is {getattr(table, name)!r:.40}")
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_time(value: Any) -> bool:
+    # Compared, not converted: a whole number of JSON may be too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, tuple):
+        for entry in value:
+            yield from _flat(entry)
+    else:
+        yield value
 
 
 def _grid(axes: tuple[FloatArray, ...], values: FloatArray) -> RegularGridInterpolator:

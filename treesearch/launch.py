@@ -110,26 +110,32 @@ def make_cost_model(config: Config, counts: NDArray[np.float64], progress: Progr
 
     Raises:
         DataError: The file holds no cost table.
-        ConfigError: It is of another layer size or batch size than this run's.
+        ConfigError: It is of another layer size or batch size than this run's, or Huffman's tree takes no time in it.
     """
-    features, settings = config.encoder.features, config.cost
-    if settings.kind == "analytic":
-        return CostModel(features, settings.weight)
-    batch_size = config.joint.batch_size
-    if settings.table is not None:
-        table = CostTable.load(settings.table)
-        if (table.in_features, table.batch_size) != (features, batch_size):
-            raise ConfigError(
-                f"cost.table must be of {features} features and batches of {batch_size}, but {str(settings.table)!r} is"
-                f" of {table.in_features} and {table.batch_size}; leave it out to measure now"
-            )
-    else:
-        progress.say("measuring what nodes cost on this machine")
-        table = calibrate(features, batch_size=batch_size, device=resolve_device(config.joint.device))
+    if config.cost.kind == "analytic":
+        return CostModel(config.encoder.features, config.cost.weight)
+    if config.cost.table is not None:
+        return _measured_cost_model(config, counts, CostTable.load(config.cost.table))
+    progress.say("measuring what nodes cost on this machine")
+    device = resolve_device(config.joint.device)
+    table = calibrate(config.encoder.features, batch_size=config.joint.batch_size, device=device)
+    return _measured_cost_model(config, counts, table)
+
+
+def _measured_cost_model(config: Config, counts: NDArray[np.float64], table: CostTable) -> CostModel:
+    features, batch_size, settings = config.encoder.features, config.joint.batch_size, config.cost
+    if (table.in_features, table.batch_size) != (features, batch_size):
+        raise ConfigError(
+            f"cost.table must be of {features} features and batches of {batch_size}, but {str(settings.table)!r} is"
+            f" of {table.in_features} and {table.batch_size}; leave it out to measure now"
+        )
     huffman = build_tree("huffman", counts=counts)
-    unit = CostModel(features, 1.0, table, settings.phase).node_losses(huffman, counts).sum()
-    decisions = huffman.expected_depth(counts)
-    return CostModel(features, settings.weight * decisions / float(unit), table, settings.phase)
+    unit = float(CostModel(features, 1.0, table, settings.phase).node_losses(huffman, counts).sum())
+    if not unit > 0:
+        raise ConfigError(
+            f"cost.table must give the Huffman tree a time > 0, but gives {unit}; leave it out to measure now"
+        )
+    return CostModel(features, settings.weight * huffman.expected_depth(counts) / unit, table, settings.phase)
 
 
 def prepare_run(config: Config, corpus: Corpus, progress: ProgressReporter) -> Preparation:
@@ -175,14 +181,17 @@ def make_executor(config: Config, corpus: Corpus, preparation: Preparation) -> E
 
 
 def check_choices(config: Config, counts: NDArray[np.float64]) -> None:
-    """Refuse unknown encoders, devices, agents, settings, actions, builders and options before anything is trained.
+    """Refuse unknown encoders, devices, agents, settings, actions, builders, options and cost tables before training.
 
     Raises:
-        ConfigError: One of them is unknown or out of range.
+        ConfigError: One of them is unknown or out of range, or the cost table is of another layer.
+        DataError: ``cost.table`` is no cost table.
     """
     features = config.encoder.features
     make_encoder(config.encoder.kind, 1, context=1, embedding=1, features=1)
     resolve_device(config.joint.device)
+    if config.cost.table is not None:
+        _measured_cost_model(config, counts, CostTable.load(config.cost.table))
     placeholder = np.zeros((counts.size, features), np.float32)
     make_proposer(config, ConstructionTask(counts, placeholder, features, config.cost.weight, config.seed))
     few = np.sort(counts)[::-1][:64]

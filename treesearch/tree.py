@@ -208,6 +208,13 @@ class Tree:
         """Number of children of each internal node, int32 [N]."""
         return np.diff(self.child_ptr).astype(np.int32)
 
+    @cached_property
+    def class_leaf(self) -> IntArray:
+        """Node id of each class's leaf, int32 [C]."""
+        class_leaf = np.empty(self.num_classes, np.int32)
+        class_leaf[self.leaf_class] = np.arange(self.num_internal, self.num_nodes, dtype=np.int32)
+        return class_leaf
+
     # -- depths and sums -----------------------------------------------------------------------------------------------
 
     @cached_property
@@ -218,9 +225,7 @@ class Tree:
     @cached_property
     def depths(self) -> IntArray:
         """Edges from the root to each class, int32 [C]."""
-        depths = np.empty(self.num_classes, np.int32)
-        depths[self.leaf_class] = self.node_depths[self.num_internal :]
-        return depths
+        return self.node_depths[self.class_leaf]
 
     @property
     def max_depth(self) -> int:

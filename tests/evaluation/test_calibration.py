@@ -1,12 +1,18 @@
 """Calibration: the trees that it compares are what it says, and a small table is measured for real."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from treesearch import Tree, build_tree
 from treesearch.cost import CostTable
+from treesearch.evaluation import calibration
 from treesearch.evaluation.calibration import _fan_with_chains, _projected, calibrate
 from treesearch.paths import class_paths
+from treesearch.softmax import HierarchicalSoftmax
 
 
 @pytest.mark.parametrize(("places", "arity", "length"), [(1, 2, 1), (1, 5, 3), (7, 2, 4), (20, 3, 2), (64, 8, 1)])
@@ -29,6 +35,45 @@ def test_projections_stand_at_the_root_and_at_the_ends() -> None:
     dims = _projected(tree, 5, 2, ends).projection_dim
     assert sorted(dims.tolist()) == [2, 2, 2, 5]
     assert _projected(tree, 0, 0, ends) is tree
+
+
+def test_projections_are_timed_between_trees_of_the_same_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both searches have the same layer's shapes and visit as many nodes; one goes through the projection."""
+    compared = []
+
+    def compare(more: Callable[[], object], less: Callable[[], object]) -> float:
+        compared.append((more, less))
+        return 128.0
+
+    monkeypatch.setattr(calibration, "_difference_us", compare)
+    bench = calibration._Bench(16, 8, torch.device("cpu"))
+    assert bench.inference_projections((4, 16)).tolist() == [128 / calibration.ROWS] * 2
+    for calls in compared:
+        layers, visits, classes = [], [], []
+        for call in calls:
+            captured: list[tuple[HierarchicalSoftmax, Tensor]] = []
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(
+                    HierarchicalSoftmax, "topk", lambda own, input, k, into=captured: into.append((own, input))
+                )
+                call()
+            ((layer, input),) = captured
+            found = layer.topk(input, 1)
+            layers.append(layer)
+            visits.append(set(found.num_nodes.tolist()))
+            classes.append({int(layer.tree.parent[layer.tree.class_leaf[c]]) for c in found.indices[:, 0].tolist()})
+            assert len(input) == calibration.ROWS
+        assert layers[0].tree == layers[1].tree
+        assert visits == [{2}, {2}]
+        (through,), (beside,) = classes
+        dims = layers[0].tree.projection_dim
+        assert dims[through] > 0
+        assert dims[beside] == dims[0] == 0
+
+
+def test_a_small_projection_is_cheap_per_example() -> None:
+    """8 x 128 multiplications take less than the microseconds that a call spends on one more parameter."""
+    assert calibration._Bench(128, 64, torch.device("cpu")).inference_projections((8,))[0] < 1.0
 
 
 @pytest.fixture(scope="module")

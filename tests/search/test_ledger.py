@@ -202,6 +202,36 @@ def test_another_schema(path):
     assert "schema must be 1, but is 99" in refusal(path)
 
 
+def without_column(path, column):
+    """Turn the file into what an older version wrote; one SQL table made anew, as `ALTER TABLE DROP` needs SQLite 3.35."""
+    kept = [field.name for field in fields(EvaluationRow) if field.name != column]
+    with sqlite3.connect(path) as database:
+        database.execute(f"CREATE TABLE older AS SELECT {', '.join(kept)} FROM evaluations")
+        database.execute("DROP TABLE evaluations")
+        database.execute("ALTER TABLE older RENAME TO evaluations")
+    database.close()
+
+
+def test_a_ledger_from_before_measured_costs(path):
+    with Ledger(path, create=True) as ledger:
+        ledger.record(FULL, TREE)
+    without_column(path, "cost_measured_us")
+    for _ in range(2):  # the column is added once
+        with Ledger(path) as again:
+            assert again.rows() == [replace(FULL, cost_measured_us=None)]
+    with Ledger(path) as again:
+        again.record(replace(FULL, id=2), TREE)
+        assert again.rows()[1] == replace(FULL, id=2)
+
+
+def test_a_ledger_without_a_column_that_was_always_there(path):
+    Ledger(path, create=True).close()
+    without_column(path, "valid_nll")
+    before = path.read_bytes()
+    assert "its table evaluations lacks valid_nll" in refusal(path)
+    assert path.read_bytes() == before
+
+
 def test_a_folder_without_write_permission(read_only_folder):
     assert "cannot be used as a ledger" in refusal(read_only_folder / "search.db", create=True)
     assert list(read_only_folder.iterdir()) == []

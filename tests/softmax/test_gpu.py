@@ -706,6 +706,50 @@ def test_a_forest_starts_at_random_and_learns() -> None:
     assert (forest(inputs, targets).mean(1) > before + 1).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64], ids=str)
+def test_a_forest_refuses_inputs_of_another_type(dtype: torch.dtype) -> None:
+    forest, _ = forest_of(FOREST)
+    with pytest.raises(DataError, match=f"must have the type of the forest, torch.float64, but got {dtype}"):
+        forest(torch.zeros(3, oracle.D, dtype=dtype), torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.complex64], ids=str)
+def test_a_forest_refuses_targets_that_are_no_class_ids(dtype: torch.dtype) -> None:
+    forest, _ = forest_of(FOREST)
+    with pytest.raises(DataError, match=f"integer class ids, but got {dtype}; use target.long"):
+        forest(torch.zeros(3, oracle.D, dtype=torch.float64), torch.zeros(3, dtype=dtype))
+
+
+def test_a_forest_takes_class_ids_of_any_integer_type() -> None:
+    forest, layers = forest_of(FOREST)
+    inputs, targets = random_batch(layers[0], 9)
+    for dtype in (torch.int32, torch.uint8):
+        assert torch.equal(forest(inputs, targets.to(dtype)), forest(inputs, targets))
+
+
+def test_a_forest_casts_under_autocast_like_a_layer() -> None:
+    forest = SoftmaxForest(oracle.D, [TREES["huffman"]])
+    layer = forest.to_layer(0)
+    inputs, targets = random_batch(layer, 5, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(forest(inputs, targets)[0], layer(inputs, targets).output)
+
+
+def test_a_forest_draws_the_same_weights_in_every_type_and_place() -> None:
+    """The draws are float32 on the CPU, so a seed means the same weights wherever the forest stands."""
+    trees = [TREES["huffman"], TREES["adaptive"]]
+    forests = [SoftmaxForest(oracle.D, trees, dtype=dtype) for dtype in (torch.float32, torch.float64)]
+    for forest in forests:
+        forest.reset_parameters(torch.Generator().manual_seed(3))
+    for single, double in zip(forests[0].parameters(), forests[1].parameters(), strict=True):
+        assert torch.equal(single.double(), double)
+    alone, layer = SoftmaxForest(oracle.D, trees[1:]), HierarchicalSoftmax(oracle.D, trees[1])
+    alone.reset_parameters(torch.Generator().manual_seed(3))
+    layer.reset_parameters(generator=torch.Generator().manual_seed(3))
+    for own, theirs in zip(alone.parameters(), layer.parameters(), strict=True):
+        assert torch.equal(own, theirs)
+
+
 def test_a_forest_checks_its_arguments() -> None:
     forest, _ = forest_of(FOREST)
     inputs, targets = torch.zeros(3, oracle.D, dtype=torch.float64), torch.zeros(3, dtype=torch.int64)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tests.softmax.oracle import TREES, D
+from tests.softmax.oracle import TREES, D, random_batch, random_layer
 from treesearch.errors import DataError
 from treesearch.softmax import HierarchicalSoftmax
 from treesearch.softmax.optim import RowwiseAdagrad, merge_rows
@@ -86,6 +86,34 @@ def test_against_a_loop_over_rows(shape: tuple[int, ...], options: dict[str, flo
     np.testing.assert_allclose(param.detach(), values, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(optimizer.state[param]["sum"], sums, rtol=1e-12, atol=1e-14)
     assert optimizer.state[param]["sum"].shape == shape[:1]
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (0,), (0, 2, 3), (3, 4), (3,), (3, 0)], ids=str)
+@pytest.mark.parametrize("coalesced", [False, True])
+def test_a_gradient_without_rows_moves_nothing(shape: tuple[int, ...], coalesced: bool) -> None:
+    param = parameter(shape, torch.float32)
+    before = param.detach().clone()
+    empty = torch.sparse_coo_tensor(torch.empty(1, 0, dtype=torch.int64), torch.empty(0, *shape[1:]), shape)
+    optimizer = run(param, [empty.coalesce() if coalesced else empty], initial_accumulator_value=0.5)
+    torch.testing.assert_close(param.detach(), before, rtol=0, atol=0)
+    assert optimizer.state[param]["sum"].tolist() == [0.5] * shape[0]
+
+
+@pytest.mark.parametrize("name", ["one class", "projected root", "binary root, projected"])
+@pytest.mark.parametrize("num", [0, 5])
+def test_layers_in_which_a_width_has_no_rows(name: str, num: int) -> None:
+    """Dense and row-sparse gradients of a layer train it alike, also where its matrix of width D is empty."""
+    layers = [random_layer(TREES[name], dtype=torch.float32, kernel="auto", sparse=sparse) for sparse in (False, True)]
+    assert any(matrix.shape[0] == 0 for matrix in layers[0].weights)
+    inputs, targets = random_batch(layers[0], num, dtype=torch.float32)
+    for layer in layers:
+        optimizer = RowwiseAdagrad(layer.parameters(), lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            layer(inputs, targets).output.sum().backward()
+            optimizer.step()
+    for dense, sparse in zip(layers[0].parameters(), layers[1].parameters(), strict=True):
+        torch.testing.assert_close(sparse, dense)
 
 
 def test_literal_steps() -> None:

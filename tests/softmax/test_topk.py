@@ -110,6 +110,19 @@ def test_single_precision(name: str) -> None:
         np.testing.assert_array_equal(found.indices.numpy()[clear], ids[clear])
 
 
+def test_many_small_terms_are_not_lost_beside_a_large_one() -> None:
+    num_small = 100_000
+    layer = HierarchicalSoftmax(1, build_tree("flat", counts=np.ones(num_small + 1)), bias=False)
+    with torch.no_grad():
+        layer.weights[0].fill_(-16.7)
+        layer.weights[0][70] = 0.0
+    found = search(layer, torch.ones(1, 1), 4)
+    top = -np.log1p(num_small * np.exp(np.float64(np.float32(-16.7))))
+    assert found.indices.tolist() == [[70, 0, 1, 2]]
+    np.testing.assert_allclose(found.log_prob[0], [top, *[top - 16.7] * 3], rtol=1e-6)
+    assert len(set(found.log_prob[0, 1:].tolist())) == 1, "equal rows are exact ties"
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_large_logits(dtype: torch.dtype) -> None:
     # integers of thousands: a sigmoid is 0 or 1, the sums of logits are exact

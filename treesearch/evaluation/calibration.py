@@ -3,6 +3,9 @@
 A node's time cannot be read off directly; a difference of two trees gives it. In both a *fan* leads a batch's examples
 to J places, and below each place all its examples go down a *chain* of nodes of one kind; the chains of the second
 tree are H nodes longer. So J times H equal nodes, each passed by the same number of examples, are all that differs.
+
+A call of the search takes microseconds before it begins, and more with every parameter of the layer. Visits are
+therefore timed in calls of many examples, and compared only between layers with equally many parameters.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ FAN = 8  # arity of the tree that leads to the chains
 MAX_ROWS = 8_192  # logit rows of all chains: a step on a real tree touches no more
 MAX_ENTRIES = 16_384  # decisions of a batch in all chains
 MAX_CHAIN = 16
+ROWS = 64  # examples of a search in which visits are timed
 REPEATS = 9
 SECONDS = 0.03  # of one measurement, where fewer calls than REPEATS would be done earlier
 
@@ -33,6 +37,9 @@ def calibrate(
     in_features: int, *, batch_size: int = 512, device: torch.device | str = "cpu", max_arity: int = 8192
 ) -> CostTable:
     """Measure a cost table; one thread, half a minute on a CPU.
+
+    On other devices a search scores all classes, whatever its path: a visit is then the time that one more node in the
+    tree takes, and a projection's is not seen.
 
     Args:
         in_features: D.
@@ -120,30 +127,40 @@ class _Bench:
     def inference(self, dims: tuple[int, ...], arities: tuple[int, ...]) -> tuple[float, NDArray[np.float64]]:
         """Time of a call, and of a visit [W, A], in a top-1 search that does not hesitate."""
         table = np.array([[self._visit_us(arity, dim) for arity in arities] for dim in dims])
-        return max(0.0, _median_us(self._greedy(Tree.from_nested([0, 1]))) - float(table[-1, 0])), table
+        return max(0.0, _median_us(self._greedy(Tree.from_nested([0, 1]), 1, rows=1)) - float(table[-1, 0])), table
 
     def _visit_us(self, arity: int, dim: int) -> float:
         length = max(1, min(64, MAX_ROWS // arity))
         project = 0 if dim == self.in_features else dim
-        chains = (_projected(_fan_with_chains(1, arity, end)[0], project, 0, _NOWHERE) for end in (1 + length, 1))
-        return max(1e-3, _difference_us(*map(self._greedy, chains)) / length)
+        searches = []
+        for nodes in (1 + length, 1):
+            tree, ends = _fan_with_chains(1, arity, nodes)
+            searches.append(self._greedy(_projected(tree, project, 0, _NOWHERE), int(ends[0]), rows=ROWS))
+        return max(1e-3, _difference_us(*searches) / (length * ROWS))
 
     def inference_projections(self, dims: tuple[int, ...]) -> NDArray[np.float64]:
-        """Time of a visit of a binary node with projection, less one without, [W]."""
-        two = Tree.from_nested([0, 1])
-        plain = self._greedy(two)
-        return np.array([_difference_us(self._greedy(_projected(two, dim, 0, _NOWHERE)), plain) for dim in dims])
+        """Time of a visit of a binary node with projection, less one without, [W].
 
-    def _greedy(self, tree: Tree) -> Callable[[], object]:
-        """A top-1 search that goes straight to the end of the chain: its class alone has a likely path."""
+        One tree has both; the classes below them are likely in turn.
+        """
+        pairs = Tree.from_nested([[0, 1], [2, 3]])
+        times = []
+        for dim in dims:
+            tree = _projected(pairs, 0, dim, np.array([0]))
+            through, beside = (self._greedy(tree, likely, rows=ROWS) for likely in (0, 2))
+            times.append(_difference_us(through, beside) / ROWS)
+        return np.array(times)
+
+    def _greedy(self, tree: Tree, likely_class: int, *, rows: int) -> Callable[[], object]:
+        """A top-1 search for so many examples that goes straight to this class: it alone has a likely path."""
         layer = HierarchicalSoftmax(self.in_features, tree, device=self.device)
         likely = np.full(tree.num_classes, 1.0)
-        likely[-1] = 1e9
+        likely[likely_class] = 1e9
         layer.reset_parameters(likely, self.generator)
         with torch.no_grad():
             for parameter in layer.weights:
                 parameter.mul_(1e-3)
-        input = torch.randn(1, self.in_features, generator=self.generator).to(self.device)
+        input = torch.randn(rows, self.in_features, generator=self.generator).to(self.device)
         return lambda: layer.topk(input, 1)
 
 
@@ -184,9 +201,7 @@ def _projected(tree: Tree, root_dim: int, below_dim: int, ends: NDArray[np.int64
     dims = np.zeros(tree.num_internal, np.int64)
     dims[0] = root_dim
     if below_dim:
-        leaf = np.empty(tree.num_classes, np.int64)
-        leaf[tree.leaf_class] = np.arange(tree.num_internal, tree.num_nodes)
-        dims[tree.parent[leaf[ends]]] = below_dim
+        dims[tree.parent[tree.class_leaf[ends]]] = below_dim
     return Tree.from_parents(tree.parent, tree.leaf_class, projection_dim=dims)
 
 

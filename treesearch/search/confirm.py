@@ -120,7 +120,8 @@ class JointRung:
 def promote(ledger: Ledger, *, counts: NDArray[np.float64], cost_model: CostModel, num_trees: int) -> list[Promoted]:
     """Huffman, and by frozen reward the best builders and the best found trees: of any cost, and of Huffman's at most.
 
-    A builder's own tree is never called found, whoever proposed it.
+    Costs are compared in what the reward charges: analytic units, or measured microseconds where the cost model has a
+    table. A builder's own tree is never called found, whoever proposed it.
 
     Args:
         ledger: With the finished frozen rung.
@@ -143,8 +144,11 @@ def promote(ledger: Ledger, *, counts: NDArray[np.float64], cost_model: CostMode
     def best(candidates: Iterable[EvaluationRow]) -> list[EvaluationRow]:
         return sorted(candidates, key=lambda row: (-(row.reward or 0.0), row.id))[:num_trees]
 
+    def charged(row: EvaluationRow) -> float:
+        return cost_model.charged(row.cost or 0.0, row.cost_measured_us)
+
     def cheap(candidates: Iterable[EvaluationRow]) -> list[EvaluationRow]:
-        return [row for row in candidates if (row.cost or 0.0) <= (huffman.cost or 0.0)]
+        return [row for row in candidates if charged(row) <= charged(huffman)]
 
     chosen = {huffman.tree_hash: (HUFFMAN, BASELINE, huffman)}
     for kind, pool in ((BASELINE, builders.values()), (FOUND, found.values())):
@@ -163,7 +167,7 @@ def choose_finalists(
     """Train every promoted tree with every rate; keep those to report, by joint reward on validation data.
 
     Reported are Huffman, the best builder of any cost and the best of at most Huffman's cost, and the same two of the
-    found trees; trees that diverge at every rate are left out, the ledger says why.
+    found trees; trees that diverge at every rate are left out, the ledger says why. Costs are compared as in `promote`.
 
     Raises:
         ExecutionError: Huffman diverged at every rate.
@@ -176,14 +180,17 @@ def choose_finalists(
             best[tree.name] = Finalist(tree, rate, row.valid_nll)
     if HUFFMAN not in best:
         raise ExecutionError("the Huffman tree diverged at every rate of joint.learning_rates; add a smaller one")
-    huffman_cost = best[HUFFMAN].promoted.cost.cost
+
+    def charged(finalist: Finalist) -> float:
+        return cost_model.charged(finalist.promoted.cost.cost, finalist.promoted.cost.measured_us)
+
     chosen = [best[HUFFMAN]]
     for kind in (BASELINE, FOUND):
         pool = sorted(
             (f for f in best.values() if f.promoted.kind == kind and f.promoted.name != HUFFMAN),
             key=lambda f: -f.reward(cost_model),
         )
-        cheap = [f for f in pool if f.promoted.cost.cost <= huffman_cost]
+        cheap = [f for f in pool if charged(f) <= charged(best[HUFFMAN])]
         for finalist in [*pool[:1], *cheap[:1]]:
             if finalist not in chosen:
                 chosen.append(finalist)

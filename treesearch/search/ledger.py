@@ -68,11 +68,14 @@ _TYPES = {
     "max_depth": "INTEGER",
     "seed": "INTEGER",
 }
+_ADDED = {"cost_measured_us"}  # since the first ledger of this schema; older files get them when they are opened
 _TEXT = {"rung", "agent", "label", "tree_hash", "status", "reason", "actions", "encoder", "worker"}
 
 
 class Ledger:
     """Reads and writes ``search.db``; a context manager.
+
+    A file of an earlier version gets the columns that are new since, empty.
 
     Args:
         path: The file; its folder must exist.
@@ -171,12 +174,22 @@ class Ledger:
         # The schema comes first: the mode is a change of the file, which may be somebody else's.
         if not create and self.meta("schema") != SCHEMA_VERSION:
             raise RunError(f"its schema must be {SCHEMA_VERSION}, but is {self.meta('schema')!r}; start a new search")
+        missing = [] if create else self._missing_columns()
+        if not _ADDED.issuperset(missing):
+            raise RunError(f"its table evaluations lacks {', '.join(missing)}; start a new search")
         self._db.execute("PRAGMA journal_mode=WAL")
         if create:
             self._create_tables()
+        for column in missing:
+            with self._transaction():
+                self._db.execute(f"ALTER TABLE evaluations ADD COLUMN {_definition(column)}")
+
+    def _missing_columns(self) -> list[str]:
+        there = {name for _, name, *_ in self._db.execute("PRAGMA table_info(evaluations)")}
+        return [column for column in _COLUMNS if column not in there]
 
     def _create_tables(self) -> None:
-        columns = ", ".join(f"{c} {_TYPES.get(c, 'TEXT' if c in _TEXT else 'REAL')}" for c in _COLUMNS)
+        columns = ", ".join(map(_definition, _COLUMNS))
         with self._transaction():
             self._db.execute(f"CREATE TABLE evaluations({columns})")
             self._db.execute("CREATE TABLE trees(hash TEXT PRIMARY KEY, data BLOB NOT NULL)")
@@ -208,3 +221,7 @@ class Ledger:
             raise RunError(
                 f"the ledger could not be written: {error}; free space or mend the folder and resume"
             ) from None
+
+
+def _definition(column: str) -> str:
+    return f"{column} {_TYPES.get(column, 'TEXT' if column in _TEXT else 'REAL')}"

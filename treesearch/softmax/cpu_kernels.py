@@ -45,6 +45,7 @@ SMALL_PRODUCT = 8192  # m * K up to which written-out loops beat a call of BLAS
 
 CACHE_LINE = 64  # bytes
 LANES = 16  # float32 numbers of the widest vector instructions
+SUMMED = 1024  # numbers summed in single precision, before the sum goes into one in double
 AHEAD = 8  # decisions between asking for a node's weights and using them
 
 
@@ -114,10 +115,9 @@ def softmax_residuals(logits_mK, bias_K, targets_m, nll_m):
     Sums in a fixed order, a vector's lanes apart: in another one they would differ in the last digit from one
     compilation to the next.
     """
-    arity, step = np.uint64(bias_K.size), np.uint64(LANES)
+    arity, step, block = np.uint64(bias_K.size), np.uint64(LANES), np.uint64(SUMMED)
     whole = arity - arity % step
     lanes_L = np.empty(LANES, np.float32)
-    sum_L = np.empty(LANES, np.float64)  # there may be 100,000 terms, one of them 1 and the others tiny
     for i in range(logits_mK.shape[0]):
         row_K = logits_mK[i]
         top = np.float32(-np.inf)
@@ -134,16 +134,16 @@ def softmax_residuals(logits_mK, bias_K, targets_m, nll_m):
             row_K[k] += bias_K[k]
             top = row_K[k] if row_K[k] > top else top
         below = top - row_K[targets_m[i]]
-        total = 0.0
-        if whole:
-            sum_L[:] = 0.0
-            for k in range(np.uint64(0), whole, step):
+        total = 0.0  # in double: there may be 100,000 terms, one of them 1 and the others tiny
+        for begin in range(np.uint64(0), whole, block):
+            lanes_L[:] = np.float32(0.0)
+            for k in range(begin, min(begin + block, whole), step):
                 for lane in range(step):
                     odds = exp32(row_K[k + lane] - top)
                     row_K[k + lane] = odds
-                    sum_L[lane] += odds
+                    lanes_L[lane] += odds
             for lane in range(step):
-                total += sum_L[lane]
+                total += lanes_L[lane]
         for k in range(whole, arity):
             row_K[k] = exp32(row_K[k] - top)
             total += row_K[k]
@@ -406,14 +406,13 @@ def backward_pass(
         residual_mK = saved.wide_residual[done : done + num * arity].reshape(num, arity)
         done += num * arity
         rows_md = gather_rows(values, entries.start[order[low:high]], 0, num, dim)
-        for i in range(num):
-            scale = scale_B[entries.owner[order[low + i]]]
-            own_d, own_K = rows_md[i], residual_mK[i]
+        scale_m = scale_B[entries.owner[order[low:high]]]
+        for i in range(num):  # the inputs: there are fewer of them than of residuals
+            own_d = rows_md[i]
             for d in range(dim):
-                own_d[d] *= scale
-            if has_bias:
-                for k in range(arity):
-                    bias_grad_K[k] += own_K[k] * scale
+                own_d[d] *= scale_m[i]
+        if has_bias:
+            bias_grad_K += np.dot(scale_m, residual_mK)
         if small:
             _small_combinations(residual_mK.T, rows_md, weight_grad.reshape(arity, dim))
         else:

@@ -499,8 +499,6 @@ def _full_scan(nodes: _Nodes, layout: SoftmaxLayout, device: Device) -> FullScan
     place[edges] = np.arange(edges.size)
     in_level = np.zeros(tree.num_nodes, np.int64)
     in_level[edges] = np.arange(edges.size) - np.repeat(_starts(level_sizes), level_sizes)
-    class_place = np.empty(tree.num_classes, np.int64)
-    class_place[tree.leaf_class] = place[tree.num_internal :]
     columns = column_N[above] + np.where(binary, 0, branch)
     num_columns = sum(product.rows.numel() for product in dense.products)
     return FullScan(
@@ -513,7 +511,7 @@ def _full_scan(nodes: _Nodes, layout: SoftmaxLayout, device: Device) -> FullScan
         any_wide=not bool(binary.all()),
         parent=_index(in_level[above], device),
         level_sizes=tuple(level_sizes.tolist()),
-        class_place=_unless_in_order(class_place, edges.size, device),
+        class_place=_unless_in_order(place[tree.class_leaf], edges.size, device),
     )
 
 

@@ -81,12 +81,13 @@ class SoftmaxForest(nn.Module):
         """Draw weights as `nn.Linear` does; biases are zero.
 
         Args:
-            generator: On the device of the parameters.
+            generator: Of the weights, on the CPU.
         """
         with torch.no_grad():
             for matrix in [*self.weights, *self.projections]:
                 bound = 1 / math.sqrt(matrix.shape[1])
-                matrix.uniform_(-bound, bound, generator=generator)
+                drawn = torch.rand(matrix.shape, generator=generator, dtype=torch.float32) * (2 * bound) - bound
+                matrix.copy_(drawn)
             for vector in self.biases:
                 vector.zero_()
 
@@ -94,8 +95,8 @@ class SoftmaxForest(nn.Module):
         """Log-probability of the targets under each tree, [K, B], in nats.
 
         Args:
-            input: [B, D].
-            target: int64 [B], in [0, C).
+            input: [B, D], of the type of the parameters; under autocast any that `nn.Linear` takes there.
+            target: Integers [B], in [0, C).
 
         Raises:
             DataError: Shapes or types do not fit.
@@ -105,13 +106,20 @@ class SoftmaxForest(nn.Module):
             raise DataError(f"input must have shape [B, {self.in_features}], but got {tuple(input.shape)}")
         if target.shape != input.shape[:1]:
             raise DataError(f"target must have shape {tuple(input.shape[:1])}, but got {tuple(target.shape)}")
-        if target.is_floating_point():
+        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
             raise DataError(f"target must hold integer class ids, but got {target.dtype}; use target.long()")
+        dtype = self.weights[0].dtype
+        castable = input.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        if input.dtype != dtype and not (castable and torch.is_autocast_enabled(input.device.type)):
+            raise DataError(
+                f"input must have the type of the forest, {dtype}, but got {input.dtype};"
+                " use input.to(...) or torch.autocast"
+            )
         biases = list(self.biases) or [matrix.new_zeros(matrix.shape[0]) for matrix in self.weights]
         return forest_log_prob(
             self.tables,
-            input,
-            target.expand(len(self.trees), -1),
+            input.to(dtype),
+            target.long().expand(len(self.trees), -1),
             list(self.weights),
             biases,
             list(self.projections),

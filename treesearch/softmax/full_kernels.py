@@ -33,9 +33,10 @@ class FullTables(NamedTuple):
 def full_tables(layout: SoftmaxLayout) -> FullTables:
     """The tables of a layout."""
     tree = layout.tree
-    class_leaf = np.empty(tree.num_classes, np.int64)
-    class_leaf[tree.leaf_class] = np.arange(tree.num_internal, tree.num_nodes)
-    return FullTables(tree.child_ptr.astype(np.int64), tree.child_idx.astype(np.int64), layout.first_logit, class_leaf)
+    child_ptr, child_idx, class_leaf = (
+        array.astype(np.int64) for array in (tree.child_ptr, tree.child_idx, tree.class_leaf)
+    )
+    return FullTables(child_ptr, child_idx, layout.first_logit, class_leaf)
 
 
 @njit(cache=True, error_model="numpy")

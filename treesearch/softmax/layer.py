@@ -57,8 +57,8 @@ class HierarchicalSoftmax(nn.Module):
             `torch.optim.SparseAdam`, `treesearch.softmax.RowwiseAdagrad`, SGD without momentum.
         kernel: How targets are scored. ``cpu``: compiled for float32 on the CPU; ``gpu``: dense operations of fixed
             shape without synchronisation, on any device, for `torch.compile` and `torch.export`; ``reference``: plain
-            torch on any device and type; ``auto``: ``cpu`` where it can be used, ``gpu`` on other devices and for
-            tensors that are being traced, else ``reference``.
+            torch on any device and type; ``auto``: ``cpu`` where it can be used, ``gpu`` on other devices, else
+            ``reference``. On the CPU a layer that is to be compiled whole or exported must be made with ``gpu``.
 
     Attributes:
         weights: One matrix [rows, width] per distinct input width, the widest (D) first.

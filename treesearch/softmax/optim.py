@@ -144,6 +144,8 @@ class RowwiseAdagrad(Optimizer):
                 f"a gradient must be dense or sparse by rows, but got {grad.layout} of shape {tuple(grad.shape)};"
                 " use to_dense()"
             )
+        if not (param.numel() and grad._nnz()):  # an empty matrix cannot be cut into rows
+            return
         row_U, gradient = _merged(grad, sum_R.dtype)
         if _fits_kernel(param, gradient):
             flat_Ud = gradient.flatten(1) if gradient.dim() > 1 else gradient[:, None]

@@ -26,19 +26,13 @@ def _pointer_to(dtype: Any) -> Any:
     return as_pointer
 
 
-_float32_pointer, _float64_pointer, _int64_pointer = map(_pointer_to, (types.float32, types.float64, types.int64))
+_float32_pointer, _int64_pointer = map(_pointer_to, (types.float32, types.int64))
 
 
 @njit(inline="always")
 def float32_at(address, size):
     """The ``size`` float32 numbers that begin at ``address`` (int64), as a contiguous array; a view."""
     return numba.carray(_float32_pointer(address), (size,))
-
-
-@njit(inline="always")
-def float64_at(address, size):
-    """The ``size`` float64 numbers that begin at ``address``."""
-    return numba.carray(_float64_pointer(address), (size,))
 
 
 @njit(inline="always")

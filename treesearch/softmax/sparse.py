@@ -1,8 +1,9 @@
 """Fetching rows of a parameter, with a gradient that is one matrix or, on request, row-sparse (`sparse=True`).
 
-A row-sparse gradient is an uncoalesced COO tensor with one sparse dimension, what `torch.nn.Embedding(sparse=True)`
-gives and `torch.optim.SparseAdam`, `SGD` and `Adagrad` take. A row fetched twice stands in it twice. It is for eager
-execution: torch's compilers do not trace sparse tensors.
+A row-sparse gradient is a COO tensor with one sparse dimension, what `torch.nn.Embedding(sparse=True)` gives and
+`torch.optim.SparseAdam`, `SGD` and `Adagrad` take. That of the ``cpu`` kernel has its rows in rising order, each once;
+in those made here a row fetched twice stands twice. Torch marks none of them as coalesced once they have reached their
+parameter. They are for eager execution: torch's compilers do not trace sparse tensors.
 """
 
 from __future__ import annotations

@@ -60,15 +60,18 @@ def _product(rows, row, values):
 
 @njit(cache=True, error_model="numpy")
 def _log_softmax(logit_K, arity):
-    """Log-probabilities of the ``arity`` branches in place of their logits, none of them > 0."""
+    """Log-probabilities of the ``arity`` branches in place of their logits, none of them > 0.
+
+    Summed in double precision: there may be 100,000 terms, one of them 1 and the others too small to be added to it.
+    """
     top = logit_K[0]
     for child in range(np.uint64(1), arity):
         top = max(top, logit_K[child])
-    total = logit_K.dtype.type(0.0)
+    total = 0.0
     for child in range(arity):
         logit_K[child] -= top
         total += np.exp(logit_K[child])
-    log_total = np.log(total)  # >= 0: the largest logit adds one
+    log_total = logit_K.dtype.type(np.log(total))  # >= 0: the largest logit adds one
     for child in range(arity):
         logit_K[child] -= log_total
 
