@@ -27,10 +27,8 @@ def class_paths(tree: Tree) -> Paths:
     """The path of every class, root first, in O(P)."""
     ptr = np.zeros(tree.num_classes + 1, np.int64)
     np.cumsum(tree.depths, out=ptr[1:])
-    leaf_of_class = np.empty(tree.num_classes, np.int32)
-    leaf_of_class[tree.leaf_class] = np.arange(tree.num_internal, tree.num_nodes, dtype=np.int32)
     branch = tree_kernels.branch_index(tree.child_ptr, tree.child_idx)
-    node, branch_taken = tree_kernels.fill_paths(tree.parent, branch, leaf_of_class, ptr)
+    node, branch_taken = tree_kernels.fill_paths(tree.parent, branch, tree.class_leaf, ptr)
     return Paths(ptr, node, branch_taken)
 
 

@@ -203,7 +203,7 @@ def test_another_schema(path):
 
 
 def without_column(path, column):
-    """Turn the file into what an older version wrote; one SQL table made anew, as `ALTER TABLE DROP` needs SQLite 3.35."""
+    """Turn the file into what an older version wrote; a new table, since `ALTER TABLE DROP` needs SQLite 3.35."""
     kept = [field.name for field in fields(EvaluationRow) if field.name != column]
     with sqlite3.connect(path) as database:
         database.execute(f"CREATE TABLE older AS SELECT {', '.join(kept)} FROM evaluations")

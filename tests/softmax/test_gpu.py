@@ -730,6 +730,7 @@ def test_a_forest_takes_class_ids_of_any_integer_type() -> None:
 def test_a_forest_casts_under_autocast_like_a_layer() -> None:
     forest = SoftmaxForest(oracle.D, [TREES["huffman"]])
     layer = forest.to_layer(0)
+    layer.kernel = "gpu"
     inputs, targets = random_batch(layer, 5, dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(forest(inputs, targets)[0], layer(inputs, targets).output)

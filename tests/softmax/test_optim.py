@@ -93,7 +93,8 @@ def test_against_a_loop_over_rows(shape: tuple[int, ...], options: dict[str, flo
 def test_a_gradient_without_rows_moves_nothing(shape: tuple[int, ...], coalesced: bool) -> None:
     param = parameter(shape, torch.float32)
     before = param.detach().clone()
-    empty = torch.sparse_coo_tensor(torch.empty(1, 0, dtype=torch.int64), torch.empty(0, *shape[1:]), shape)
+    rows, values = torch.empty(1, 0, dtype=torch.int64), torch.empty(0, *shape[1:])
+    empty = torch.sparse_coo_tensor(rows, values, shape, check_invariants=True)
     optimizer = run(param, [empty.coalesce() if coalesced else empty], initial_accumulator_value=0.5)
     torch.testing.assert_close(param.detach(), before, rtol=0, atol=0)
     assert optimizer.state[param]["sum"].tolist() == [0.5] * shape[0]

@@ -16,6 +16,7 @@ from treesearch.softmax.cpu_kernels import Saved, backward_pass, forward_pass
 from treesearch.softmax.cpu_plan import Layout
 from treesearch.softmax.full_kernels import LANES, FullTables, tree_log_softmax, tree_log_softmax_gradient
 from treesearch.softmax.layout import SoftmaxLayout
+from treesearch.softmax.sparse import row_sparse
 
 NO_ADDRESSES = np.zeros(0, np.int64)
 HOST: Any = {"dtype": torch.float32, "device": "cpu"}  # of what the kernels fill, whatever torch's defaults are
@@ -171,11 +172,7 @@ def _parameter_grads(
         return grads
     indices += indices[:num_biases]
     indices += [torch.arange(grad.shape[0], device="cpu") for grad in grads[first_projection:]]
-    return [_row_sparse(*parts) for parts in zip(indices, grads, shapes, strict=True)]
-
-
-def _row_sparse(index: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
-    return torch.sparse_coo_tensor(index[None], values, shape, check_invariants=False, is_coalesced=True)
+    return [row_sparse(*parts, coalesced=True) for parts in zip(indices, grads, shapes, strict=True)]
 
 
 def _addresses(tensors: Sequence[Tensor]) -> NDArray[np.int64]:

@@ -55,8 +55,6 @@ class Tables:
         opened_scope = layout.node_scope[paths.node[opens]]
         edge_node = np.repeat(np.arange(tree.num_internal), tree.arities)
         position = np.arange(edge_node.size) - tree.child_ptr[edge_node]
-        class_leaf = np.empty(tree.num_classes, np.int64)
-        class_leaf[tree.leaf_class] = np.arange(tree.num_internal, tree.num_nodes)
         child_depth = tree.node_depths[tree.child_idx]
         arrays = {
             "path_ptr": paths.ptr,
@@ -72,7 +70,7 @@ class Tables:
             "edge_child": tree.child_idx,
             "edge_node": edge_node,
             "edge_row": layout.first_logit[edge_node] + np.where(tree.arities[edge_node] == 2, 0, position),
-            "class_leaf": class_leaf,
+            "class_leaf": tree.class_leaf,
             "depth_edges": np.argsort(child_depth, kind="stable"),
         }
         tensors = {name: torch.as_tensor(np.asarray(array, np.int64), device=device) for name, array in arrays.items()}

@@ -2,8 +2,8 @@
 
 A row-sparse gradient is a COO tensor with one sparse dimension, what `torch.nn.Embedding(sparse=True)` gives and
 `torch.optim.SparseAdam`, `SGD` and `Adagrad` take. That of the ``cpu`` kernel has its rows in rising order, each once;
-in those made here a row fetched twice stands twice. Torch marks none of them as coalesced once they have reached their
-parameter. They are for eager execution: torch's compilers do not trace sparse tensors.
+in those made here a row fetched twice stands twice. ``is_coalesced`` does not tell: torch drops that mark on the way to
+the parameter. They are for eager execution: torch's compilers do not trace sparse tensors.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Rows(torch.autograd.Function):
         rows = ctx.saved_tensors
         unused = (None,) * (1 + len(rows))
         if ctx.sparse:
-            return _row_sparse(torch.cat(rows), torch.cat(grads), ctx.shape), *unused
+            return row_sparse(torch.cat(rows), torch.cat(grads), ctx.shape), *unused
         total = grads[0].new_zeros(ctx.shape)
         for own, grad in zip(rows, grads, strict=True):
             total = total.index_add_(0, own, grad)
@@ -54,7 +54,7 @@ class _SparseIdentity(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _row_sparse(torch.arange(grads[0].shape[0], device=grads[0].device), grads[0], grads[0].shape)
+        return row_sparse(torch.arange(grads[0].shape[0], device=grads[0].device), grads[0], grads[0].shape)
 
 
 _rows: Any = cast(Any, _Rows).apply
@@ -96,8 +96,11 @@ def all_rows(matrix: Tensor, sparse: bool) -> Tensor:
     return _sparse_identity(matrix) if sparse else matrix
 
 
-def _row_sparse(rows: Tensor, grad: Tensor, shape: torch.Size) -> Tensor:
+def row_sparse(rows: Tensor, grad: Tensor, shape: torch.Size, *, coalesced: bool = False) -> Tensor:
+    """A gradient of this shape that holds these rows; ``coalesced`` promises that they rise, each once."""
     # torch misreads values whose first dimension has one entry and any stride but the usual one; this restores it.
     values = grad.flatten().view(grad.shape)
     # The checks of the invariants would wait for the device.
-    return torch.sparse_coo_tensor(rows.long()[None], values, shape, check_invariants=False)
+    return torch.sparse_coo_tensor(
+        rows.long()[None], values, shape, check_invariants=False, is_coalesced=coalesced or None
+    )
