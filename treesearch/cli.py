@@ -170,7 +170,7 @@ def build(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="trees or frozen.")],
+    name: Annotated[str, typer.Argument(help="softmax, cost, frozen or trees.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
 ) -> None:
     """Run a benchmark and print its table."""
