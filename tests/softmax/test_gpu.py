@@ -709,7 +709,7 @@ def test_a_forest_starts_at_random_and_learns() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64], ids=str)
 def test_a_forest_refuses_inputs_of_another_type(dtype: torch.dtype) -> None:
     forest, _ = forest_of(FOREST)
-    with pytest.raises(DataError, match=f"must have the type of the forest, torch.float64, but got {dtype}"):
+    with pytest.raises(DataError, match=f"must have the type of the layer, torch.float64, but got {dtype}"):
         forest(torch.zeros(3, oracle.D, dtype=dtype), torch.zeros(3, dtype=torch.int64))
 
 
@@ -754,13 +754,15 @@ def test_a_forest_draws_the_same_weights_in_every_type_and_place() -> None:
 def test_a_forest_checks_its_arguments() -> None:
     forest, _ = forest_of(FOREST)
     inputs, targets = torch.zeros(3, oracle.D, dtype=torch.float64), torch.zeros(3, dtype=torch.int64)
-    with pytest.raises(DataError, match=r"input must have shape \[B, 6\], but got \(3, 5\)"):
+    with pytest.raises(DataError, match=r"input must have 6 features, but got shape \(3, 5\)"):
         forest(inputs[:, :5], targets)
+    with pytest.raises(DataError, match=r"input must have shape \[B, 6\], but got \(6,\)"):
+        forest(inputs[0], targets[0])
     with pytest.raises(DataError, match=r"target must have shape \(3,\), but got \(2,\)"):
         forest(inputs, targets[:2])
     with pytest.raises(DataError, match=r"integer class ids, but got torch\.float64"):
         forest(inputs, inputs[:, 0])
-    with pytest.raises((IndexError, RuntimeError)):
+    with pytest.raises(DataError, match=r"targets must lie in \[0, 40\), but range from -1 to -1"):
         forest(inputs, targets - 1)
     assert "num_trees=4, num_classes=40" in repr(forest)
 

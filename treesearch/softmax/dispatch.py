@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from treesearch.errors import DataError
 from treesearch.softmax import cpu, gpu, reference, topk
+from treesearch.softmax.checks import is_plain
 from treesearch.softmax.cpu_plan import kernel_layout
 from treesearch.softmax.full_kernels import full_tables
 from treesearch.softmax.layout import SoftmaxLayout
@@ -164,11 +165,3 @@ class Dispatcher:
         self.__init__(state["layout"], state["kernel"])  # type: ignore[misc]
         if state["device"] is not None:
             self._forest_on(state["device"], build=True)
-
-
-def is_plain(tensor: Tensor) -> bool:
-    """Whether the numbers are really there: neither traced, nor fake, nor wrapped by a function transform."""
-    if type(tensor) not in (Tensor, nn.Parameter) or torch.compiler.is_compiling():
-        return False
-    # No public name says whether torch.jit.trace or torch.func is at work.
-    return not (torch._C._get_tracing_state() or torch._C._are_functorch_transforms_active())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from treesearch.errors import DataError
+from treesearch.softmax.checks import check_range, flat_input, flat_target
 from treesearch.softmax.forest import ForestTables
 from treesearch.softmax.gpu import forest_log_prob
 from treesearch.softmax.layer import HierarchicalSoftmax
@@ -99,27 +100,18 @@ class SoftmaxForest(nn.Module):
             target: Integers [B], in [0, C).
 
         Raises:
-            DataError: Shapes or types do not fit.
-            IndexError, RuntimeError: On the CPU, a target outside [0, C).
+            DataError: Shapes or types do not fit; on the CPU, a target outside [0, C).
         """
-        if input.dim() != 2 or input.shape[1] != self.in_features:
+        if input.dim() != 2:
             raise DataError(f"input must have shape [B, {self.in_features}], but got {tuple(input.shape)}")
-        if target.shape != input.shape[:1]:
-            raise DataError(f"target must have shape {tuple(input.shape[:1])}, but got {tuple(target.shape)}")
-        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-            raise DataError(f"target must hold integer class ids, but got {target.dtype}; use target.long()")
-        dtype = self.weights[0].dtype
-        castable = input.dtype in (torch.float32, torch.bfloat16, torch.float16)
-        if input.dtype != dtype and not (castable and torch.is_autocast_enabled(input.device.type)):
-            raise DataError(
-                f"input must have the type of the forest, {dtype}, but got {input.dtype};"
-                " use input.to(...) or torch.autocast"
-            )
+        inputs = flat_input(input, self.in_features, self.weights[0].dtype)
+        targets = flat_target(target, input)
+        check_range(targets, self.num_classes)
         biases = list(self.biases) or [matrix.new_zeros(matrix.shape[0]) for matrix in self.weights]
         return forest_log_prob(
             self.tables,
-            input.to(dtype),
-            target.long().expand(len(self.trees), -1),
+            inputs,
+            targets.expand(len(self.trees), -1),
             list(self.weights),
             biases,
             list(self.projections),

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from treesearch.errors import DataError, TreeError
 from treesearch.softmax import pretrained
-from treesearch.softmax.dispatch import Dispatcher, Kernel, Parameters, is_plain
+from treesearch.softmax.checks import check_range, flat_input, flat_target, is_plain
+from treesearch.softmax.dispatch import Dispatcher, Kernel, Parameters
 from treesearch.softmax.initialization import log_mass_biases, rows_from_linear
 from treesearch.softmax.layout import SoftmaxLayout
 from treesearch.softmax.topk import TopK, check_arguments
@@ -248,17 +249,18 @@ class HierarchicalSoftmax(nn.Module):
             raise DataError(f"reduction must be 'mean', 'sum' or 'none', but got {reduction!r}")
         if weight is not None and weight.shape != (self.tree.num_classes,):
             raise DataError(f"weight must have shape ({self.tree.num_classes},), but got {tuple(weight.shape)}")
-        flat_input, flat_target = self._flatten(input, target)
-        ignored = flat_target == ignore_index
-        if flat_target.device.type == "cpu" and is_plain(flat_target):
+        inputs, targets = self._flatten(input, target)
+        ignored = targets == ignore_index
+        counted = torch.where(ignored, 0, targets)
+        if targets.device.type == "cpu" and is_plain(targets):
             kept = (~ignored).nonzero().squeeze(1)
-            part = -self._target_log_prob(flat_input[kept], flat_target[kept])
+            part = -self._target_log_prob(inputs[kept], targets[kept])
             loss = part.new_zeros(ignored.shape).index_copy(0, kept, part)
         else:  # without waiting for the device: class 0 stands in
-            loss = torch.where(ignored, 0.0, -self._target_log_prob(flat_input, torch.where(ignored, 0, flat_target)))
+            loss = torch.where(ignored, 0.0, -self._target_log_prob(inputs, counted))
         share = (~ignored).to(loss.dtype)
         if weight is not None:
-            share = share * weight.to(loss.dtype)[torch.where(ignored, 0, flat_target)]
+            share = share * weight.to(loss.dtype)[counted]
             loss = loss * share
         if reduction == "none":
             return loss.reshape(target.shape)
@@ -276,11 +278,9 @@ class HierarchicalSoftmax(nn.Module):
         Raises:
             DataError: As in `forward`.
         """
-        flat_input, flat_target = self._flatten(input, target)
-        self._check_range(flat_target)
-        log_prob, node = self._kernels.node_log_probs(
-            flat_input, flat_target, self._all_parameters(), sparse=self.sparse
-        )
+        inputs, targets = self._flatten(input, target)
+        check_range(targets, self.tree.num_classes)
+        log_prob, node = self._kernels.node_log_probs(inputs, targets, self._all_parameters(), sparse=self.sparse)
         shape = (*target.shape, self.tree.max_depth)
         return NodeLogProbs(log_prob.reshape(shape), node.reshape(shape))
 
@@ -345,38 +345,16 @@ class HierarchicalSoftmax(nn.Module):
         return Parameters(list(self.weights), list(self.biases), list(self.projections))
 
     def _target_log_prob(self, input: Tensor, target: Tensor) -> Tensor:
-        flat_input, flat_target = self._flatten(input, target)
-        self._check_range(flat_target)
-        output = self._kernels.target_log_prob(flat_input, flat_target, self._all_parameters(), sparse=self.sparse)
+        inputs, targets = self._flatten(input, target)
+        check_range(targets, self.tree.num_classes)
+        output = self._kernels.target_log_prob(inputs, targets, self._all_parameters(), sparse=self.sparse)
         return output.reshape(target.shape)
 
     def _flatten(self, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        flat_input = self._flat_input(input)
-        if target.shape != input.shape[:-1]:
-            raise DataError(f"target must have shape {tuple(input.shape[:-1])}, but got {tuple(target.shape)}")
-        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-            raise DataError(f"target must hold integer class ids, but got {target.dtype}; use target.long()")
-        return flat_input, target.reshape(-1).long()
-
-    def _check_range(self, target: Tensor) -> None:
-        # Elsewhere the check would have to wait for the device; there an index out of range is the device's own error.
-        if target.device.type == "cpu" and target.numel() and is_plain(target):
-            low, high = (int(bound) for bound in torch.aminmax(target))
-            if low < 0 or high >= self.tree.num_classes:
-                raise DataError(f"targets must lie in [0, {self.tree.num_classes}), but range from {low} to {high}")
+        return self._flat_input(input), flat_target(target, input)
 
     def _flat_input(self, input: Tensor) -> Tensor:
-        if input.dim() < 1 or input.shape[-1] != self.in_features:
-            raise DataError(f"input must have {self.in_features} features, but got shape {tuple(input.shape)}")
-        dtype = self.weights[0].dtype
-        # What autocast takes for `nn.Linear`; the kernels themselves see one type.
-        castable = input.dtype in (torch.float32, torch.bfloat16, torch.float16)
-        if input.dtype != dtype and not (castable and torch.is_autocast_enabled(input.device.type)):
-            raise DataError(
-                f"input must have the type of the layer, {dtype}, but got {input.dtype};"
-                " use input.to(...) or torch.autocast"
-            )
-        return input.reshape(-1, self.in_features).to(dtype)
+        return flat_input(input, self.in_features, self.weights[0].dtype)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         theirs = state_dict.get(prefix + "tree_hash")
