@@ -10,7 +10,8 @@ import pytest
 
 from tests.nested import random_nested
 from treesearch import Tree, build_tree
-from treesearch.cost import CostModel, CostTable, node_costs
+from treesearch.cost import CostModel, node_costs
+from treesearch.cost_table import CostTable
 from treesearch.errors import DataError
 from treesearch.paths import input_dims
 

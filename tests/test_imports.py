@@ -16,13 +16,14 @@ LAYERS = (
     {"errors"},
     {"tree", "tree_kernels", "tree_files"},
     {"paths", "data"},
+    {"cost_table"},
     {"cost", "softmax", "builders"},
     {"evaluation"},
     {"search"},
     {"launch", "cli"},
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
-OPEN_TO_ENVS_AND_AGENTS = {"builders", "tree", "cost", "paths", "data", "errors"}
+OPEN_TO_ENVS_AND_AGENTS = {"builders", "tree", "cost", "cost_table", "paths", "data", "errors"}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for package in ("treesearch", "envs", "agents")

@@ -14,7 +14,8 @@ from tests import tiny
 from tests.test_cost_table import ARITIES, BATCH, DIMS, VISITS, D, made_up
 from treesearch import Tree, build_tree
 from treesearch.config import Config
-from treesearch.cost import CostModel, CostTable
+from treesearch.cost import CostModel
+from treesearch.cost_table import CostTable
 from treesearch.errors import ConfigError, DataError
 from treesearch.launch import check_choices, make_cost_model
 from treesearch.progress import ProgressReporter

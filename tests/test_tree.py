@@ -272,3 +272,12 @@ def test_bad_counts(counts: Any, message: str) -> None:
 def test_sums_need_a_value_per_internal_node(method: str) -> None:
     with pytest.raises(DataError, match="values must be one per internal node, but got 2 for 1"):
         getattr(Tree.from_nested([0, 1]), method)([1.0, 2.0])
+
+
+def test_shares_of_examples_that_pass_a_node() -> None:
+    tree = Tree.from_nested([[0, 1], [2, [3, 4]]])
+    np.testing.assert_allclose(tree.pass_shares([1, 2, 3, 4, 0]), [1, 0.3, 0.7, 0.4])
+    assert tree.pass_shares([1, 2, 3, 4, 0]).shape == (tree.num_internal,)
+    assert Tree.from_nested(0).pass_shares([7]).size == 0
+    with pytest.raises(DataError, match="one number per class"):
+        tree.pass_shares([1, 2])

@@ -16,7 +16,8 @@ from agents import Agent, Evaluated, Proposal, make_agent, pack_state, unpack_st
 from envs import DEFAULT_ACTIONS, ConstructionTask, Evaluation
 from treesearch.builders import build_tree, builder_label
 from treesearch.config import Config
-from treesearch.cost import CostModel, CostTable
+from treesearch.cost import CostModel
+from treesearch.cost_table import CostTable
 from treesearch.data import Corpus, load_python_stdlib, load_text
 from treesearch.errors import ConfigError
 from treesearch.evaluation.calibration import calibrate

@@ -49,6 +49,13 @@ def input_dims(tree: Tree, in_features: int) -> IntArray:
     return dims
 
 
+def source_dims(tree: Tree, in_features: int) -> NDArray[np.int64]:
+    """Size of the vector above each node, int64 [N]: what a projection there reads."""
+    scopes = projection_scopes(tree)
+    above = np.where(tree.parent[: tree.num_internal] >= 0, scopes[tree.parent[: tree.num_internal]], -1)
+    return np.where(above < 0, in_features, tree.projection_dim[above]).astype(np.int64)
+
+
 def projection_scopes(tree: Tree) -> IntArray:
     """The node whose projection each node's decision sees (itself or an ancestor), int32 [N]; -1 for the raw input."""
     return tree_kernels.nearest_marked(tree.parent, tree.projection_dim > 0, tree.num_internal, False)

@@ -248,6 +248,15 @@ class Tree:
         own = np.concatenate([np.zeros(self.num_internal), leaf_mass])
         return np.concatenate([tree_kernels.subtree_sums(self.parent, own, self.num_internal), leaf_mass])
 
+    def pass_shares(self, counts: ArrayLike) -> NDArray[np.float64]:
+        """Share of examples, classes in proportion to ``counts`` [C], that pass each internal node, float64 [N].
+
+        Raises:
+            DataError: The counts do not fit the tree.
+        """
+        counts_C = check_counts(counts, self.num_classes)
+        return self.node_mass(counts_C)[: self.num_internal] / counts_C.sum()
+
     def subtree_sums(self, values: ArrayLike) -> NDArray[np.float64]:
         """Sum of ``values`` [N] (one per internal node) over each internal node's subtree, float64 [N]."""
         values_N = self._check_values(values)

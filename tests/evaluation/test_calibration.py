@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from treesearch import Tree, build_tree
-from treesearch.cost import CostTable
+from treesearch.cost_table import CostTable
 from treesearch.evaluation import calibration
 from treesearch.evaluation.calibration import _fan_with_chains, _projected, calibrate
 from treesearch.paths import class_paths

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from treesearch.bench.timing import median_seconds
 from treesearch.builders import build_tree
-from treesearch.cost import CostTable
+from treesearch.cost_table import CostTable
 from treesearch.evaluation.calibration import calibrate
 from treesearch.evaluation.joint import one_thread
 from treesearch.softmax import HierarchicalSoftmax

@@ -1,4 +1,4 @@
-"""Measures what nodes cost on the device at hand, for `treesearch.cost.CostTable`.
+"""Measures what nodes cost on the device at hand, for `treesearch.cost_table.CostTable`.
 
 A node's time cannot be read off directly; a difference of two trees gives it. In both a *fan* leads a batch's examples
 to J places, and below each place all its examples go down a *chain* of nodes of one kind; the chains of the second
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from treesearch.cost import CostTable
+from treesearch.cost_table import CostTable
 from treesearch.evaluation.joint import one_thread
 from treesearch.softmax import HierarchicalSoftmax
 from treesearch.tree import Tree

@@ -35,7 +35,7 @@ def score_tree(tree: Tree, scores: NodeScores, *, counts: NDArray[np.float64], c
         counts: [C] training counts.
         cost_model: What compute takes.
     """
-    mass = tree.node_mass(counts)[: tree.num_internal] / counts.sum()
+    mass = tree.pass_shares(counts)
     cost = cost_model.tree_cost(tree, counts)
     node_loss = scores.nll / scores.num_tokens + cost_model.node_losses(tree, counts)
     return TreeScore(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from treesearch.config import Config, dump_config, load_config
-from treesearch.cost import CostTable
+from treesearch.cost_table import CostTable
 from treesearch.errors import RunError
 from treesearch.search.ledger import Ledger
 from treesearch.tree import Tree
