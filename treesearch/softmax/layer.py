@@ -68,7 +68,8 @@ class HierarchicalSoftmax(nn.Module):
         tree_hash: uint8 [16], part of the state: weights of another tree are refused.
 
     Raises:
-        TreeError: A projection is larger than ``in_features``.
+        DataError: ``in_features`` is no size, or the kernel unknown.
+        TreeError: ``tree`` is none, or a projection is larger than ``in_features``.
     """
 
     tree_hash: Tensor
