@@ -131,13 +131,13 @@ class HierarchicalSoftmax(nn.Module):
         with torch.no_grad():
             for matrix in [*self.weights, *self.projections]:
                 bound = 1 / math.sqrt(matrix.shape[1])
-                drawn = torch.rand(matrix.shape, generator=generator, dtype=torch.float32) * (2 * bound) - bound
-                matrix.copy_(drawn)
+                drawn = torch.rand(matrix.shape, generator=generator, dtype=torch.float32, device="cpu")
+                matrix.copy_(drawn * (2 * bound) - bound)
             begin = 0
             for vector in self.biases:
                 rows = self.layout.row_order[begin : begin + vector.numel()]
                 begin += vector.numel()
-                vector.copy_(torch.zeros(rows.size) if starts is None else starts[rows])
+                vector.copy_(torch.zeros(rows.size, device="cpu") if starts is None else starts[rows])
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, tree: Tree, counts: ArrayLike | None = None, **options: Any) -> Self:
