@@ -191,7 +191,11 @@ def test_steps_of_layers_without_rows_of_some_width() -> None:
         inputs, targets = random_batch(layer, 4, dtype=torch.float32)
         optimizer = RowwiseAdagrad(layer.parameters())
         layer(inputs, targets).loss.backward()
+        before = [p.detach().clone() for p in layer.parameters()]
         optimizer.step()
+        moved = [not torch.equal(old, p) for old, p in zip(before, layer.parameters(), strict=True)]
+        assert any(moved) == (layer.tree.num_internal > 0)
+        assert not any(move and not p.numel() for move, p in zip(moved, layer.parameters(), strict=True))
 
 
 def test_evaluation_keeps_nothing_for_gradients() -> None:
