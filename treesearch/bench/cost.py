@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from treesearch.bench.timing import median_seconds
 from treesearch.builders import build_tree
 from treesearch.cost_table import CostTable
-from treesearch.evaluation.calibration import calibrate
+from treesearch.evaluation.calibration import calibrate, training_step
 from treesearch.evaluation.joint import one_thread
 from treesearch.softmax import HierarchicalSoftmax
 from treesearch.tree import Tree
@@ -68,12 +68,4 @@ def _trees(rng: np.random.Generator) -> Iterator[tuple[str, Tree, NDArray[np.flo
 def _step(tree: Tree, counts: NDArray[np.float64], rng: np.random.Generator) -> Callable[[], None]:
     layer = HierarchicalSoftmax(NUM_FEATURES, tree, sparse=True)
     pool = torch.from_numpy(rng.choice(tree.num_classes, (POOL, BATCH), p=counts / counts.sum()))
-    targets = cycle(pool.unbind())
-    input = torch.randn(BATCH, NUM_FEATURES).requires_grad_()
-
-    def step() -> None:
-        layer.zero_grad(set_to_none=True)
-        input.grad = None
-        layer(input, next(targets)).loss.backward()
-
-    return step
+    return training_step(layer, torch.randn(BATCH, NUM_FEATURES).requires_grad_(), cycle(pool.unbind()))

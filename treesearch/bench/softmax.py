@@ -20,6 +20,7 @@ from treesearch.bench.frozen import gensim_pass
 from treesearch.bench.timing import median_seconds
 from treesearch.builders import build_tree
 from treesearch.errors import MissingExtraError
+from treesearch.evaluation.calibration import training_step
 from treesearch.evaluation.frozen import Features, evaluate_frozen, initial_state
 from treesearch.evaluation.frozen_kernels import run_epoch
 from treesearch.evaluation.joint import one_thread
@@ -138,14 +139,7 @@ def _inputs(batch: int = BATCH) -> Tensor:
 
 
 def _module_step(layer: nn.Module, targets: Iterator[Tensor], batch: int = BATCH) -> Run:
-    input = _inputs(batch)
-
-    def step() -> None:
-        layer.zero_grad(set_to_none=True)
-        input.grad = None
-        layer(input, next(targets)).loss.backward()
-
-    return step
+    return training_step(layer, _inputs(batch), targets)
 
 
 def _tree_step(tree: Tree, targets: Iterator[Tensor]) -> Run:

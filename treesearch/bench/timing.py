@@ -21,17 +21,18 @@ def median_seconds(contenders: Mapping[str, Callable[[], object]], repeats: int)
     long: set[str] = set()
     for _ in range(repeats):
         for name, call in contenders.items():
-            if name not in long and _seconds(call) > TURN_SECONDS:
+            if name not in long and call_seconds(call) > TURN_SECONDS:
                 long.add(name)
             until = perf_counter() + TURN_SECONDS
             while True:
-                seconds[name].append(_seconds(call))
+                seconds[name].append(call_seconds(call))
                 if perf_counter() >= until:
                     break
     return {name: median(values) for name, values in seconds.items()}
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def call_seconds(call: Callable[[], object]) -> float:
+    """Time of one call."""
     begin = perf_counter()
     call()
     return perf_counter() - begin

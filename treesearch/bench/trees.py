@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
+from treesearch.bench.timing import call_seconds
 from treesearch.builders import build_tree
 from treesearch.paths import class_paths
 from treesearch.tree import Tree
@@ -73,14 +73,8 @@ def _times(num_classes: int, repeats: int, folder: Path) -> dict[str, float]:
         "huffman depth": lambda: tree.annotate().expected_depth(counts),  # a copy has no cached depths
         "clustered build": lambda: build_tree("clustered", counts=few_counts, vectors=vectors),
     }
-    return {name: median(_seconds(operation) for _ in range(repeats)) for name, operation in operations.items()}
+    return {name: median(call_seconds(operation) for _ in range(repeats)) for name, operation in operations.items()}
 
 
 def _zipf(num_classes: int, rng: np.random.Generator) -> NDArray[np.float64]:
     return rng.permutation(1e9 / np.arange(1, num_classes + 1))
-
-
-def _seconds(operation: Callable[[], object]) -> float:
-    start = perf_counter()
-    operation()
-    return perf_counter() - start

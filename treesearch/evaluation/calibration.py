@@ -10,13 +10,15 @@ therefore timed in calls of many examples, and compared only between layers with
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from statistics import median
 from time import perf_counter
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from treesearch.cost_table import CostTable
 from treesearch.evaluation.joint import one_thread
@@ -76,6 +78,23 @@ def calibrate(
     )
 
 
+def training_step(layer: nn.Module, input: Tensor, targets: Iterator[Tensor]) -> Callable[[], None]:
+    """A call that goes forward and backward on the next targets; gradients of the last one are dropped.
+
+    Args:
+        layer: Returns its ``loss`` as torch's adaptive softmax does.
+        input: Wants its gradient.
+        targets: One batch for each call.
+    """
+
+    def step() -> None:
+        layer.zero_grad(set_to_none=True)
+        input.grad = None
+        layer(input, next(targets)).loss.backward()
+
+    return step
+
+
 _Chains = tuple[Tree, NDArray[np.int64]]  # a tree, and the class at the end of each chain
 _NOWHERE = np.zeros(0, np.int64)
 
@@ -113,12 +132,7 @@ class _Bench:
         target = torch.from_numpy(targets)[order].to(self.device)
         input = torch.randn(targets.size, self.in_features, generator=self.generator).to(self.device).requires_grad_()
 
-        def step() -> None:
-            layer.zero_grad(set_to_none=True)
-            input.grad = None
-            layer(input, target).loss.backward()
-
-        return step
+        return training_step(layer, input, repeat(target))
 
     def step_us(self, tree: Tree, targets: NDArray[np.int64], project: int) -> float:
         """Median time of a training step."""

@@ -37,13 +37,11 @@ from treesearch.softmax.cpu_plan import (
     scope_inputs,
     scope_matrix,
 )
-from treesearch.softmax.pointers import float32_at, int64_at, prefetch
-from treesearch.softmax.vector_math import exp32, log1p32
+from treesearch.softmax.pointers import float32_at, int64_at, prefetch, prefetch_all
+from treesearch.softmax.vector_math import REORDER, exp32, log1p32
 
-REORDER = {"reassoc", "contract", "nsz"}  # of LLVM's fast-math flags those that keep NaN and infinity
 SMALL_PRODUCT = 8192  # m * K up to which written-out loops beat a call of BLAS
 
-CACHE_LINE = 64  # bytes
 LANES = 16  # float32 numbers of the widest vector instructions
 SUMMED = 1024  # numbers summed in single precision, before the sum goes into one in double
 AHEAD = 8  # decisions between asking for a node's weights and using them
@@ -77,9 +75,7 @@ def _decide_binary(
         if entry + AHEAD < entry_node.size:
             node = entry_node[entry + AHEAD]
             size = 4 * np.int64(node_table[node, DIM])
-            begin = weight_address_W[node_table[node, WIDTH]] + node_table[node, ROW] * size
-            for address in range(begin, begin + size, CACHE_LINE):
-                prefetch(address)
+            prefetch_all(weight_address_W[node_table[node, WIDTH]] + node_table[node, ROW] * size, size)
         node = entry_node[entry]
         if node_table[node, ARITY] != 2:
             continue

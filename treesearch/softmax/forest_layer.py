@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,8 +10,10 @@ from torch import Tensor, nn
 
 from treesearch.errors import DataError
 from treesearch.softmax.checks import check_range, flat_input, flat_target
+from treesearch.softmax.dispatch import Parameters
 from treesearch.softmax.forest import ForestTables
 from treesearch.softmax.gpu import forest_log_prob
+from treesearch.softmax.initialization import draw_uniform
 from treesearch.softmax.layer import HierarchicalSoftmax
 from treesearch.softmax.layout import SoftmaxLayout
 from treesearch.tree import Tree
@@ -86,9 +87,7 @@ class SoftmaxForest(nn.Module):
         """
         with torch.no_grad():
             for matrix in [*self.weights, *self.projections]:
-                bound = 1 / math.sqrt(matrix.shape[1])
-                drawn = torch.rand(matrix.shape, generator=generator, dtype=torch.float32) * (2 * bound) - bound
-                matrix.copy_(drawn)
+                draw_uniform(matrix, generator)
             for vector in self.biases:
                 vector.zero_()
 
@@ -107,15 +106,9 @@ class SoftmaxForest(nn.Module):
         inputs = flat_input(input, self.in_features, self.weights[0].dtype)
         targets = flat_target(target, input)
         check_range(targets, self.num_classes)
-        biases = list(self.biases) or [matrix.new_zeros(matrix.shape[0]) for matrix in self.weights]
-        return forest_log_prob(
-            self.tables,
-            inputs,
-            targets.expand(len(self.trees), -1),
-            list(self.weights),
-            biases,
-            list(self.projections),
-        )
+        parameters = Parameters(list(self.weights), list(self.biases), list(self.projections))
+        shared_KB = targets.expand(len(self.trees), -1)
+        return forest_log_prob(self.tables, inputs, shared_KB, *parameters.with_biases())
 
     def tree_parameters(self, index: int) -> TreeParameters:
         """Views of the parameters of one tree, in the order of its own layer."""

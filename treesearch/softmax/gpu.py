@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from treesearch.errors import DataError
 from treesearch.softmax.forest import DenseNodes, ForestTables, FullScan, Group, Product
+from treesearch.softmax.reference import certain
 from treesearch.softmax.sparse import all_rows, gather_many
 
 __all__ = [
@@ -96,7 +97,7 @@ def forest_log_prob(
     """
     groups = _path_steps(tables, input_BD, target_KB, weights, biases, projections, sparse)
     if not groups:
-        return _certain(input_BD, weights[0]).expand(target_KB.shape)
+        return certain(input_BD, weights[0]).expand(target_KB.shape)
     total_KB = groups[0].log_prob.sum(-1)
     for steps in groups[1:]:
         total_KB = total_KB + steps.log_prob.sum(-1)
@@ -146,7 +147,7 @@ def full_log_prob(
     scan = tables.full
     assert scan is not None
     if not scan.level_sizes:
-        return _certain(input_BD, weights[0])[:, None]
+        return certain(input_BD, weights[0])[:, None]
     stacks = _stacks(tables, input_BD, projections, False)
     of_products, _ = _fetch(_requests(scan.dense, False), [], weights, biases, False)
     edge_BE = _edge_log_probs(scan, _dense_logits(scan.dense, of_products, input_BD, stacks))
@@ -402,12 +403,6 @@ def _edge_log_probs(scan: FullScan, logit_BR: Tensor) -> Tensor:
     top_BE, rest_BE = (part_BN.index_select(1, scan.normaliser) for part_BN in normalisers)
     wide_BE = (logit_BE - top_BE) - rest_BE
     return torch.where(scan.binary, binary_BE, wide_BE) if scan.any_binary else wide_BE
-
-
-def _certain(input_BD: Tensor, weight_Rd: Tensor) -> Tensor:
-    """Zeros [B]; part of the graph, so that `backward` works where there is nothing to decide."""
-    zeros_B = (input_BD[:, :0].to(weight_Rd.dtype) @ weight_Rd[:0, :0].T).sum(-1)
-    return zeros_B.to(_accumulate_type(input_BD.dtype))
 
 
 def _accumulate_type(dtype: torch.dtype) -> torch.dtype:

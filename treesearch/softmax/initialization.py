@@ -5,11 +5,14 @@ Shapes: **C** classes, **D** features, **M** nodes in all, **N** internal nodes,
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from treesearch.errors import DataError
 from treesearch.paths import row_ptr
@@ -194,6 +197,14 @@ def _checked(name: str, values: ArrayLike, shape: tuple[int, ...]) -> FloatArray
         place = tuple(bad[0].tolist())
         raise DataError(f"{name} must be finite, but {place} holds {array[place]}; take a layer that did not diverge")
     return array
+
+
+@torch.no_grad()
+def draw_uniform(matrix: Tensor, generator: torch.Generator | None) -> None:
+    """Fill a matrix [rows, d] as `nn.Linear` does, uniform up to 1 / sqrt(d); drawn in single precision on the CPU."""
+    bound = 1 / math.sqrt(matrix.shape[1])
+    drawn = torch.rand(matrix.shape, generator=generator, dtype=torch.float32, device="cpu")
+    matrix.copy_(drawn * (2 * bound) - bound)
 
 
 def log_mass_biases(tree: Tree, counts: ArrayLike) -> NDArray[np.float32]:

@@ -5,7 +5,6 @@ Shapes: **B** batch, **D** features, **C** classes, **L** longest path. Wherever
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -19,7 +18,7 @@ from treesearch.errors import DataError, TreeError
 from treesearch.softmax import pretrained
 from treesearch.softmax.checks import check_range, flat_input, flat_target, is_plain
 from treesearch.softmax.dispatch import Dispatcher, Kernel, Parameters
-from treesearch.softmax.initialization import log_mass_biases, rows_from_linear
+from treesearch.softmax.initialization import draw_uniform, log_mass_biases, rows_from_linear
 from treesearch.softmax.layout import SoftmaxLayout
 from treesearch.softmax.topk import TopK, check_arguments
 from treesearch.tree import Tree
@@ -130,9 +129,7 @@ class HierarchicalSoftmax(nn.Module):
         starts = None if counts is None else torch.from_numpy(log_mass_biases(self.tree, counts))
         with torch.no_grad():
             for matrix in [*self.weights, *self.projections]:
-                bound = 1 / math.sqrt(matrix.shape[1])
-                drawn = torch.rand(matrix.shape, generator=generator, dtype=torch.float32, device="cpu")
-                matrix.copy_(drawn * (2 * bound) - bound)
+                draw_uniform(matrix, generator)
             begin = 0
             for vector in self.biases:
                 rows = self.layout.row_order[begin : begin + vector.numel()]

@@ -8,11 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from treesearch.softmax.pointers import prefetch
+from treesearch.softmax.pointers import prefetch_all
+from treesearch.softmax.vector_math import REORDER
 
 AHEAD = 4  # rows between asking for one and moving it
-CACHE_LINE = 64  # bytes
-REORDER = {"reassoc", "contract", "nsz"}  # of LLVM's fast-math flags those that keep NaN and infinity
 
 
 @njit(cache=True, fastmath=REORDER, error_model="numpy")
@@ -21,9 +20,8 @@ def adagrad_rows(param_Rd, sum_R, row_U, grad_Ud, rate, eps):
     dim = np.uint64(grad_Ud.shape[1])
     for i in range(row_U.size):
         if i + AHEAD < row_U.size:
-            address = param_Rd.ctypes.data + 4 * row_U[i + AHEAD] * param_Rd.shape[1]
-            for line in range(address, address + 4 * param_Rd.shape[1], CACHE_LINE):
-                prefetch(line)
+            num_bytes = 4 * param_Rd.shape[1]
+            prefetch_all(param_Rd.ctypes.data + row_U[i + AHEAD] * num_bytes, num_bytes)
         row = row_U[i]
         own_d, grad_d = param_Rd[row], grad_Ud[i]
         square = np.float32(0.0)

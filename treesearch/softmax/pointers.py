@@ -12,6 +12,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+CACHE_LINE = 64  # bytes
+
 
 def _pointer_to(dtype: Any) -> Any:
     @intrinsic
@@ -72,3 +74,10 @@ def prefetch(typingctx, address):
         return context.get_dummy_value()
 
     return types.none(types.int64), codegen
+
+
+@njit(inline="always")
+def prefetch_all(address, num_bytes):
+    """Ask for all cache lines of ``num_bytes`` from ``address`` (int64) on."""
+    for line in range(address, address + num_bytes, CACHE_LINE):
+        prefetch(line)

@@ -238,7 +238,7 @@ def full_log_prob(
 
 def certain(input_BD: Tensor, weight_Rd: Tensor) -> Tensor:
     """Zeros [B] where nothing is to decide; part of the graph, so that `backward` works as for any other tree."""
-    zeros_B = (input_BD[:, :0] @ weight_Rd[:0, :0].T).sum(-1)
+    zeros_B = (input_BD[:, :0].to(weight_Rd.dtype) @ weight_Rd[:0, :0].T).sum(-1)
     return zeros_B.to(torch.promote_types(input_BD.dtype, torch.float32))
 
 

@@ -19,8 +19,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from treesearch.softmax.pointers import array_at
-
-REORDER = {"reassoc", "contract", "nsz"}  # of LLVM's fast-math flags those that keep NaN and infinity
+from treesearch.softmax.vector_math import REORDER
 
 # Columns of `TopKTables.node`: what the search wants to know of a node stands together, in half a cache line.
 FIRST, ARITY, DIM, WIDTH, ROW, SCOPE, OPENS, DEPTH = (np.uint64(column) for column in range(8))

@@ -9,6 +9,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
+REORDER = {"reassoc", "contract", "nsz"}  # of LLVM's fast-math flags those that keep NaN and infinity
+
 _f = np.float32
 _LOG2_E = _f(1.4426950408889634)
 _LN2_HIGH = _f(0.693359375)  # ln 2 in two parts: the product of an integer and the first is exact
