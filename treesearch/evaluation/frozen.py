@@ -13,7 +13,8 @@ from threadpoolctl import threadpool_limits
 
 from treesearch.errors import DataError
 from treesearch.evaluation.frozen_kernels import Parameters, run_epoch
-from treesearch.softmax.cpu_plan import Layout, kernel_layout
+from treesearch.paths import block_roots
+from treesearch.softmax.cpu_plan import Layout, kernel_layout, restrict_layout
 from treesearch.softmax.initialization import log_mass_biases
 from treesearch.softmax.layout import SoftmaxLayout
 from treesearch.tree import Tree
@@ -33,7 +34,7 @@ class Features:
 class NodeScores:
     """What each internal node of a tree costs on the validation split."""
 
-    nll: NDArray[np.float64]  # [N] nats, summed over the tokens that pass the node
+    nll: NDArray[np.float64]  # [N] nats, summed over the tokens that pass the node; NaN where it was not wanted
     tokens: NDArray[np.int64]  # [N] tokens that pass the node
     num_tokens: int  # T of the split
 
@@ -52,8 +53,9 @@ def evaluate_frozen(
     learning_rate: float = 0.025,
     epochs: int = 1,
     seed: int = 0,
+    wanted: NDArray[np.bool_] | None = None,
 ) -> NodeScores:
-    """Train every node of ``tree`` on ``train`` and score it on ``valid``.
+    """Train the nodes of ``tree`` on ``train`` and score them on ``valid``.
 
     Nodes (blocks, where there are projections) do not influence each other, and every tree reads the same tokens in
     the same order. Weights start at zero, biases at the log mass of each child, square projections at the identity,
@@ -67,9 +69,11 @@ def evaluate_frozen(
         learning_rate: Of the row-wise Adagrad.
         epochs: Passes over ``train``.
         seed: Of the projections' starting values.
+        wanted: bool [N], the nodes to train and score, a block whole or not at all; None for all. Their results are
+            the same, to the bit, as when all are trained.
 
     Raises:
-        DataError: Tree, features and counts do not fit together.
+        DataError: Tree, features, counts and wanted nodes do not fit together.
     """
     train, valid = _read_only(train), _read_only(valid)
     for split in (train, valid):
@@ -77,9 +81,12 @@ def evaluate_frozen(
             raise DataError(f"features must have shape {expected}, one row per label, but got {split.x.shape}")
         if split.y.size and not 0 <= split.y.min() <= split.y.max() < tree.num_classes:
             raise DataError(f"labels must lie in [0, {tree.num_classes}), but got {split.y.min()} to {split.y.max()}")
+    wanted_N = np.ones(tree.num_internal, np.bool_) if wanted is None else _checked_wanted(tree, wanted)
     layout, parameters = initial_state(tree, train.x.shape[1], counts, seed)
+    if wanted is not None:
+        layout = restrict_layout(layout, wanted_N)
     scores = np.zeros(tree.num_internal)
-    if tree.num_internal:
+    if wanted_N.any():
         with threadpool_limits(limits=1, user_api="blas"):
             ignored = np.zeros(tree.num_internal)
             for _ in range(epochs):
@@ -89,7 +96,20 @@ def evaluate_frozen(
     if valid.y.size:
         seen = np.bincount(valid.y, minlength=tree.num_classes)
         passes = tree.node_mass(seen)[: tree.num_internal].astype(np.int64)
-    return NodeScores(scores, passes, valid.y.size)
+    return NodeScores(np.where(wanted_N, scores, np.nan), passes, valid.y.size)
+
+
+def _checked_wanted(tree: Tree, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    if wanted.shape != (tree.num_internal,) or wanted.dtype != np.bool_:
+        raise DataError(
+            f"wanted must be bool, one per internal node, but got {wanted.dtype} of shape {wanted.shape}"
+            f" for {tree.num_internal}"
+        )
+    roots = block_roots(tree)
+    inside = roots >= 0
+    if (wanted[inside] != wanted[roots[inside]]).any():
+        raise DataError("the nodes below a topmost projection are trained together: want all of them or none")
+    return wanted
 
 
 def _read_only(split: Features) -> Features:

@@ -255,6 +255,8 @@ def _walk_chunk(
     num_entries = 0
     size = np.uint64(num_features)
     for token in range(begin, end):
+        if path_ptr[labels_T[token]] == path_ptr[labels_T[token] + 1]:
+            continue
         start = np.uint64(token) * size
         norm = np.float32(1.0)
         for d in range(size):

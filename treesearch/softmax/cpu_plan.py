@@ -86,6 +86,17 @@ def kernel_layout(layout: SoftmaxLayout) -> Layout:
     )
 
 
+def restrict_layout(layout: Layout, wanted_N: NDArray[np.bool_]) -> Layout:
+    """The same with paths that hold the decisions at wanted nodes alone; parameters keep their places."""
+    kept_P = wanted_N[layout.path_node]
+    before = np.concatenate([[0], np.cumsum(kept_P)])
+    return layout._replace(
+        path_ptr=before[layout.path_ptr],
+        path_node=layout.path_node[kept_P],
+        path_branch=layout.path_branch[kept_P],
+    )
+
+
 @njit(cache=True)
 def num_rows(arity):
     """Logit rows of a node."""
