@@ -5,7 +5,7 @@ import pytest
 
 from tests import nested as naive
 from tests.evaluation.oracle import class_sets, planted
-from tests.softmax.oracle import TREES, projected, random_tree
+from tests.softmax.oracle import TREES, projected
 from treesearch import Tree, build_tree
 from treesearch.errors import DataError
 from treesearch.evaluation.frozen import evaluate_frozen
@@ -89,13 +89,12 @@ def test_a_full_memo_forgets() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_what_is_left_to_train_gives_the_bits_of_a_fresh_evaluation(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    train, valid, counts = planted(7, 5000, seed=seed)
+    train, valid, counts = planted(6, 5000, seed=seed)
     memo, num_known = NodeMemo(), 0
     for _ in range(25):
-        tree = random_tree(rng, 7)
-        if rng.random() < 0.5:
-            dims = rng.integers(1, 7, tree.num_internal) * (rng.random(tree.num_internal) < 0.15)
-            tree = Tree.from_parents(tree.parent, tree.leaf_class, projection_dim=dims)
+        shape = Tree.from_nested(naive.random_nested(rng, 6))
+        dims = rng.integers(1, 3, shape.num_internal) * (rng.random(shape.num_internal) < 0.15)
+        tree = Tree.from_parents(shape.parent, shape.leaf_class, projection_dim=dims)
         keys = memo_keys(tree)
         known = memo.look_up(keys)
         wanted = np.isnan(known)
