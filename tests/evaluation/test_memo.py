@@ -42,7 +42,7 @@ def test_keys_agree_where_content_agrees(seed: int, projections: bool) -> None:
     rng = np.random.default_rng(seed)
     keys: dict[object, set[bytes]] = {}
     for _ in range(60):
-        nested = naive.canonical(naive.random_nested(rng, 6))
+        nested = naive.canonical(naive.random_nested(rng, 5))
         entries = [entry for _, entry, _ in naive.walk(nested) if isinstance(entry, list)]
         dims = [int(rng.integers(1, 3)) if projections and rng.random() < 0.3 else 0 for _ in entries]
         tree = projected(nested, dims)
@@ -89,10 +89,10 @@ def test_a_full_memo_forgets() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_what_is_left_to_train_gives_the_bits_of_a_fresh_evaluation(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    train, valid, counts = planted(6, 5000, seed=seed)
+    train, valid, counts = planted(5, 5000, seed=seed)
     memo, num_known = NodeMemo(), 0
-    for _ in range(25):
-        shape = Tree.from_nested(naive.random_nested(rng, 6))
+    for _ in range(40):
+        shape = Tree.from_nested(naive.random_nested(rng, 5))
         dims = rng.integers(1, 3, shape.num_internal) * (rng.random(shape.num_internal) < 0.15)
         tree = Tree.from_parents(shape.parent, shape.leaf_class, projection_dim=dims)
         keys = memo_keys(tree)
@@ -105,7 +105,7 @@ def test_what_is_left_to_train_gives_the_bits_of_a_fresh_evaluation(seed: int) -
         fresh = evaluate_frozen(tree, train=train, valid=valid, counts=counts)
         assert np.where(wanted, new.nll, known).tolist() == fresh.nll.tolist()
         assert new.tokens.tolist() == fresh.tokens.tolist()
-    assert num_known > 20
+    assert num_known > 10
 
 
 def test_wanted_must_fit() -> None:
