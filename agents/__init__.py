@@ -4,22 +4,33 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from agents.base import Agent, Evaluated, Proposal, decision_returns
+from agents.base import Agent, Evaluated, Proposal, Situation, decision_returns
+from agents.evolution import Evolution, EvolutionSettings
+from agents.hybrid import Hybrid, HybridSettings
+from agents.local_search import LocalSearch, LocalSearchSettings
 from agents.policy_gradient import PolicyGradient, PolicyGradientSettings
 from agents.random_search import RandomSearch
 from agents.state import pack_state, unpack_state
 from envs import Action, ConstructionTask
 from treesearch.builders.registry import did_you_mean
+from treesearch.cost import CostWeights
 from treesearch.errors import ConfigError
 
 __all__ = [
     "AGENTS",
     "Agent",
     "Evaluated",
+    "Evolution",
+    "EvolutionSettings",
+    "Hybrid",
+    "HybridSettings",
+    "LocalSearch",
+    "LocalSearchSettings",
     "PolicyGradient",
     "PolicyGradientSettings",
     "Proposal",
     "RandomSearch",
+    "Situation",
     "decision_returns",
     "make_agent",
     "pack_state",
@@ -28,6 +39,9 @@ __all__ = [
 
 AGENTS: dict[str, tuple[type[Agent], type[Any] | None]] = {  # name -> the agent and its settings
     PolicyGradient.name: (PolicyGradient, PolicyGradientSettings),
+    Hybrid.name: (Hybrid, HybridSettings),
+    Evolution.name: (Evolution, EvolutionSettings),
+    LocalSearch.name: (LocalSearch, LocalSearchSettings),
     RandomSearch.name: (RandomSearch, None),
 }
 
@@ -40,6 +54,7 @@ def make_agent(
     max_decisions: int,
     closer: str | Action | None,
     seed: int,
+    cost_weights: CostWeights | None = None,
     **settings: Any,
 ) -> Agent:
     """An agent by name.
@@ -51,6 +66,7 @@ def make_agent(
         max_decisions: Decisions in a tree at most.
         closer: Name of the closer; None takes the task's default.
         seed: Decides all its draws.
+        cost_weights: The λs that its trees are for; None takes the task's alone.
         **settings: Fields of the agent's settings.
 
     Raises:
@@ -64,4 +80,12 @@ def make_agent(
         if setting not in known:
             raise ConfigError(f"agent {name!r} has no setting {setting!r}{did_you_mean(setting, known)}")
     own: dict[str, Any] = {} if settings_type is None else {"settings": settings_type(**settings)}
-    return agent(task, actions=actions, max_decisions=max_decisions, closer=closer, seed=seed, **own)  # type: ignore[call-arg]
+    return agent(
+        task,
+        actions=actions,
+        max_decisions=max_decisions,
+        closer=closer,
+        cost_weights=cost_weights,
+        seed=seed,
+        **own,
+    )

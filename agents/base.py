@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,11 +24,21 @@ from envs import (
     parse_actions,
     parse_closer,
 )
+from treesearch.cost import CostWeights
 from treesearch.errors import RunError
 from treesearch.tree import IntArray, Tree
 
-# (observation [F], mask [A]) -> (action, its log-probability)
-Chooser = Callable[[NDArray[np.float32], NDArray[np.int8]], tuple[int, float]]
+
+@dataclass(frozen=True, eq=False)
+class Situation:
+    """What an agent knows when it decides."""
+
+    observation: NDArray[np.float32]  # [F] features of the open node
+    mask: NDArray[np.int8]  # [A] what is legal there, one at least
+    class_set: bytes  # which classes are below the node
+
+
+Chooser = Callable[[Situation], tuple[int, float]]  # -> (action, its log-probability)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +46,15 @@ class Proposal:
     """A tree and how the agent came to it; `Agent.tell` needs nothing else."""
 
     tree: Tree
+    cost_weight: float  # the λ that it was made for, nats per unit
     actions: tuple[int, ...]  # n indices into the action list; replaying them gives the tree
+    class_sets: tuple[bytes, ...]  # n, which classes are below the node of each decision
     decision_nodes: IntArray  # [n] the node that each action decided
     observations: NDArray[np.float32]  # [n, F] what the agent saw there
     masks: NDArray[np.int8]  # [n, A] what was legal there
     log_probs: NDArray[np.float32]  # [n] of each action when it was drawn
+    left_sets: tuple[bytes, ...] = ()  # class sets that the closer took after the last decision
+    left_nodes: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))  # their nodes
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +81,12 @@ class Agent(ABC):
         actions: Names or actions, the agent's move at every open node.
         max_decisions: Decisions in a tree at most.
         closer: Name of the closer; None takes the task's default.
+        cost_weights: The λs that its trees are for; None takes the task's alone.
+        seed: Decides all its draws.
     """
 
     name: ClassVar[str]
+    max_tries: ClassVar[int] = 8  # draws of a tree before one that was proposed already is proposed again
 
     def __init__(
         self,
@@ -77,51 +95,118 @@ class Agent(ABC):
         actions: Sequence[str | Action] = DEFAULT_ACTIONS,
         max_decisions: int = 32,
         closer: str | Action | None = None,
+        cost_weights: CostWeights | None = None,
+        seed: int = 0,
     ) -> None:
-        self.task = task
         self.actions = parse_actions(actions)
         self.max_decisions = max_decisions
-        self.closer = parse_closer(closer, task)
+        self.cost_weights = CostWeights((task.cost_weight,)) if cost_weights is None else cost_weights
+        self.rng = np.random.default_rng(seed)
+        self._asked: dict[str, None] = {}  # hashes of all trees proposed so far
+        self._closer = closer
+        self.use_task(task)
+
+    def use_task(self, task: ConstructionTask) -> None:
+        """Go on with another task over the same classes, such as one with new class vectors."""
+        self.task = task
+        self.closer = parse_closer(self._closer, task)
         self._splits = SplitCache(task)
 
-    @abstractmethod
     def ask(self, num: int) -> list[Proposal]:
-        """Propose ``num`` trees."""
+        """Propose ``num`` trees, each for a λ of its own, and none twice where it can be helped."""
+        proposals = []
+        for _ in range(num):
+            cost_weight = self.cost_weights.draw(self.rng)
+            for _ in range(self.max_tries):
+                proposal = self.propose(cost_weight)
+                if proposal.tree.hash not in self._asked:
+                    break
+            self._asked[proposal.tree.hash] = None
+            proposals.append(proposal)
+        return proposals
 
     @abstractmethod
+    def propose(self, cost_weight: float) -> Proposal:
+        """One tree for this λ."""
+
+    def warm_start(self, demonstrations: Sequence[Evaluated]) -> None:
+        """Learn from the verdicts of what `demonstrate` gave, before anything is asked for."""
+        self._asked.update((item.proposal.tree.hash, None) for item in demonstrations)
+        self.remember(demonstrations)
+
+    @abstractmethod
+    def remember(self, evaluated: Sequence[Evaluated]) -> None:
+        """Keep what later proposals are made of."""
+
     def tell(self, evaluated: Sequence[Evaluated]) -> dict[str, float]:
         """Learn from finished evaluations, in the order given; returns metrics."""
+        self.remember(evaluated)
+        return {}
 
-    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on as if nothing had happened; `pack_state` makes it bytes."""
+        return {**self.identity(), "rng": self.rng.bit_generator.state, "asked": list(self._asked)}
 
-    @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state; RunError where it is another agent's or has other actions."""
+        self.check_identity(state)
+        self.rng.bit_generator.state = state["rng"]
+        self._asked = dict.fromkeys(state["asked"])
 
-    def roll_out(self, choose: Chooser) -> Proposal:
-        """Build one tree, asking ``choose`` at every decision."""
+    def demonstrate(self) -> list[Proposal]:
+        """The builders' trees that this action space can reach, as an agent would have built them.
+
+        Each split that a recursive builder is made of (``kway-K`` of ``close-clustered-K``) everywhere, and each closer
+        at the root. They say where to start: their verdicts go to `tell` before anything is asked for.
+        """
+        names = [action.name for action in self.actions]
+        proposals: dict[tuple[str, float], Proposal] = {}
+        for first, name in enumerate(names):
+            closer = name.replace("kway-", "close-clustered-") if name.startswith("kway-") else name
+            if closer not in names or "-project-" in name:
+                continue
+            choose = partial(_first_legal, order=(first, names.index(closer)))
+            for cost_weight in self.cost_weights.grid():
+                proposal = self.roll_out(choose, cost_weight)
+                proposals.setdefault((proposal.tree.hash, cost_weight), proposal)
+        return list(proposals.values())
+
+    def roll_out(self, choose: Chooser, cost_weight: float) -> Proposal:
+        """Build one tree for this λ, asking ``choose`` at every decision."""
         construction = Construction(
-            self.task, self.actions, max_decisions=self.max_decisions, closer=self.closer, splits=self._splits
+            self.task,
+            self.actions,
+            max_decisions=self.max_decisions,
+            closer=self.closer,
+            splits=self._splits,
+            cost_weight=cost_weight,
         )
-        observations, masks, actions, log_probs = [], [], [], []
+        situations, actions, log_probs = [], [], []
         while not construction.done:
-            observations.append(construction.observation())
-            masks.append(construction.action_mask())
-            action, log_prob = choose(observations[-1], masks[-1])
+            situation = Situation(construction.observation(), construction.action_mask(), construction.current.digest)
+            action, log_prob = choose(situation)
             construction.step(action)
+            situations.append(situation)
             actions.append(action)
             log_probs.append(log_prob)
         built = construction.finish()
         return Proposal(
-            built.tree,
-            tuple(actions),
-            built.decision_nodes,
-            np.stack(observations),
-            np.stack(masks),
-            np.array(log_probs, np.float32),
+            tree=built.tree,
+            cost_weight=cost_weight,
+            actions=tuple(actions),
+            class_sets=tuple(situation.class_set for situation in situations),
+            decision_nodes=built.decision_nodes,
+            observations=np.stack([situation.observation for situation in situations]),
+            masks=np.stack([situation.mask for situation in situations]),
+            log_probs=np.array(log_probs, np.float32),
+            left_sets=built.left_sets,
+            left_nodes=built.left_nodes,
         )
+
+    def random_action(self, situation: Situation) -> tuple[int, float]:
+        """Any legal action with equal chances."""
+        legal = np.flatnonzero(situation.mask)
+        return int(self.rng.choice(legal)), -float(np.log(legal.size))
 
     def identity(self) -> dict[str, Any]:
         """What a state must agree on to fit this agent."""
@@ -135,6 +220,11 @@ class Agent(ABC):
                     f"an agent's state must have been saved with the same {key}, but it has {state.get(key)!r:.200}"
                     f" and this agent {own!r:.200}; start a new run or restore the config"
                 )
+
+
+def _first_legal(situation: Situation, *, order: Sequence[int]) -> tuple[int, float]:
+    legal = [action for action in order if situation.mask[action]]
+    return legal[0] if legal else int(np.flatnonzero(situation.mask)[0]), 0.0
 
 
 def decision_returns(proposal: Proposal, evaluation: Evaluation) -> NDArray[np.float64]:

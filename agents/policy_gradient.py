@@ -1,6 +1,9 @@
 """Policy gradient with node-wise returns: PPO (Schulman et al. 2017) that credits each split with its own subtree.
 
-Read from top to bottom. Names follow the paper and cleanrl.
+Read from top to bottom. Names follow the paper and cleanrl. Three things make it learn from few trees: it starts from
+imitating the best builders (`PolicyGradient.warm_start`), it keeps learning from the best trees so far (self-imitation,
+Oh et al. 2018), and an advantage is taken against the other trees of the batch that decided the same class set
+(leave-one-out, Kool et al. 2019), where there are any, instead of the learned value.
 
 Shapes: **n** decisions of a batch, **A** actions, **F** observation features.
 
@@ -12,6 +15,7 @@ Metrics that `PolicyGradient.tell` returns:
     approx_kl           mean KL divergence of the policy that proposed from the updated one, nats, last epoch
     clip_fraction       share of decisions whose probability ratio was clipped, last epoch
     explained_variance  1 - variance of what the value missed / variance of the returns, before the update
+    replay_loss         self-imitation loss on the best trees so far, last epoch; only with replay
 """
 
 from __future__ import annotations
@@ -26,9 +30,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.base import Agent, Evaluated, Proposal, decision_returns
-from envs import DEFAULT_ACTIONS, NUM_FEATURES, Action, ConstructionTask
-from treesearch.errors import ConfigError
+from agents.base import Agent, Evaluated, Proposal, Situation, decision_returns
+from agents.elites import Archive, Elite, told_elites
+from agents.settings import check_settings
+from envs import NUM_FEATURES, seen_under
+from treesearch.errors import ConfigError, RunError
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class PolicyGradientSettings:
     """Hyperparameters; the defaults are for budgets of 100 to 400 trees in batches of 8 to 16."""
 
     credit: Literal["node", "terminal"] = "node"  # return of a decision: its own subtree's, or the whole tree's reward
+    baseline: Literal["leave_one_out", "value"] = "leave_one_out"
     mass_power: float = 0.5  # node credit: a decision weighs (share of examples that pass it) ** mass_power
     learning_rate: float = 5e-3  # Adam
     update_epochs: int = 6  # passes over each told batch
@@ -45,19 +52,27 @@ class PolicyGradientSettings:
     vf_coef: float = 0.5
     max_grad_norm: float = 0.5
     hidden_size: int = 64  # of both layers, tanh
+    imitation_trees: int = 3  # builders' trees imitated at the start, the best under each λ; 0: none
+    imitation_epochs: int = 20
+    replay_trees: int = 4  # best trees so far, under each λ, from which every update learns again; 0: none
+    replay_coef: float = 0.1  # of their self-imitation loss
 
     def __post_init__(self) -> None:
         if self.credit not in ("node", "terminal"):
             raise ConfigError(f"credit must be 'node' or 'terminal', but got {self.credit!r}")
-        for field in ("mass_power", "ent_coef", "vf_coef"):
-            if not 0 <= getattr(self, field) < np.inf:
-                raise ConfigError(f"{field} must be finite and >= 0, but got {getattr(self, field)!r}")
-        for field in ("learning_rate", "update_epochs", "clip_coef", "ent_decay_trees", "max_grad_norm", "hidden_size"):
-            if not 0 < getattr(self, field) < np.inf:
-                raise ConfigError(f"{field} must be finite and > 0, but got {getattr(self, field)!r}")
-        for field in ("update_epochs", "hidden_size"):
-            if not isinstance(getattr(self, field), int):
-                raise ConfigError(f"{field} must be an integer, but got {getattr(self, field)!r}")
+        if self.baseline not in ("leave_one_out", "value"):
+            raise ConfigError(f"baseline must be 'leave_one_out' or 'value', but got {self.baseline!r}")
+        zero = (
+            "mass_power",
+            "ent_coef",
+            "vf_coef",
+            "imitation_trees",
+            "imitation_epochs",
+            "replay_trees",
+            "replay_coef",
+        )
+        positive = ("learning_rate", "update_epochs", "clip_coef", "ent_decay_trees", "max_grad_norm", "hidden_size")
+        check_settings(self, at_least=dict.fromkeys(zero, 0), above=dict.fromkeys(positive, 0))
 
 
 @dataclass
@@ -94,33 +109,23 @@ class Batch:
     log_probs: Tensor  # float32 [n]
     returns: Tensor  # float32 [n]
     weights: Tensor  # float32 [n], mean 1
+    rivals: Tensor  # int64 [n] equal where trees for the same λ decided the same class set
 
 
 class PolicyGradient(Agent):
     """Learns which action suits which node.
 
     Args:
-        task: See `Agent`.
-        actions: See `Agent`.
-        max_decisions: See `Agent`.
-        closer: See `Agent`.
         seed: Of the initial weights and the draws.
-        settings: Hyperparameters.
+        settings: Hyperparameters; the other arguments as in `Agent`.
     """
 
     name: ClassVar[str] = "policy_gradient"
 
     def __init__(
-        self,
-        task: ConstructionTask,
-        *,
-        actions: Sequence[str | Action] = DEFAULT_ACTIONS,
-        max_decisions: int = 32,
-        closer: str | Action | None = None,
-        seed: int = 0,
-        settings: PolicyGradientSettings | None = None,
+        self, *args: Any, seed: int = 0, settings: PolicyGradientSettings | None = None, **options: Any
     ) -> None:
-        super().__init__(task, actions=actions, max_decisions=max_decisions, closer=closer)
+        super().__init__(*args, seed=seed, **options)
         self.settings = PolicyGradientSettings() if settings is None else settings
         self._generator = torch.Generator().manual_seed(seed)
         hidden = self.settings.hidden_size
@@ -129,18 +134,58 @@ class PolicyGradient(Agent):
         self._parameters = [*self._policy.parameters(), *self._value.parameters()]
         self._optimizer = torch.optim.Adam(self._parameters, lr=self.settings.learning_rate, eps=1e-5)
         self._moments = RunningMoments()
+        self._archive = Archive(max(1, self.settings.replay_trees), self.cost_weights.grid())
         self._num_told = 0
         self._worst_reward: float | None = None  # what a failure counts as under terminal credit
 
+    # -- before the first tree -----------------------------------------------------------------------------------------
+
+    def warm_start(self, demonstrations: Sequence[Evaluated]) -> None:
+        """Imitate the best of the builders' trees under each λ: the log-likelihood of their decisions is maximised.
+
+        Better trees weigh more: by the rank of their reward, 1, 1/2, 1/3 ...
+        """
+        super().warm_start(demonstrations)
+        settings, elites = self.settings, told_elites(demonstrations)
+        if not (settings.imitation_trees and elites):
+            return
+        chosen = [
+            (elite, weight, 1 / (rank + 1))
+            for weight in self.cost_weights.grid()
+            for rank, elite in enumerate(sorted(elites, key=lambda e: -e.reward(weight))[: settings.imitation_trees])
+        ]
+        batch = self._recalled(chosen)
+        with one_torch_thread():
+            for _ in range(settings.imitation_epochs):
+                taken = self._log_probs(batch.observations, batch.masks).gather(1, batch.actions[:, None]).squeeze(1)
+                self._descend(-(batch.weights * taken).mean())
+
+    def load_policy(self, state: Mapping[str, Any]) -> None:
+        """Start from the policy and value of another search's state, on whatever corpus; the rest stays fresh.
+
+        Raises:
+            RunError: It is another agent's, or has other actions or hidden layers.
+        """
+        mine = {"agent": self.name, "actions": [action.name for action in self.actions]}
+        self.check_identity({**self.identity(), **{key: state.get(key) for key in mine}})
+        try:
+            self._policy.load_state_dict(_copy(state["policy"]))
+            self._value.load_state_dict(_copy(state["value"]))
+        except (KeyError, RuntimeError) as error:
+            raise RunError(
+                f"a policy must have the layers of this agent's (hidden_size {self.settings.hidden_size}), but:"
+                f" {' '.join(str(error).split()):.160}"
+            ) from None
+
     # -- ask -----------------------------------------------------------------------------------------------------------
 
-    def ask(self, num: int) -> list[Proposal]:
-        """Propose ``num`` trees, each action drawn from the policy."""
-        with _one_thread(), torch.no_grad():
-            return [self.roll_out(self._choose) for _ in range(num)]
+    def propose(self, cost_weight: float) -> Proposal:
+        """One tree, each action drawn from the policy."""
+        with one_torch_thread(), torch.no_grad():
+            return self.roll_out(self._choose, cost_weight)
 
-    def _choose(self, observation: NDArray[np.float32], mask: NDArray[np.int8]) -> tuple[int, float]:
-        log_prob_A = self._log_probs(torch.from_numpy(observation), torch.from_numpy(mask).bool())
+    def _choose(self, situation: Situation) -> tuple[int, float]:
+        log_prob_A = self._log_probs(torch.from_numpy(situation.observation), torch.from_numpy(situation.mask).bool())
         action = int(torch.multinomial(log_prob_A.exp(), 1, generator=self._generator))
         return action, float(log_prob_A[action])
 
@@ -157,11 +202,16 @@ class PolicyGradient(Agent):
         Failures are left out under node credit; under terminal credit they count as the worst reward so far.
         """
         self._num_told += len(evaluated)
+        self.remember(evaluated)
         batch = self._collect(evaluated)
         if batch is None:
             return {}
-        with _one_thread():
+        with one_torch_thread():
             return self._update(batch)
+
+    def remember(self, evaluated: Sequence[Evaluated]) -> None:
+        """Keep the best for replay."""
+        self._archive.add(told_elites(evaluated))
 
     def _collect(self, evaluated: Sequence[Evaluated]) -> Batch | None:
         proposals, returns, weights = [], [], []
@@ -189,6 +239,8 @@ class PolicyGradient(Agent):
         return_n, weight_n = np.concatenate(returns), np.concatenate(weights)
         weight_n = weight_n / weight_n.mean()
         self._moments.update(return_n, weight_n)
+        rival_of: dict[tuple[float, bytes], int] = {}
+        keys = [(proposal.cost_weight, class_set) for proposal in proposals for class_set in proposal.class_sets]
         return Batch(
             observations=torch.from_numpy(np.concatenate([proposal.observations for proposal in proposals])),
             masks=torch.from_numpy(np.concatenate([proposal.masks for proposal in proposals])).bool(),
@@ -196,17 +248,38 @@ class PolicyGradient(Agent):
             log_probs=torch.from_numpy(np.concatenate([proposal.log_probs for proposal in proposals])),
             returns=torch.from_numpy(self._moments.normalise(return_n)).float(),
             weights=torch.from_numpy(weight_n).float(),
+            rivals=torch.tensor([rival_of.setdefault(key, len(rival_of)) for key in keys]),
+        )
+
+    def _recalled(self, chosen: Sequence[tuple[Elite, float, float]]) -> Batch:
+        """The decisions of (tree, λ to see it under, weight)."""
+        own = [weight * elite.mass**self.settings.mass_power for elite, _, weight in chosen]
+        weight_n = np.concatenate(own)
+        num = weight_n.size
+        returns = np.concatenate([elite.returns(cost_weight) for elite, cost_weight, _ in chosen])
+        observations = [seen_under(elite.observations, cost_weight) for elite, cost_weight, _ in chosen]
+        return Batch(
+            observations=torch.from_numpy(np.concatenate(observations)),
+            masks=torch.from_numpy(np.concatenate([elite.masks for elite, _, _ in chosen])).bool(),
+            actions=torch.tensor([action for elite, _, _ in chosen for action in elite.actions]),
+            log_probs=torch.zeros(num),
+            returns=torch.from_numpy(self._moments.normalise(returns)).float(),
+            weights=torch.from_numpy(weight_n / max(weight_n.mean(), 1e-30)).float(),
+            rivals=torch.arange(num),
         )
 
     def _update(self, batch: Batch) -> dict[str, float]:
         settings, weights = self.settings, batch.weights
         ent_coef = settings.ent_coef * max(0.0, 1 - self._num_told / settings.ent_decay_trees)
 
-        # Advantages against the value before the update, to mean 0 and variance 1.
+        # Advantages against the value before the update or against rivals, to mean 0 and variance 1.
         with torch.no_grad():
             missed = batch.returns - self._value(batch.observations).squeeze(-1)
         explained = 1 - _variance(missed, weights) / (_variance(batch.returns, weights) + 1e-8)
+        if settings.baseline == "leave_one_out":
+            missed = leave_one_out(batch.returns, batch.rivals, missed)
         advantages = (missed - (weights * missed).mean()) / (_variance(missed, weights).sqrt() + 1e-8)
+        recalled = self._replay_batch()
 
         for _ in range(settings.update_epochs):
             log_prob_nA = self._log_probs(batch.observations, batch.masks)
@@ -223,11 +296,16 @@ class PolicyGradient(Agent):
             # Entropy bonus.
             entropy = -(log_prob_nA.exp() * log_prob_nA).sum(-1).mean()
 
-            loss = policy_loss - ent_coef * entropy + settings.vf_coef * value_loss
-            self._optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self._parameters, settings.max_grad_norm)
-            self._optimizer.step()
+            # Self-imitation: only what turned out better than expected.
+            replay_loss = torch.zeros(())
+            if recalled is not None:
+                taken = self._log_probs(recalled.observations, recalled.masks).gather(1, recalled.actions[:, None])
+                gain = (recalled.returns - self._value(recalled.observations).squeeze(-1).detach()).clamp(min=0)
+                replay_loss = -(recalled.weights * gain * taken.squeeze(1)).mean()
+
+            self._descend(
+                policy_loss - ent_coef * entropy + settings.vf_coef * value_loss + settings.replay_coef * replay_loss
+            )
 
         metrics = {
             "entropy": entropy,
@@ -237,7 +315,21 @@ class PolicyGradient(Agent):
             "clip_fraction": ((ratio - 1).abs() > settings.clip_coef).float().mean(),
             "explained_variance": explained,
         }
+        if recalled is not None:
+            metrics["replay_loss"] = replay_loss
         return {name: value.item() for name, value in metrics.items()}
+
+    def _replay_batch(self) -> Batch | None:
+        if not (self.settings.replay_trees and len(self._archive)):
+            return None
+        weights = self.cost_weights.grid()
+        return self._recalled([(elite, weight, 1.0) for weight in weights for elite in self._archive.best(weight)])
+
+    def _descend(self, loss: Tensor) -> None:
+        self._optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
+        self._optimizer.step()
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
@@ -253,22 +345,37 @@ class PolicyGradient(Agent):
             "optimizer": self._optimizer.state_dict(),
             "generator": self._generator.get_state(),
             "moments": asdict(self._moments),
+            "archive": self._archive.state(),
             "num_told": self._num_told,
             "worst_reward": self._worst_reward,
         }
-        return {**self.identity(), **_copy(state)}
+        return {**super().state_dict(), **_copy(state)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state; RunError where it is another agent's or has other actions or settings."""
-        self.check_identity(state)
+        super().load_state_dict(state)
         state = _copy(state)
         self._policy.load_state_dict(state["policy"])
         self._value.load_state_dict(state["value"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._generator.set_state(state["generator"])
         self._moments = RunningMoments(**state["moments"])
+        self._archive.load(state["archive"])
         self._num_told = state["num_told"]
         self._worst_reward = state["worst_reward"]
+
+
+def leave_one_out(returns: Tensor, rivals: Tensor, otherwise: Tensor) -> Tensor:
+    """Each return less the mean of its rivals' [n]; ``otherwise`` where there is no rival.
+
+    Args:
+        returns: float [n].
+        rivals: int64 [n], equal for those that compete.
+        otherwise: float [n].
+    """
+    num = torch.zeros_like(returns).index_add(0, rivals, torch.ones_like(returns))[rivals]
+    total = torch.zeros_like(returns).index_add(0, rivals, returns)[rivals]
+    return torch.where(num > 1, returns - (total - returns) / (num - 1).clamp(min=1), otherwise)
 
 
 def _mlp(num_in: int, hidden: int, num_out: int, last_gain: float, generator: torch.Generator) -> nn.Sequential:
@@ -292,13 +399,15 @@ def _copy(value: Any) -> Any:
     """A deep copy of nested containers and tensors."""
     if isinstance(value, Tensor):
         return value.detach().clone()
+    if isinstance(value, np.ndarray):
+        return value.copy()
     if isinstance(value, Mapping):
         return {key: _copy(item) for key, item in value.items()}
     return [_copy(item) for item in value] if isinstance(value, list) else value
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_torch_thread() -> Iterator[None]:
     """Sums must not depend on the machine's number of cores; restores the caller's setting."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

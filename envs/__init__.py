@@ -7,7 +7,7 @@ from envs.cache import SplitCache
 from envs.construction import Built, Construction
 from envs.environment import ENVIRONMENT_ID, TreeConstructionEnv
 from envs.nodes import OpenNode
-from envs.observation import NUM_FEATURES, OBSERVATION_FEATURES
+from envs.observation import NUM_FEATURES, OBSERVATION_FEATURES, seen_under
 from envs.rewards import EvaluatedReward, Evaluation, Reward, StructuralReward
 from envs.task import ConstructionTask, zipf_task
 
@@ -32,6 +32,7 @@ __all__ = [
     "make_action",
     "parse_actions",
     "parse_closer",
+    "seen_under",
     "zipf_task",
 ]
 

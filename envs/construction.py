@@ -26,6 +26,8 @@ class Built:
 
     tree: Tree
     decision_nodes: IntArray  # [num decisions] canonical id of the node that each step decided
+    left_sets: tuple[bytes, ...]  # digests of the class sets that were still open after the last decision
+    left_nodes: IntArray  # canonical ids of the nodes that the closer made of them
 
 
 class Construction:
@@ -40,6 +42,7 @@ class Construction:
         max_decisions: Decisions before the rest is closed, >= 1.
         closer: Closes what is left, and every node of an illegal action.
         splits: A memo to share among constructions of the same task; None makes an own one.
+        cost_weight: The λ that the tree is for, which observations show; None takes the task's.
 
     Raises:
         ConfigError: No decision can be made, or the memo is another task's.
@@ -53,6 +56,7 @@ class Construction:
         max_decisions: int,
         closer: Closer,
         splits: SplitCache | None = None,
+        cost_weight: float | None = None,
     ) -> None:
         if max_decisions < 1:
             raise ConfigError(f"max_decisions must be >= 1, but got {max_decisions}")
@@ -60,6 +64,7 @@ class Construction:
         self.actions = tuple(actions)
         self.max_decisions = max_decisions
         self.closer = closer
+        self.cost_weight = task.cost_weight if cost_weight is None else cost_weight
         self._splits = SplitCache(task) if splits is None else splits
         if self._splits.task is not task:
             raise ConfigError("a SplitCache serves one task, but this one was made for another; make SplitCache(task)")
@@ -97,7 +102,13 @@ class Construction:
     def observation(self) -> NDArray[np.float32]:
         """Features of the current node, float32 [F]."""
         of_set = self._splits.get("features", self.current, partial(set_features, self.task, self.current))
-        return observe(self.task, self.current, of_set, 1 - self.num_decisions / self.max_decisions)
+        return observe(
+            self.task,
+            self.current,
+            of_set,
+            decisions_left=1 - self.num_decisions / self.max_decisions,
+            cost_weight=self.cost_weight,
+        )
 
     def action_mask(self) -> NDArray[np.int8]:
         """1 for each action that is legal at the current node, int8 [A]; at least one is."""
@@ -123,11 +134,15 @@ class Construction:
     def finish(self) -> Built:
         """Close everything still open and put the tree together; again, it gives the same."""
         if self._built is None:
-            for _, _, node in self._heap:
-                self._close(node, self.closer)
+            left = [(node.digest, self._close(node, self.closer)) for _, _, node in sorted(self._heap)]
             self._heap = []
             tree, canonical = self._assembly.finish()
-            self._built = Built(tree, canonical[np.array(self._decided, np.int64)])
+            self._built = Built(
+                tree,
+                decision_nodes=canonical[np.array(self._decided, np.int64)],
+                left_sets=tuple(digest for digest, _ in left),
+                left_nodes=canonical[np.array([node for _, node in left], np.int64)],
+            )
         return self._built
 
     # -- how nodes come and go -----------------------------------------------------------------------------------------

@@ -46,7 +46,12 @@ def set_features(task: ConstructionTask, node: OpenNode) -> tuple[float, float, 
 
 
 def observe(
-    task: ConstructionTask, node: OpenNode, of_set: tuple[float, float, float, float], decisions_left: float
+    task: ConstructionTask,
+    node: OpenNode,
+    of_set: tuple[float, float, float, float],
+    *,
+    decisions_left: float,
+    cost_weight: float,
 ) -> NDArray[np.float32]:
     """The observation of ``node``, float32 [F], each entry inside [-1, 1]; `OBSERVATION_FEATURES` names them."""
     entropy, top, top10, spread = of_set
@@ -64,7 +69,18 @@ def observe(
         node.input_dim / task.in_features,
         float(node.projected),
         decisions_left,
-        math.log10(max(task.cost_weight, 1e-30)) / 4 + 1,
+        _weight_feature(cost_weight),
         float(node.depth == 0),
     )
     return np.clip(np.array(features, np.float32), LOW, HIGH)
+
+
+def seen_under(observations: NDArray[np.float32], cost_weight: float) -> NDArray[np.float32]:
+    """The same observations [.., F] for another λ."""
+    changed = observations.copy()
+    changed[..., OBSERVATION_FEATURES.index("cost_weight")] = np.clip(_weight_feature(cost_weight), LOW, HIGH)
+    return changed
+
+
+def _weight_feature(cost_weight: float) -> float:
+    return math.log10(max(cost_weight, 1e-30)) / 4 + 1

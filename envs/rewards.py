@@ -28,11 +28,29 @@ class Evaluation:
     reward: float  # -node_loss.sum()
     node_loss: FloatArray  # [N] what each node takes from the reward: (NLL + λ·cost per example there) * node_mass
     node_mass: FloatArray  # [N] share of all examples that pass the node
+    node_cost: FloatArray | None = None  # [N] the units of cost inside node_loss, per example; None: λ plays no part
+    cost_weight: float = 0.0  # the λ of node_loss
 
     @classmethod
-    def of_nodes(cls, node_loss: FloatArray, node_mass: FloatArray) -> Evaluation:
+    def of_nodes(
+        cls,
+        node_loss: FloatArray,
+        node_mass: FloatArray,
+        *,
+        node_cost: FloatArray | None = None,
+        cost_weight: float = 0.0,
+    ) -> Evaluation:
         """An evaluation from its nodes."""
-        return cls(-float(node_loss.sum()), node_loss, node_mass)
+        return cls(-float(node_loss.sum()), node_loss, node_mass, node_cost, cost_weight)
+
+    def at(self, cost_weight: float) -> Evaluation:
+        """What the same tree is worth under another λ; the same where λ plays no part."""
+        if self.node_cost is None or cost_weight == self.cost_weight:
+            return self
+        change = (cost_weight - self.cost_weight) * self.node_cost
+        return Evaluation.of_nodes(
+            self.node_loss + change, self.node_mass, node_cost=self.node_cost, cost_weight=cost_weight
+        )
 
 
 class Reward(Protocol):
@@ -66,7 +84,8 @@ class StructuralReward:
         mass_N = tree.node_mass(self.task.probability)[: tree.num_internal]
         if self.cost == "depth":
             return Evaluation.of_nodes(mass_N, mass_N)
-        return Evaluation.of_nodes(mass_N * node_costs(tree, self.task.in_features) * self.task.cost_weight, mass_N)
+        cost_N, weight = mass_N * node_costs(tree, self.task.in_features), self.task.cost_weight
+        return Evaluation.of_nodes(weight * cost_N, mass_N, node_cost=cost_N, cost_weight=weight)
 
 
 class EvaluatedReward:

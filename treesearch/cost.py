@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from treesearch.cost_table import CostTable
+from treesearch.errors import ConfigError
 from treesearch.paths import input_dims, source_dims
 from treesearch.tree import Tree
 
@@ -69,22 +70,34 @@ Phase = Literal["training", "inference"]
 
 @dataclass(frozen=True)
 class CostModel:
-    """What compute takes from the reward: λ times the analytic cost, or λ times the time that a table predicts."""
+    """What compute takes from the reward: λ times the units that a tree is charged.
+
+    A unit is a binary node of the analytic cost; with a table it is ``unit_us`` microseconds.
+    """
 
     in_features: int  # D
-    weight: float = 0.005  # λ, nats per binary-node unit, or per microsecond with a table
+    weight: float = 0.005  # λ, nats per unit: the one that a run reports, whatever its search draws
     table: CostTable | None = None
     phase: Phase = "training"  # which of the table's times
+    unit_us: float = 1.0  # microseconds of a unit, with a table
 
-    def node_losses(self, tree: Tree, counts: ArrayLike) -> FloatArray:
-        """What each node takes from the reward, nats per example, float64 [N].
+    def node_units(self, tree: Tree, counts: ArrayLike) -> FloatArray:
+        """Units that each node is charged per example, float64 [N]; a node that few examples pass costs little.
 
         Raises:
             DataError: The counts do not fit the tree.
         """
         if self.table is None:
-            return self.weight * tree.pass_shares(counts) * node_costs(tree, self.in_features)
-        return self.weight * self._node_us(tree, counts)
+            return tree.pass_shares(counts) * node_costs(tree, self.in_features)
+        return self._node_us(tree, counts) / self.unit_us
+
+    def node_losses(self, tree: Tree, counts: ArrayLike) -> FloatArray:
+        """What each node takes from the reward at λ = ``weight``, nats per example, float64 [N].
+
+        Raises:
+            DataError: The counts do not fit the tree.
+        """
+        return self.weight * self.node_units(tree, counts)
 
     def tree_cost(self, tree: Tree, counts: ArrayLike) -> TreeCost:
         """The cost of ``tree``, with its time where there is a table."""
@@ -94,23 +107,60 @@ class CostModel:
         return replace(cost, measured_us=float(self._node_us(tree, counts).sum()))
 
     def loss(self, cost: TreeCost) -> float:
-        """What a tree of this cost, as given by `tree_cost`, loses in reward, nats."""
+        """What a tree of this cost, as given by `tree_cost`, loses in reward at λ = ``weight``, nats."""
         return self.weight * self.charged(cost.cost, cost.measured_us)
 
     def charged(self, cost: float, measured_us: float | None) -> float:
-        """The one of a tree's two costs that the reward charges, whatever the weight: trees are compared by it.
+        """The units that a tree is charged: trees are compared by them, whatever λ is.
 
         Args:
-            cost: Analytic, binary-node units: the one without a table.
-            measured_us: Microseconds per example: the one with a table.
+            cost: Analytic, binary-node units: what counts without a table.
+            measured_us: Microseconds per example: what counts with a table.
         """
         if self.table is None:
             return cost
         assert measured_us is not None, "trees under a cost model with a table have their time"
-        return measured_us
+        return measured_us / self.unit_us
 
     def _node_us(self, tree: Tree, counts: ArrayLike) -> FloatArray:
         assert self.table is not None
         if self.phase == "training":
             return self.table.training_node_us(tree, counts)
         return self.table.inference_node_us(tree, counts)
+
+
+@dataclass(frozen=True)
+class CostWeights:
+    """The λs that a search draws from, nats per unit: a list, or all between two bounds on a logarithmic scale.
+
+    Raises:
+        ConfigError: None at all, or one that is negative, not finite or, as a bound, not positive.
+    """
+
+    values: tuple[float, ...] = ()
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None) or (self.low is None) == (not self.values):
+            raise ConfigError(
+                f"cost weights must be a list of at least one, or low and high, but got {list(self.values)},"
+                f" {self.low} and {self.high}"
+            )
+        for value in self.values:
+            if not 0 <= value < np.inf:
+                raise ConfigError(f"a cost weight must be finite and >= 0, but got {value}")
+        if self.low is not None and self.high is not None and not 0 < self.low < self.high < np.inf:
+            raise ConfigError(f"cost weights need 0 < low < high, but got {self.low} and {self.high}")
+
+    def draw(self, rng: np.random.Generator) -> float:
+        """One of the list with equal chances, or log-uniform between the bounds; one alone takes no draw."""
+        if self.low is not None and self.high is not None:
+            return float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
+        return self.values[0] if len(self.values) == 1 else float(rng.choice(self.values))
+
+    def grid(self, num: int = 5) -> tuple[float, ...]:
+        """The list, or ``num`` weights from bound to bound with equal ratios."""
+        if self.low is not None and self.high is not None:
+            return tuple(float(value) for value in np.geomspace(self.low, self.high, num))
+        return self.values

@@ -10,7 +10,7 @@ from envs import ConstructionTask, Evaluation, StructuralReward
 from tests.agents.conversation import converse, make
 from treesearch import build_tree
 
-METRICS = {"entropy", "policy_loss", "value_loss", "approx_kl", "clip_fraction", "explained_variance"}
+METRICS = {"entropy", "policy_loss", "value_loss", "approx_kl", "clip_fraction", "explained_variance", "replay_loss"}
 
 
 def learner(**settings: object) -> PolicyGradient:

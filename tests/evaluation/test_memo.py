@@ -42,7 +42,7 @@ def test_keys_agree_where_content_agrees(seed: int, projections: bool) -> None:
     rng = np.random.default_rng(seed)
     keys: dict[object, set[bytes]] = {}
     for _ in range(60):
-        nested = naive.canonical(naive.random_nested(rng, 5))
+        nested = naive.canonical(naive.random_nested(rng, 6))
         entries = [entry for _, entry, _ in naive.walk(nested) if isinstance(entry, list)]
         dims = [int(rng.integers(1, 3)) if projections and rng.random() < 0.3 else 0 for _ in entries]
         tree = projected(nested, dims)

@@ -60,7 +60,9 @@ def node_keys(parent, leaf_class, projection_dim, block_root):
                 members[node] = _mix(np.uint64(leaf_class[node - num_internal]), LEAF, word)
                 structure[node] = members[node]
             else:
-                structure[node] = _mix(structure[node] + _mix(np.uint64(projection_dim[node]), WIDTH, word), BLOCK, word)
+                structure[node] = _mix(
+                    structure[node] + _mix(np.uint64(projection_dim[node]), WIDTH, word), BLOCK, word
+                )
             above = parent[node]
             if above >= 0:
                 members[above] += members[node]

@@ -17,13 +17,17 @@ from treesearch.tree import Tree
 
 @dataclass(frozen=True)
 class TreeScore:
-    """The outcome of one evaluation. ``reward`` is minus the sum of ``node_loss``."""
+    """The outcome of one evaluation. It holds for every λ: NLL and cost stand apart, node by node."""
 
-    reward: float  # -(validation NLL) - what compute takes, nats
     valid_nll: float  # nats per token
     cost: TreeCost
-    node_loss: NDArray[np.float64]  # [N] each node's share of the loss, per token of the corpus
+    node_nll: NDArray[np.float64]  # [N] each node's share of the NLL, per token of the corpus
+    node_cost: NDArray[np.float64]  # [N] units each node is charged, per token of the corpus
     node_mass: NDArray[np.float64]  # [N] share of training tokens that pass the node
+
+    def reward(self, cost_weight: float) -> float:
+        """-(validation NLL) - λ * units, nats."""
+        return -self.valid_nll - cost_weight * float(self.node_cost.sum())
 
 
 def score_tree(tree: Tree, scores: NodeScores, *, counts: NDArray[np.float64], cost_model: CostModel) -> TreeScore:
@@ -35,13 +39,10 @@ def score_tree(tree: Tree, scores: NodeScores, *, counts: NDArray[np.float64], c
         counts: [C] training counts.
         cost_model: What compute takes.
     """
-    mass = tree.pass_shares(counts)
-    cost = cost_model.tree_cost(tree, counts)
-    node_loss = scores.nll / scores.num_tokens + cost_model.node_losses(tree, counts)
     return TreeScore(
-        reward=-scores.mean_nll - cost_model.loss(cost),
         valid_nll=scores.mean_nll,
-        cost=cost,
-        node_loss=node_loss,
-        node_mass=mass,
+        cost=cost_model.tree_cost(tree, counts),
+        node_nll=scores.nll / scores.num_tokens,
+        node_cost=cost_model.node_units(tree, counts),
+        node_mass=tree.pass_shares(counts),
     )

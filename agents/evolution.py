@@ -1,0 +1,99 @@
+"""Regularised evolution (Real et al. 2019): tournament, one changed decision, the oldest die."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from agents.base import Agent, Evaluated, Proposal, Situation
+from agents.elites import Elite, told_elites
+from agents.settings import check_settings
+
+
+@dataclass(frozen=True)
+class EvolutionSettings:
+    """Hyperparameters of `Evolution`."""
+
+    population_size: int = 32  # the youngest told trees
+    tournament_size: int = 8  # of which the best becomes a parent
+    closer_share: float = 0.5  # chance that a node without a known decision is left to the closer, if that is an action
+
+    def __post_init__(self) -> None:
+        check_settings(
+            self, at_least={"population_size": 2, "tournament_size": 1, "closer_share": 0}, at_most={"closer_share": 1}
+        )
+
+
+class Evolution(Agent):
+    """Changes one decision of a good tree; what is below it is decided anew, everything else stays.
+
+    Args:
+        settings: Hyperparameters; the other arguments as in `Agent`.
+    """
+
+    name: ClassVar[str] = "evolution"
+
+    def __init__(self, *args: Any, settings: EvolutionSettings | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.settings = EvolutionSettings() if settings is None else settings
+        self._population: deque[Elite] = deque(maxlen=self.settings.population_size)
+
+    def propose(self, cost_weight: float) -> Proposal:
+        """A child of the best of a random handful under this λ; a random tree while there is nobody."""
+        if not self._population:
+            return self.roll_out(self.random_action, cost_weight)
+        drawn = self.rng.integers(0, len(self._population), self.settings.tournament_size)
+        parent = max((self._population[i] for i in drawn), key=lambda elite: elite.reward(cost_weight))
+        return mutate(
+            self, parent, int(self.rng.integers(len(parent.actions))), cost_weight, self.settings.closer_share
+        )
+
+    def remember(self, evaluated: Sequence[Evaluated]) -> None:
+        """The told trees join the population, and as many of the oldest leave it."""
+        self._population.extend(told_elites(evaluated))
+
+    def identity(self) -> dict[str, Any]:
+        """What a state must agree on to fit this agent: its settings as well."""
+        return {**super().identity(), "settings": asdict(self.settings)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator and the population."""
+        return {**super().state_dict(), "population": [elite.state() for elite in self._population]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state; RunError where it is another agent's or has other actions or settings."""
+        super().load_state_dict(state)
+        self._population = deque(map(Elite.from_state, state["population"]), maxlen=self.settings.population_size)
+
+
+def mutate(agent: Agent, parent: Elite, decision: int, cost_weight: float, closer_share: float) -> Proposal:
+    """The parent with another legal action at one decision.
+
+    Args:
+        agent: Whose action space and generator to use.
+        parent: The tree to change.
+        decision: Which of its decisions.
+        cost_weight: The λ of the child.
+        closer_share: Chance that a node that the parent did not decide goes to the closer, if that is among the
+            actions; else any legal action is drawn.
+    """
+    others = np.flatnonzero(parent.masks[decision])
+    others = others[others != parent.actions[decision]]
+    plan = dict(parent.plan)
+    if others.size:
+        plan[parent.class_sets[decision]] = int(agent.rng.choice(others))
+    closer = next((i for i, action in enumerate(agent.actions) if action.name == agent.closer.name), None)
+
+    def choose(situation: Situation) -> tuple[int, float]:
+        known = plan.get(situation.class_set)
+        if known is not None and situation.mask[known]:
+            return known, 0.0
+        if closer is not None and situation.mask[closer] and agent.rng.random() < closer_share:
+            return closer, 0.0
+        return agent.random_action(situation)
+
+    return agent.roll_out(choose, cost_weight)
