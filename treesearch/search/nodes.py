@@ -1,0 +1,137 @@
+"""Trees scored node by node: what earlier trees trained is looked up, what is new is trained once, by one worker.
+
+Results do not depend on the number of workers, nor on which tree of a batch a shared node is trained for: on frozen
+features a node's result is the same, to the bit, whatever tree it stands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from treesearch.evaluation.frozen import NodeScores
+from treesearch.evaluation.memo import Keys, NodeMemo, memo_keys
+from treesearch.search.executors import Executor, Outcome, Task
+from treesearch.search.worker import FrozenTask
+from treesearch.tree import Tree
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one tree."""
+
+    position: int  # in the batch
+    scores: NodeScores | None  # None where training failed
+    reason: str | None  # of the failure
+    num_trained: int  # nodes that were trained for this tree; others had them already
+    attempts: int = 0  # 0 where nothing had to be trained
+    seconds: float = 0.0  # wall time in the worker
+    worker: str = ""
+
+
+@dataclass(eq=False)
+class _Pending:
+    position: int
+    tree: Tree
+    keys: Keys
+    num_trained: int = 0
+    outcome: Outcome | None = None
+    owners: set[int] = field(default_factory=set)  # positions of the trees that train what this one lacks
+
+
+class NodeEvaluator:
+    """Scores trees on frozen features, each node once.
+
+    Args:
+        executor: Runs the training.
+        max_tokens: Training tokens read; None for all that the workers have.
+        memoise: Whether to remember nodes; without, every tree is trained whole.
+    """
+
+    def __init__(self, executor: Executor, *, max_tokens: int | None = None, memoise: bool = True) -> None:
+        self._executor = executor
+        self._max_tokens = max_tokens
+        self._memo = NodeMemo() if memoise else None
+
+    def known_nll(self, tree: Tree) -> float:
+        """Sum of the NLL of the nodes that are known already, nats over the validation split: a bound from below."""
+        return 0.0 if self._memo is None else float(np.nansum(self._memo.look_up(memo_keys(tree))))
+
+    def run(self, trees: Sequence[Tree]) -> Iterator[Verdict]:
+        """Score distinct trees; a verdict comes as soon as its last node is trained, in any order."""
+        waiting = [_Pending(position, tree, memo_keys(tree)) for position, tree in enumerate(trees)]
+        while waiting:  # again, only where a tree waited for another one that failed
+            tasks = self._assign(waiting)
+            by_position = {pending.position: pending for pending in waiting}
+            done: set[int] = {pending.position for pending in waiting} - {task.key for task in tasks}
+            yield from self._finished(waiting, done)
+            for outcome in self._executor.run(tasks):
+                pending = by_position[outcome.task.key]
+                pending.outcome = outcome
+                done.add(pending.position)
+                if outcome.result is not None:
+                    self._store(pending, outcome.result)
+                yield from self._finished(waiting, done)
+
+    def _assign(self, waiting: Sequence[_Pending]) -> list[Task]:
+        """Give each unknown node to the first tree that has it."""
+        tasks = []
+        owner = NodeMemo()
+        for pending in waiting:
+            pending.owners = {pending.position}
+            missing = np.ones(len(pending.keys), np.bool_)
+            if self._memo is not None:
+                missing = np.isnan(self._memo.look_up(pending.keys))
+                owned = owner.look_up(pending.keys[missing])
+                pending.owners.update(np.unique(owned[~np.isnan(owned)]).astype(int).tolist())
+                missing[np.flatnonzero(missing)[~np.isnan(owned)]] = False
+                owner.store(pending.keys[missing], np.full(int(missing.sum()), float(pending.position)))
+            pending.num_trained += int(missing.sum())
+            if missing.any():
+                tasks.append(
+                    Task(pending.position, FrozenTask(pending.tree, None if missing.all() else missing, self._max_tokens))
+                )
+        return tasks
+
+    def _store(self, pending: _Pending, scores: NodeScores) -> None:
+        if self._memo is not None:
+            self._memo.store(pending.keys, scores.nll)
+
+    def _finished(self, waiting: list[_Pending], done: set[int]) -> Iterator[Verdict]:
+        """The verdicts that are complete; they leave ``waiting``."""
+        for pending in [one for one in waiting if one.owners <= done]:
+            outcome = pending.outcome
+            if outcome is not None and not outcome.ok:
+                waiting.remove(pending)
+                yield self._verdict(pending, None, outcome.reason)
+                continue
+            scores = self._assembled(pending)
+            if scores is not None:
+                waiting.remove(pending)
+                yield self._verdict(pending, scores, None)
+
+    def _assembled(self, pending: _Pending) -> NodeScores | None:
+        """All nodes of a tree; None where the tree that was to train some of them has failed."""
+        result: NodeScores | None = None if pending.outcome is None else pending.outcome.result
+        if self._memo is None:
+            return result
+        nll = self._memo.look_up(pending.keys)
+        if result is not None:
+            nll = np.where(np.isnan(nll), result.nll, nll)
+        return None if np.isnan(nll).any() else NodeScores(nll, self._num_tokens(result))
+
+    def _verdict(self, pending: _Pending, scores: NodeScores | None, reason: str | None) -> Verdict:
+        outcome = pending.outcome
+        if outcome is None:
+            return Verdict(pending.position, scores, reason, pending.num_trained)
+        return Verdict(
+            pending.position,
+            scores,
+            reason,
+            pending.num_trained,
+            outcome.attempts,
+            outcome.seconds,
+            outcome.worker,
+        )
