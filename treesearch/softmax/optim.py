@@ -168,13 +168,13 @@ class RowwiseAdam(RowwiseOptimizer):
             state["mean_square"].numpy(),
             row_U.numpy(),
             grad_Ud.numpy(),
-            np.float32(rate),
+            rate,
             np.float32(beta1),
             np.float32(1 - beta1),
             np.float32(beta2),
             np.float32(1 - beta2),
-            np.float32(correction),
-            np.float32(group["eps"]),
+            correction,
+            float(group["eps"]),
         )
 
     def _scale(self, row_square: Tensor, group: dict[str, Any]) -> Tensor:
@@ -184,5 +184,5 @@ class RowwiseAdam(RowwiseOptimizer):
     @staticmethod
     def _corrected(group: dict[str, Any]) -> tuple[float, float]:
         """The learning rate over the first moment's share of real gradients by now, and the second moment's share."""
-        (beta1, beta2), step = group["betas"], group["step"]
-        return group["lr"] / (1 - beta1**step), 1 - beta2**step
+        share1, share2 = (1 - float(beta) ** group["step"] for beta in group["betas"])
+        return group["lr"] / share1, share2

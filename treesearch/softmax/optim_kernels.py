@@ -36,9 +36,10 @@ def adagrad_rows(param_Rd, sum_R, row_U, grad_Ud, rate, eps):
 
 @njit(cache=True, fastmath=REORDER, error_model="numpy")
 def adam_rows(param_Rd, mean_Rd, square_R, row_U, grad_Ud, rate, keep1, new1, keep2, new2, correction, eps):
-    """Move the rows ``row_U`` (each once, in range) of ``param_Rd`` and their moments; all float32, rows int64.
+    """Move the rows ``row_U`` (each once, in range) of ``param_Rd`` and their moments.
 
-    ``keep`` and ``new``: the shares of the old moment and the new gradient, beta and 1 - beta; ``rate`` is corrected.
+    All float32, but rows int64; ``rate`` (corrected already), ``correction`` of the second moment and ``eps`` float64.
+    ``keep`` and ``new`` are the shares of the old moment and of the new gradient, beta and 1 - beta.
     """
     dim = np.uint64(grad_Ud.shape[1])
     num_bytes = 4 * param_Rd.shape[1]
@@ -53,7 +54,7 @@ def adam_rows(param_Rd, mean_Rd, square_R, row_U, grad_Ud, rate, keep1, new1, ke
             square += grad_d[d] * grad_d[d]
         total = keep2 * square_R[row] + new2 * (square / np.float32(dim))
         square_R[row] = total
-        scale = rate / (np.sqrt(total / correction) + eps)
+        scale = np.float32(rate / (np.sqrt(total / correction) + eps))
         for d in range(dim):
             mean = keep1 * mean_d[d] + new1 * grad_d[d]
             mean_d[d] = mean
