@@ -141,6 +141,20 @@ def test_against_a_loop_of_plain_torch() -> None:
         torch.testing.assert_close(trained_parameter, other, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("options", [{"kernel": "gpu"}, {"kernel": "reference"}, {"sparse": False}], ids=str)
+def test_other_kernels_train_alike(options: dict[str, Any]) -> None:
+    """On devices gradients hold rows twice; a layer with dense gradients moves rows that rest in the others."""
+    encoder, layer = model()
+    other = HierarchicalSoftmax(16, HUFFMAN, **{"sparse": True, **options})
+    other.load_state_dict(layer.state_dict())
+    twin = copy.deepcopy(encoder)
+    settings = {"learning_rate": 0.02, "epochs": 2, "batch_size": 64, "seed": 0}
+    train_joint(encoder, layer, planted(), **settings)
+    train_joint(twin, other, planted(), **settings)
+    for own, theirs in zip(parameters((encoder, layer)), parameters((twin, other)), strict=True):
+        torch.testing.assert_close(own, theirs, rtol=1e-2, atol=1e-2)
+
+
 @pytest.mark.parametrize("tree", [HUFFMAN, FLAT], ids=["huffman", "flat"])
 def test_a_planted_rule_is_learned(tree: Tree) -> None:
     unseen = planted(seed=1)
