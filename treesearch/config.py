@@ -76,10 +76,13 @@ class FrozenConfig(Section):
 
 
 class JointConfig(Section):
-    """The joint rung: encoder and tree together. Every tree gets its own best rate of the one grid."""
+    """The joint rung: encoder and tree together. Every tree gets its own best rate of the one grid.
+
+    Training stops after the first epoch that is worse on validation data than the best so far, which is then kept.
+    """
 
     learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.004, 0.008, 0.016)
-    epochs: Positive = 1
+    epochs: Positive = 1  # at most; the learning rate falls to zero over so many
     batch_size: Positive = 512
     device: str = "auto"
 

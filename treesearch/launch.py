@@ -165,7 +165,7 @@ def make_executor(config: Config, corpus: Corpus, preparation: Preparation) -> E
         "train_features": preparation.train_features,
         "valid_features": preparation.valid_features,
     }
-    settings = WorkerSettings(config.encoder, config.frozen, config.joint, corpus.num_classes, corpus.eos, config.seed)
+    settings = WorkerSettings(config.encoder, config.frozen, config.joint, corpus.eos, config.seed)
     if config.search.executor == "local":
         return LocalExecutor(EvaluationWorker, arrays=arrays, settings=settings)
     from treesearch.search.ray_executor import RayExecutor

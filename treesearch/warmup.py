@@ -10,7 +10,7 @@ import torch
 
 from treesearch.builders import BUILDERS, build_tree
 from treesearch.evaluation.frozen import Features, evaluate_frozen
-from treesearch.softmax import HierarchicalSoftmax, RowwiseAdagrad
+from treesearch.softmax import HierarchicalSoftmax, RowwiseAdagrad, RowwiseAdam
 
 
 def compile_kernels() -> None:
@@ -28,7 +28,8 @@ def compile_kernels() -> None:
         layer = HierarchicalSoftmax(features, tree, kernel="cpu", sparse=True)
         inputs = torch.from_numpy(data.x).requires_grad_()
         layer(inputs, torch.from_numpy(labels.astype(np.int64))).loss.backward()
-        RowwiseAdagrad(layer.parameters()).step()
+        for optimizer in (RowwiseAdagrad, RowwiseAdam):
+            optimizer(layer.parameters()).step()
         layer.log_prob(inputs).sum().backward()  # type: ignore[no-untyped-call]
         layer.topk(inputs, 1), layer.double().topk(inputs.double(), 1)
 

@@ -57,6 +57,14 @@ def test_scale_of_the_parameters() -> None:
     assert not bias.any()
 
 
+def test_the_table_has_row_sparse_gradients_and_is_named() -> None:
+    encoder = make()
+    encoder(torch.from_numpy(WINDOWS[:2]).long()).sum().backward()
+    sparse = [p for p in encoder.parameters() if p.grad is not None and p.grad.is_sparse]
+    assert list(map(id, encoder.row_sparse_parameters())) == list(map(id, sparse))
+    assert [p.shape for p in sparse] == [(20, 4)]
+
+
 def test_unknown_kind() -> None:
     with pytest.raises(ConfigError, match=r"one of \['feedforward'\], but got 'transformer'"):
         make_encoder("transformer", 20, context=3, embedding=4, features=5)

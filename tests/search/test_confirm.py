@@ -137,6 +137,9 @@ def test_without_huffman_nothing_can_be_compared(ledger, reward):
 # -- joint training
 
 
+EPOCHS = 3  # that every fake training takes
+
+
 class FakeTrainer(Executor):
     """Finishes backwards. ``nll(tree, rate, seed)`` is the validation NLL, None for a failure; test is 1 more."""
 
@@ -155,7 +158,7 @@ class FakeTrainer(Executor):
             if nll is None:
                 yield Outcome(task, None, "FloatingPointError: nan", 1, 0.1, "fake-1")
             else:
-                yield Outcome(task, JointScores(nll, nll + 1 if job.use_test else None), None, 1, 0.1, "fake-0")
+                yield Outcome(task, JointScores(nll, nll + 1 if job.use_test else None, EPOCHS), None, 1, 0.1, "fake-0")
 
     def _release(self):
         pass
@@ -229,6 +232,7 @@ def test_joint_rows(ledger):
     row = rows[9]
     assert (row.label, row.agent, row.tree_hash) == ("found #4", "agent", PAIR.hash)
     assert row.reward == pytest.approx(-row.valid_nll - COST_WEIGHT * row.cost)
+    assert {row.epochs for row in rows} == {EPOCHS}
     assert all(row.test_nll is None for row in rows), "the test split is not for choosing"
 
 

@@ -29,6 +29,7 @@ FULL = EvaluationRow(
     max_depth=4,
     learning_rate=0.004,
     seed=1000,
+    epochs=2,
     actions='["close"]',
     encoder="abc",
     seconds=1.25,
@@ -212,13 +213,14 @@ def without_column(path, column):
     database.close()
 
 
-def test_a_ledger_from_before_measured_costs(path):
+@pytest.mark.parametrize("column", ["cost_measured_us", "epochs"])
+def test_a_ledger_from_before_a_column_was_added(path, column):
     with Ledger(path, create=True) as ledger:
         ledger.record(FULL, TREE)
-    without_column(path, "cost_measured_us")
+    without_column(path, column)
     for _ in range(2):  # the column is added once
         with Ledger(path) as again:
-            assert again.rows() == [replace(FULL, cost_measured_us=None)]
+            assert again.rows() == [replace(FULL, **{column: None})]
     with Ledger(path) as again:
         again.record(replace(FULL, id=2), TREE)
         assert again.rows()[1] == replace(FULL, id=2)

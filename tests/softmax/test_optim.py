@@ -3,6 +3,7 @@
 import copy
 import io
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.softmax.oracle import TREES, D, random_batch, random_layer
+from tests.softmax.rowwise import bits, gradients, parameter, row_sparse, steps_of
 from treesearch.errors import DataError
-from treesearch.softmax import HierarchicalSoftmax
-from treesearch.softmax.optim import RowwiseAdagrad, merge_rows
+from treesearch.softmax import HierarchicalSoftmax, RowwiseAdagrad
+from treesearch.softmax.row_gradients import merge_rows
 
+run = partial(steps_of, RowwiseAdagrad)
 SHAPES = [(7, 4), (7,), (1, 1), (7, 2, 3), (0, 4)]
 
 
@@ -31,41 +34,6 @@ def naive_steps(
             sums[row] += np.mean(np.square(gradient[row]))
             values[row] -= lr * gradient[row] / (np.sqrt(sums[row]) + eps)
     return values, sums
-
-
-def parameter(shape: tuple[int, ...], dtype: torch.dtype = torch.float64, seed: int = 0) -> nn.Parameter:
-    return nn.Parameter(torch.from_numpy(np.random.default_rng(seed).normal(size=shape)).to(dtype))
-
-
-def gradients(shape: tuple[int, ...], num: int = 5, seed: int = 1) -> list[Tensor]:
-    """Gradients with zeros at a third of their rows."""
-    rng = np.random.default_rng(seed)
-    result = []
-    for _ in range(num):
-        gradient = rng.normal(size=shape) * 10.0 ** rng.uniform(-3, 3, shape[:1]).reshape(-1, *[1] * (len(shape) - 1))
-        gradient[rng.random(shape[0]) < 1 / 3] = 0
-        result.append(torch.from_numpy(gradient))
-    return result
-
-
-def row_sparse(gradient: Tensor, rng: np.random.Generator, *, pieces: int = 1) -> Tensor:
-    """The non-zero rows in random order; with more pieces, each as so many uncoalesced parts of its sum."""
-    rows = np.unique(gradient.nonzero()[:, 0])
-    order = rng.permutation(np.repeat(np.arange(rows.size), pieces))
-    values = gradient[torch.from_numpy(rows[order])] / pieces
-    return torch.sparse_coo_tensor(torch.from_numpy(rows[order])[None], values, gradient.shape, check_invariants=True)
-
-
-def run(param: nn.Parameter, steps: list[Tensor], **options: Any) -> RowwiseAdagrad:
-    optimizer = RowwiseAdagrad([param], **options)
-    for gradient in steps:
-        param.grad = gradient
-        optimizer.step()
-    return optimizer
-
-
-def bits(tensor: Tensor) -> bytes:
-    return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 # -- the rule ----------------------------------------------------------------------------------------------------------
@@ -242,7 +210,7 @@ def test_a_step_with_merged_rows_is_the_coalesced_step(monkeypatch: pytest.Monke
     def as_on_a_device(grad: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         return merge_rows(grad._indices()[0], grad._values().to(dtype))
 
-    monkeypatch.setattr("treesearch.softmax.optim._merged", as_on_a_device)
+    monkeypatch.setattr("treesearch.softmax.rowwise.merged_gradient", as_on_a_device)
     merged = run(found, steps)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(merged.state[found]["sum"], coalesced.state[expected]["sum"], rtol=1e-12, atol=0)

@@ -12,7 +12,7 @@ from tests.softmax.oracle import KERNELS, TREES, D, random_batch, random_layer, 
 from treesearch import build_tree
 from treesearch.softmax import HierarchicalSoftmax
 from treesearch.softmax.layer import Kernel
-from treesearch.softmax.optim import RowwiseAdagrad
+from treesearch.softmax.optim import RowwiseAdagrad, RowwiseAdam
 
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -114,6 +114,7 @@ SAME_AS_DENSE: dict[str, Optimizer] = {
 OPTIMIZERS: dict[str, Optimizer] = {
     **SAME_AS_DENSE,
     "SparseAdam": lambda parameters: torch.optim.SparseAdam(parameters, lr=0.1),
+    "RowwiseAdam": lambda parameters: RowwiseAdam(parameters, lr=0.1),
 }
 
 

@@ -31,6 +31,11 @@ class Encoder(nn.Module, ABC):
     def forward(self, context: Tensor) -> Tensor:
         """From int64 [B, n] to [B, D]."""
 
+    def row_sparse_parameters(self) -> list[Tensor]:
+        """Tables whose gradients hold the rows that a batch has read: those of ``nn.Embedding(sparse=True)``."""
+        tables = (module for module in self.modules() if isinstance(module, nn.Embedding) and module.sparse)
+        return [table.weight for table in tables]
+
 
 class FeedForwardEncoder(Encoder):
     """The feed-forward language model of Bengio et al. 2003: embeddings side by side, one tanh layer.
@@ -45,7 +50,7 @@ class FeedForwardEncoder(Encoder):
     def __init__(self, num_classes: int, *, context: int, embedding: int, features: int) -> None:
         super().__init__()
         self.out_features = features
-        self.embedding = nn.Embedding(num_classes, embedding)
+        self.embedding = nn.Embedding(num_classes, embedding, sparse=True)
         self.hidden = nn.Linear(context * embedding, features)
 
     def reset_parameters(self, generator: torch.Generator) -> None:

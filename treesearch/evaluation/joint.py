@@ -1,6 +1,6 @@
 """The joint rung: encoder and hierarchical softmax trained together.
 
-Shapes: **B** batch, **D** features, **T** tokens, **n** context size.
+Shapes: **B** batch, **T** tokens.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
-from torch import Tensor
+from torch import nn
 
-from treesearch.errors import ConfigError
+from treesearch.errors import ConfigError, DataError
 from treesearch.evaluation.encoder import Encoder
+from treesearch.evaluation.examples import Examples, TextSplit
+from treesearch.evaluation.trainer import JointTrainer
 from treesearch.softmax import HierarchicalSoftmax
 
 SCORE_BATCH = 2048
 
 
 @dataclass(frozen=True)
-class TextSplit:
-    """Contexts and next words of one split."""
+class JointFit:
+    """How a training ended."""
 
-    windows: NDArray[np.int32]  # [T, n]
-    labels: NDArray[np.int32]  # [T]
+    valid_nll: float | None  # nats per token, of the best epoch; NaN: training diverged; None: nothing to validate on
+    epochs: int  # trained
+    best_epoch: int  # from 1, whose parameters are kept
 
 
 def train_joint(
@@ -36,59 +39,92 @@ def train_joint(
     layer: HierarchicalSoftmax,
     train: TextSplit,
     *,
+    valid: TextSplit | None = None,
     learning_rate: float,
     epochs: int,
     batch_size: int,
     seed: int,
     on_step: Callable[[int, int], None] | None = None,
-) -> None:
-    """Train in place with Adam; the learning rate falls linearly to zero.
+) -> JointFit:
+    """Train in place with `JointTrainer`; the learning rate falls linearly, to zero at the end of the last epoch.
 
     The order of the examples depends on ``seed`` and the size of the split alone, so that every tree sees the same
-    batches. Training that diverges leaves parameters that are not finite; the caller sees it in the score.
+    batches.
+
+    With ``valid``, training stops after the first epoch that is worse on it than the best so far, and the parameters of
+    the best epoch are kept. An epoch whose validation NLL is not finite ends training as well; its parameters stay.
+    Without, training that diverges leaves parameters that are not finite; the caller sees it in the score.
 
     Args:
         encoder: Trained together with ``layer``.
         layer: Over the classes of the labels.
         train: What to learn from.
+        valid: Scored after each epoch; None: train all epochs and keep the last.
         learning_rate: At the first step.
-        epochs: Passes over ``train``.
+        epochs: Passes over ``train``, at most; the learning rate is planned for all of them.
         batch_size: Examples per step.
         seed: Of the order.
         on_step: Called with (step, number of steps).
+
+    Raises:
+        DataError: ``epochs`` is less than 1.
     """
-    device = next(encoder.parameters()).device
-    parameters = [*encoder.parameters(), *layer.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.9, 0.99), fused=True)
-    order_generator = torch.Generator().manual_seed(seed)
-    num_tokens = len(train.labels)
-    steps_per_epoch = math.ceil(num_tokens / batch_size)
-    num_steps = epochs * steps_per_epoch
-    step = 0
-    for _ in range(epochs):
-        order = torch.randperm(num_tokens, generator=order_generator).numpy()
-        for begin in range(0, num_tokens, batch_size):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * (1 - step / num_steps)
-            context, target = _batch(train, order[begin : begin + batch_size], device)
-            optimizer.zero_grad(set_to_none=True)
-            layer(encoder(context), target).loss.backward()
-            optimizer.step()
-            step += 1
+    if epochs < 1:
+        raise DataError(f"epochs must be >= 1, but got {epochs}; one pass is the least")
+    examples = Examples.of(train, next(encoder.parameters()).device)
+    num_steps = epochs * math.ceil(len(examples) / batch_size)
+    trainer = JointTrainer(encoder, layer, learning_rate=learning_rate, num_steps=num_steps)
+    generator = torch.Generator().manual_seed(seed)
+    best = _Best(encoder, layer)
+    for epoch in range(1, epochs + 1):
+        for context_Bn, target_B in examples.shuffled(batch_size, generator):
+            trainer.step(context_Bn, target_B)
             if on_step is not None:
-                on_step(step, num_steps)
+                on_step(trainer.steps_done, num_steps)
+        if valid is None:
+            continue
+        nll = score(encoder, layer, valid)
+        if not math.isfinite(nll):
+            return JointFit(math.nan, epoch, epoch)
+        if nll > best.nll:
+            best.restore()
+            return JointFit(best.nll, epoch, best.epoch)
+        best.keep(nll, epoch, copy=epoch < epochs)
+    return JointFit(None, epochs, epochs) if valid is None else JointFit(best.nll, epochs, best.epoch)
+
+
+class _Best:
+    """The best epoch so far and its parameters."""
+
+    def __init__(self, *modules: nn.Module) -> None:
+        self.nll, self.epoch = math.inf, 0
+        self._modules = modules
+        self._states: list[dict[str, torch.Tensor]] = []
+
+    def keep(self, nll: float, epoch: int, *, copy: bool) -> None:
+        """This epoch is the best; without ``copy``, the last one as well, and nothing will be restored."""
+        self.nll, self.epoch = nll, epoch
+        if copy:
+            states = [module.state_dict() for module in self._modules]
+            self._states = [{name: value.clone() for name, value in state.items()} for state in states]
+
+    def restore(self) -> None:
+        for module, state in zip(self._modules, self._states, strict=True):
+            module.load_state_dict(state)
 
 
 @torch.no_grad()
+def token_nll(encoder: Encoder, layer: HierarchicalSoftmax, split: TextSplit) -> NDArray[np.float32]:
+    """NLL of each token of a split in nats, float32 [T]; NaN where the model has diverged."""
+    examples = Examples.of(split, next(encoder.parameters()).device)
+    parts = [-layer(encoder(context), target).output for context, target in examples.in_order(SCORE_BATCH)]
+    nll: NDArray[np.float32] = torch.cat(parts).float().cpu().numpy()
+    return nll
+
+
 def score(encoder: Encoder, layer: HierarchicalSoftmax, split: TextSplit) -> float:
     """Mean NLL of a split in nats per token; NaN where the model has diverged."""
-    device = next(encoder.parameters()).device
-    total = 0.0
-    for begin in range(0, len(split.labels), SCORE_BATCH):
-        rows = np.arange(begin, min(begin + SCORE_BATCH, len(split.labels)))
-        context, target = _batch(split, rows, device)
-        total -= float(layer(encoder(context), target).output.double().sum())
-    return total / len(split.labels)
+    return float(token_nll(encoder, layer, split).mean(dtype=np.float64))
 
 
 def resolve_device(name: str) -> torch.device:
@@ -118,9 +154,3 @@ def one_thread() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
-
-
-def _batch(split: TextSplit, rows: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
-    context = torch.from_numpy(split.windows[rows].astype(np.int64))
-    target = torch.from_numpy(split.labels[rows].astype(np.int64))
-    return context.to(device, non_blocking=True), target.to(device, non_blocking=True)

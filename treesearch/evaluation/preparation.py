@@ -16,7 +16,8 @@ from treesearch.data import Corpus
 from treesearch.data.contexts import context_windows
 from treesearch.errors import DataError
 from treesearch.evaluation.encoder import class_means, encode, make_encoder
-from treesearch.evaluation.joint import TextSplit, one_thread, resolve_device, train_joint
+from treesearch.evaluation.examples import TextSplit
+from treesearch.evaluation.joint import one_thread, resolve_device, train_joint
 from treesearch.softmax import HierarchicalSoftmax
 
 
@@ -76,7 +77,7 @@ def prepare(
         for stage, epochs in stages:
             if epochs == 0:
                 continue
-            layer = HierarchicalSoftmax(settings.features, tree)
+            layer = HierarchicalSoftmax(settings.features, tree, sparse=True)
             layer.reset_parameters(counts, generator)
             layer.to(resolve_device(device))
             train_joint(

@@ -18,7 +18,7 @@ from treesearch.errors import ExecutionError
 from treesearch.search.executors import Executor, Task
 from treesearch.search.ledger import CONFIRM, FAILED, FROZEN, JOINT, OK, EvaluationRow, Ledger
 from treesearch.search.loop import BUILDER
-from treesearch.search.worker import JointTask
+from treesearch.search.worker import JointScores, JointTask
 from treesearch.tree import Tree
 
 FOUND, BASELINE = "found", "baseline"
@@ -108,9 +108,11 @@ class JointRung:
                 worker=outcome.worker,
             )
             if outcome.result is not None:
-                valid_nll, test_nll = outcome.result.valid_nll, outcome.result.test_nll
-                reward = -valid_nll - self._cost_model.loss(cost)
-                row = replace(row, valid_nll=valid_nll, test_nll=test_nll, reward=reward)
+                scores: JointScores = outcome.result
+                reward = -scores.valid_nll - self._cost_model.loss(cost)
+                row = replace(
+                    row, valid_nll=scores.valid_nll, test_nll=scores.test_nll, epochs=scores.epochs, reward=reward
+                )
             self._ledger.record(row, promoted.tree)
             self._on_row(row)
             rows[outcome.task.key] = row

@@ -50,6 +50,7 @@ class EvaluationRow:
     max_depth: int | None = None
     learning_rate: float | None = None  # rungs joint and confirm
     seed: int | None = None  # rungs joint and confirm
+    epochs: int | None = None  # trained, rungs joint and confirm
     actions: str | None = None  # JSON list of the action names that built the tree
     encoder: str | None = None  # hash of the features, rung frozen
     seconds: float = 0.0  # wall time in the worker
@@ -67,8 +68,10 @@ _TYPES = {
     "attempts": "INTEGER",
     "max_depth": "INTEGER",
     "seed": "INTEGER",
+    "epochs": "INTEGER",
 }
-_ADDED = {"cost_measured_us"}  # since the first ledger of this schema; older files get them when they are opened
+# Since the first ledger of this schema; older files get them when they are opened.
+_ADDED = {"cost_measured_us", "epochs"}
 _TEXT = {"rung", "agent", "label", "tree_hash", "status", "reason", "actions", "encoder", "worker"}
 
 

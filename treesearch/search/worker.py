@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from treesearch.config import EncoderConfig, FrozenConfig, JointConfig
 from treesearch.data.contexts import context_windows
-from treesearch.evaluation.encoder import make_encoder
+from treesearch.evaluation.examples import TextSplit
 from treesearch.evaluation.frozen import Features, NodeScores, evaluate_frozen
-from treesearch.evaluation.joint import TextSplit, one_thread, resolve_device, score, train_joint
-from treesearch.softmax import HierarchicalSoftmax
+from treesearch.evaluation.joint import one_thread, resolve_device, score, train_joint
+from treesearch.evaluation.trainer import make_model
 from treesearch.tree import Tree
 
 
@@ -41,10 +40,11 @@ class JointTask:
 
 @dataclass(frozen=True)
 class JointScores:
-    """Mean NLL in nats per token."""
+    """Mean NLL in nats per token, of the best epoch on validation data."""
 
     valid_nll: float
     test_nll: float | None
+    epochs: int  # trained, the last of which may be worse than the best
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,6 @@ class WorkerSettings:
     encoder: EncoderConfig
     frozen: FrozenConfig
     joint: JointConfig
-    num_classes: int
     pad: int  # class id that stands before the first token
     seed: int
 
@@ -99,37 +98,28 @@ class EvaluationWorker:
         return scores
 
     def _joint(self, task: JointTask) -> JointScores:
-        settings, encoder_settings = self._settings.joint, self._settings.encoder
+        settings = self._settings.joint
         device = resolve_device(settings.device)
-        generator = torch.Generator().manual_seed(task.seed)
-        encoder = make_encoder(
-            encoder_settings.kind,
-            self._settings.num_classes,
-            context=encoder_settings.context,
-            embedding=encoder_settings.embedding,
-            features=encoder_settings.features,
+        encoder, layer = make_model(
+            task.tree, self._settings.encoder, counts=self._arrays["counts"], seed=task.seed, device=device
         )
-        encoder.reset_parameters(generator)
-        layer = HierarchicalSoftmax(encoder.out_features, task.tree)
-        layer.reset_parameters(self._arrays["counts"], generator)
-        encoder.to(device)
-        layer.to(device)
-        train_joint(
+        fit = train_joint(
             encoder,
             layer,
             self._split("train"),
+            valid=self._split("valid"),
             learning_rate=task.learning_rate,
             epochs=settings.epochs,
             batch_size=settings.batch_size,
             seed=task.seed,
         )
-        valid_nll = score(encoder, layer, self._split("valid"))
-        test_nll = score(encoder, layer, self._split("test")) if task.use_test else None
-        if not np.isfinite(valid_nll):
+        assert fit.valid_nll is not None, "there is a split to validate on"
+        if not np.isfinite(fit.valid_nll):
             raise FloatingPointError(
-                f"validation NLL is {valid_nll} at learning rate {task.learning_rate}; lower joint.learning_rates"
+                f"validation NLL is {fit.valid_nll} at learning rate {task.learning_rate}; lower joint.learning_rates"
             )
-        return JointScores(valid_nll, test_nll)
+        test_nll = score(encoder, layer, self._split("test")) if task.use_test else None
+        return JointScores(fit.valid_nll, test_nll, fit.epochs)
 
     def _features(self, split: str) -> Features:
         x = self._arrays[f"{split}_features"]

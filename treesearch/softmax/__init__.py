@@ -2,7 +2,15 @@
 
 from treesearch.softmax.forest_layer import SoftmaxForest
 from treesearch.softmax.layer import HierarchicalSoftmax, NodeLogProbs, SoftmaxOutput
-from treesearch.softmax.optim import RowwiseAdagrad
+from treesearch.softmax.optim import RowwiseAdagrad, RowwiseAdam
 from treesearch.softmax.topk import TopK
 
-__all__ = ["HierarchicalSoftmax", "NodeLogProbs", "RowwiseAdagrad", "SoftmaxForest", "SoftmaxOutput", "TopK"]
+__all__ = [
+    "HierarchicalSoftmax",
+    "NodeLogProbs",
+    "RowwiseAdagrad",
+    "RowwiseAdam",
+    "SoftmaxForest",
+    "SoftmaxOutput",
+    "TopK",
+]

@@ -54,7 +54,7 @@ class HierarchicalSoftmax(nn.Module):
         dtype: As in `nn.Linear`.
         sparse: Whether the gradients of all parameters are row-sparse, as those of ``nn.Embedding(sparse=True)``: a
             step then touches the rows on the batch's paths alone. For optimisers that take such gradients:
-            `torch.optim.SparseAdam`, `treesearch.softmax.RowwiseAdagrad`, SGD without momentum.
+            `RowwiseAdam` and `RowwiseAdagrad` of `treesearch.softmax`, `torch.optim.SparseAdam`, SGD without momentum.
         kernel: How targets are scored. ``cpu``: compiled for float32 on the CPU; ``gpu``: dense operations of fixed
             shape without synchronisation, on any device, for `torch.compile` and `torch.export`; ``reference``: plain
             torch on any device and type; ``auto``: ``cpu`` where it can be used, ``gpu`` on other devices, else

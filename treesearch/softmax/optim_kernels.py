@@ -1,4 +1,4 @@
-"""A step of row-wise Adagrad on the CPU, compiled by numba: each row is read and written once.
+"""Steps of the row-wise optimizers on the CPU, compiled by numba: each row is read and written once.
 
 Shapes: **R** rows, **U** rows touched, **d** numbers of a row.
 """
@@ -32,3 +32,30 @@ def adagrad_rows(param_Rd, sum_R, row_U, grad_Ud, rate, eps):
         scale = rate / (np.sqrt(total) + eps)
         for d in range(dim):
             own_d[d] -= scale * grad_d[d]
+
+
+@njit(cache=True, fastmath=REORDER, error_model="numpy")
+def adam_rows(param_Rd, mean_Rd, square_R, row_U, grad_Ud, rate, keep1, new1, keep2, new2, correction, eps):
+    """Move the rows ``row_U`` (each once, in range) of ``param_Rd`` and their moments.
+
+    All float32, but rows int64; ``rate`` (corrected already), ``correction`` of the second moment and ``eps`` float64.
+    ``keep`` and ``new`` are the shares of the old moment and of the new gradient, beta and 1 - beta.
+    """
+    dim = np.uint64(grad_Ud.shape[1])
+    num_bytes = 4 * param_Rd.shape[1]
+    for i in range(row_U.size):
+        if i + AHEAD < row_U.size:
+            prefetch_all(param_Rd.ctypes.data + row_U[i + AHEAD] * num_bytes, num_bytes)
+            prefetch_all(mean_Rd.ctypes.data + row_U[i + AHEAD] * num_bytes, num_bytes)
+        row = row_U[i]
+        own_d, mean_d, grad_d = param_Rd[row], mean_Rd[row], grad_Ud[i]
+        square = np.float32(0.0)
+        for d in range(dim):
+            square += grad_d[d] * grad_d[d]
+        total = keep2 * square_R[row] + new2 * (square / np.float32(dim))
+        square_R[row] = total
+        scale = np.float32(rate / (np.sqrt(total / correction) + eps))
+        for d in range(dim):
+            mean = keep1 * mean_d[d] + new1 * grad_d[d]
+            mean_d[d] = mean
+            own_d[d] -= scale * mean

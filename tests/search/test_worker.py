@@ -1,0 +1,55 @@
+"""What a joint evaluation reports: the best epoch on validation data, and how many were trained."""
+
+import numpy as np
+import pytest
+
+from treesearch import build_tree
+from treesearch.config import EncoderConfig, FrozenConfig, JointConfig
+from treesearch.data.contexts import context_windows
+from treesearch.evaluation.examples import TextSplit
+from treesearch.evaluation.joint import resolve_device, train_joint
+from treesearch.evaluation.trainer import make_model
+from treesearch.search.worker import EvaluationWorker, JointScores, JointTask, WorkerSettings
+
+CLASSES, CAP = 12, 40
+ENCODER = EncoderConfig(context=2, embedding=4, features=8)
+JOINT = JointConfig(epochs=CAP, batch_size=32)
+RNG = np.random.default_rng(0)
+ARRAYS = {name: RNG.integers(CLASSES, size=300).astype(np.int32) for name in ("train", "valid", "test")}
+COUNTS = np.bincount(ARRAYS["train"], minlength=CLASSES).astype(np.float64)
+TREE = build_tree("huffman", counts=COUNTS)
+
+
+def evaluated(**changes: object) -> JointScores:
+    worker = EvaluationWorker(
+        {**ARRAYS, "counts": COUNTS}, WorkerSettings(ENCODER, FrozenConfig(), JOINT, pad=0, seed=0)
+    )
+    scores = worker(JointTask(**{"tree": TREE, "learning_rate": 0.03, "seed": 1, "use_test": False, **changes}))
+    assert isinstance(scores, JointScores)
+    return scores
+
+
+def test_noise_stops_before_the_cap_and_the_best_epoch_is_reported() -> None:
+    scores = evaluated()
+    encoder, layer = make_model(TREE, ENCODER, counts=COUNTS, seed=1, device=resolve_device("auto"))
+    train, valid = (
+        TextSplit(context_windows(ARRAYS[name], size=2, pad=0), ARRAYS[name]) for name in ("train", "valid")
+    )
+    fit = train_joint(
+        encoder, layer, train, valid=valid, learning_rate=0.03, epochs=CAP, batch_size=JOINT.batch_size, seed=1
+    )
+    assert (scores.valid_nll, scores.epochs) == (fit.valid_nll, fit.epochs)
+    assert 1 < scores.epochs < CAP
+    assert scores.test_nll is None
+
+
+def test_the_test_split_is_scored_where_asked_and_changes_nothing() -> None:
+    without, scores = evaluated(), evaluated(use_test=True)
+    assert (scores.valid_nll, scores.epochs) == (without.valid_nll, without.epochs)
+    assert scores.test_nll is not None
+    assert scores.test_nll != scores.valid_nll
+
+
+def test_training_that_diverges() -> None:
+    with pytest.raises(FloatingPointError, match=r"validation NLL is nan at learning rate 1e\+38; lower joint"):
+        evaluated(learning_rate=1e38)
