@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -170,6 +171,11 @@ class Agent(ABC):
                 proposal = self.roll_out(choose, cost_weight)
                 proposals.setdefault((proposal.tree.hash, cost_weight), proposal)
         return list(proposals.values())
+
+    def replay(self, actions: Sequence[int], cost_weight: float) -> Proposal:
+        """The tree that these decisions lead to under the present task; where one is not legal, the first that is."""
+        left = iter(actions)
+        return self.roll_out(lambda situation: _first_legal(situation, order=tuple(islice(left, 1))), cost_weight)
 
     def roll_out(self, choose: Chooser, cost_weight: float) -> Proposal:
         """Build one tree for this λ, asking ``choose`` at every decision."""

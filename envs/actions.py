@@ -6,15 +6,21 @@ An action is its name; every parameter can be read off it.
     ----------------------   -------------------------------------------------------------   -------------------------
     similarity-Q             two similar parts, the first with the share Q of the mass        the task has vectors
     frequency-Q              classes by falling count, cut at the share Q of the mass         always
+    interpolated-W           two parts, between 2-means (W = 0) and Shannon-Fano (W = 1)      vectors
     kway-K                   K similar parts, the heaviest part cut again                     K < n, vectors
+    category                 one part for each given category                                 2 categories inside
     shortlist-S              the S most frequent classes become leaves, the rest one part     S < n - 1
     shortlist-S-kway-K       the same with the rest as K similar parts                        K < n - S, vectors
+    SPLIT-reassigned         similarity-Q or kway-K; then the node is trained and its         nodes can be trained
+                             classes reassigned by what it has learned, twice
     SPLIT-project-F          any of these; the parts see a projection to int(D * F) inputs    see below
     close-huffman-K          K-ary Huffman tree                                               always
     close-clustered-K        recursive K-way similarity clustering                            vectors
     close-balanced-K         K-ary tree of least depth, by falling count                      always
     close-interpolated-W     binary, between 2-means (W = 0) and Shannon-Fano (W = 1)         vectors
     close-flat               one softmax                                                      n <= 512
+    MODULE:CALLABLE          what the callable returns without arguments: a `SplitAction`,    as it says
+                             with a `Grouping` of your own, or a `Closer`
 
 with 0 < Q < 1, K >= 2, S >= 1, 0 < F <= 1, 0 <= W <= 1, numbers written the shortest way. No action is legal below
 three classes: smaller nodes are never open. The first projection on a path may have any size >= 1, a later one must
@@ -23,6 +29,7 @@ shrink what the node sees; a part of one class becomes a leaf and gets none.
 
 from __future__ import annotations
 
+import importlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -35,7 +42,8 @@ from envs.nodes import OpenNode
 from envs.task import ConstructionTask
 from treesearch.builders import build_tree
 from treesearch.builders.assembly import ClassIds
-from treesearch.builders.clustering import similarity_parts
+from treesearch.builders.clustering import interpolated_parts, similarity_parts
+from treesearch.builders.reassignment import reassign
 from treesearch.builders.registry import did_you_mean
 from treesearch.builders.splits import cut_at_fraction, frequency_order
 from treesearch.errors import ConfigError
@@ -45,27 +53,39 @@ MAX_FLAT = 512  # a wider softmax is what trees are there to avoid
 NO_CLASSES = np.zeros(0, np.int64)
 
 DEFAULT_ACTIONS: tuple[str, ...] = (
+    "similarity-0.25",
     "similarity-0.5",
+    "similarity-0.75",
     "frequency-0.5",
+    "interpolated-0.5",
     "kway-4",
     "kway-8",
     "kway-16",
+    "kway-24",
     "kway-32",
+    "kway-48",
     "kway-64",
     "kway-16-project-1",
     "kway-8-project-0.5",
     "kway-32-project-0.5",
+    "kway-32-project-0.25",
     "shortlist-16",
     "shortlist-64",
     "shortlist-256",
     "shortlist-16-kway-32",
     "shortlist-64-kway-16",
     "shortlist-64-kway-32",
+    "shortlist-128-kway-64",
+    "shortlist-256-kway-32",
+    "shortlist-512-kway-64",
+    "shortlist-1024-kway-64",
     "shortlist-64-kway-32-project-1",
     "shortlist-128-kway-16-project-1",
     "shortlist-256-kway-16-project-0.5",
     "shortlist-512-kway-8-project-0.5",
     "close-huffman-2",
+    "close-clustered-2",
+    "close-clustered-4",
     "close-clustered-8",
     "close-clustered-16",
     "close-clustered-32",
@@ -100,6 +120,10 @@ class Grouping(ABC):
     @abstractmethod
     def fits(self, task: ConstructionTask, size: int) -> bool:
         """Whether ``size`` >= 3 classes can be grouped so."""
+
+    def fits_classes(self, task: ConstructionTask, classes: ClassIds) -> bool:
+        """Whether these very classes can be, where their number can."""
+        return True
 
     @abstractmethod
     def groups(self, task: ConstructionTask, classes: ClassIds) -> tuple[ClassIds, list[ClassIds]]:
@@ -154,6 +178,64 @@ class KWay(Grouping):
 
 
 @dataclass(frozen=True)
+class Interpolated(Grouping):
+    """Two parts along the similarity direction, cut between the best for scatter and the best for the code."""
+
+    weight: float
+
+    def fits(self, task: ConstructionTask, size: int) -> bool:
+        """Needs vectors."""
+        return task.vectors is not None
+
+    def groups(self, task: ConstructionTask, classes: ClassIds) -> tuple[ClassIds, list[ClassIds]]:
+        """One step of the builder of that name."""
+        return NO_CLASSES, interpolated_parts(
+            task.require_vectors(), task.attention, task.counts, classes, task.start, self.weight
+        )
+
+
+@dataclass(frozen=True)
+class Category(Grouping):
+    """One part for each given category."""
+
+    def fits(self, task: ConstructionTask, size: int) -> bool:
+        """Needs categories."""
+        return task.categories is not None
+
+    def fits_classes(self, task: ConstructionTask, classes: ClassIds) -> bool:
+        """Needs two of them inside."""
+        assert task.categories is not None
+        own = task.categories[classes]
+        return bool((own != own[0]).any())
+
+    def groups(self, task: ConstructionTask, classes: ClassIds) -> tuple[ClassIds, list[ClassIds]]:
+        """By rising category."""
+        assert task.categories is not None
+        own = task.categories[classes]
+        return NO_CLASSES, [classes[own == category] for category in np.unique(own)]
+
+
+@dataclass(frozen=True)
+class Reassigned(Grouping):
+    """The parts of another grouping by similarity after classes have moved to where the trained node wants them."""
+
+    grouping: Grouping
+    rounds: int = 2
+
+    def fits(self, task: ConstructionTask, size: int) -> bool:
+        """Needs something that trains nodes."""
+        return task.directions is not None and self.grouping.fits(task, size)
+
+    def groups(self, task: ConstructionTask, classes: ClassIds) -> tuple[ClassIds, list[ClassIds]]:
+        """Train and reassign, so many rounds."""
+        assert task.directions is not None
+        leaves, parts = self.grouping.groups(task, classes)
+        for _ in range(self.rounds):
+            parts = reassign(parts, *task.directions(parts), vectors=task.require_vectors(), counts=task.counts)
+        return leaves, parts
+
+
+@dataclass(frozen=True)
 class Shortlist(Grouping):
     """The ``length`` most frequent classes as direct leaves, the rest as ``num_parts`` similar parts."""
 
@@ -188,7 +270,8 @@ class SplitAction(Action):
 
     def legal(self, task: ConstructionTask, node: OpenNode) -> bool:
         """See the table of the module."""
-        if node.size < 3 or not self.grouping.fits(task, node.size):
+        grouping = self.grouping
+        if node.size < 3 or not (grouping.fits(task, node.size) and grouping.fits_classes(task, node.classes)):
             return False
         dim = self.projection_dim(task)
         return self.shrink is None or (dim >= 1 and (not node.projected or dim < node.input_dim))
@@ -236,17 +319,21 @@ class Closer(Action):
 
 # -- names -------------------------------------------------------------------------------------------------------------
 
-_K, _S, _Q = r"([2-9]|[1-9]\d+)", r"([1-9]\d*)", r"(0\.\d*[1-9])"
+_K, _S, _Q, _W = r"([2-9]|[1-9]\d+)", r"([1-9]\d*)", r"(0\.\d*[1-9])", r"(0|1|0\.\d*[1-9])"
 _SPLITS: dict[str, Callable[..., Grouping]] = {
     rf"similarity-{_Q}": lambda q: Similarity(float(q)),
     rf"frequency-{_Q}": lambda q: Frequency(float(q)),
+    rf"interpolated-{_W}": lambda w: Interpolated(float(w)),
     rf"kway-{_K}": lambda k: KWay(int(k)),
+    r"category": lambda: Category(),
+    rf"similarity-{_Q}-reassigned": lambda q: Reassigned(Similarity(float(q))),
+    rf"kway-{_K}-reassigned": lambda k: Reassigned(KWay(int(k))),
     rf"shortlist-{_S}": lambda s: Shortlist(int(s)),
     rf"shortlist-{_S}-kway-{_K}": lambda s, k: Shortlist(int(s), int(k)),
 }
 _CLOSERS: dict[str, Callable[..., tuple[str, Any] | None]] = {
     rf"close-(huffman|clustered|balanced)-{_K}": lambda k: ("arity", int(k)),
-    r"close-(interpolated)-(0|1|0\.\d*[1-9])": lambda w: ("weight", float(w)),
+    rf"close-(interpolated)-{_W}": lambda w: ("weight", float(w)),
     r"close-(flat)": lambda: None,
 }
 _PROJECTION = r"(.+?)-project-(1|0\.\d*[1-9])"
@@ -256,8 +343,10 @@ def make_action(name: str) -> Action:
     """The action of that name.
 
     Raises:
-        ConfigError: No such action.
+        ConfigError: No such action, or no such callable.
     """
+    if ":" in name:
+        return _imported(name)
     projection = re.fullmatch(_PROJECTION, name)
     stem, shrink = (projection[1], float(projection[2])) if projection else (name, None)
     for pattern, grouping in _SPLITS.items():
@@ -268,9 +357,25 @@ def make_action(name: str) -> Action:
             return Closer(name, match[1], option(*match.groups()[1:]))
     raise ConfigError(
         f"unknown action {name!r:.80}{did_you_mean(name, DEFAULT_ACTIONS)}; the names are similarity-Q, frequency-Q,"
-        " kway-K, shortlist-S, shortlist-S-kway-K, each with or without -project-F, and close-huffman-K,"
-        " close-clustered-K, close-balanced-K, close-interpolated-W, close-flat, with K >= 2 and shares such as 0.5"
+        " interpolated-W, kway-K, category, shortlist-S, shortlist-S-kway-K, similarity-Q and kway-K also with"
+        " -reassigned, each with or without -project-F, close-huffman-K, close-clustered-K, close-balanced-K,"
+        " close-interpolated-W, close-flat, with K >= 2 and shares such as 0.5, and module:callable"
     )
+
+
+def _imported(name: str) -> Action:
+    module, _, attribute = name.partition(":")
+    try:
+        action = getattr(importlib.import_module(module), attribute)()
+    except Exception as error:  # whatever a user's module does
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"action {name!r:.80} must name a callable that returns an action without arguments, but:"
+            f" {type(error).__name__}: {reason:.160}"
+        ) from None
+    if not isinstance(action, SplitAction | Closer):
+        raise ConfigError(f"action {name!r:.80} must return a SplitAction or a Closer, but got {type(action).__name__}")
+    return action
 
 
 def parse_actions(actions: Sequence[str | Action]) -> tuple[Action, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treesearch.builders.clustering import attention, start_direction
+from treesearch.builders.reassignment import NodeDirections
 from treesearch.builders.registry import check_vectors
 from treesearch.errors import ConfigError, DataError
 from treesearch.tree import check_counts
@@ -31,6 +32,8 @@ class ConstructionTask:
         in_features: D, the input size of the layer that will use the tree; 0 takes E.
         cost_weight: λ, nats per unit of analytic cost.
         seed: Decides every random choice of the splits and closers.
+        categories: int [C], the category of each class, for splits by category; None where there are none.
+        directions: Trains the softmax of a node, for splits that reassign classes; None where nothing can be trained.
 
     Raises:
         ConfigError: D cannot be told, or a setting is out of range.
@@ -42,6 +45,8 @@ class ConstructionTask:
     in_features: int = 0
     cost_weight: float = 0.005
     seed: int = 0
+    categories: NDArray[np.int64] | None = None
+    directions: NodeDirections | None = None
 
     def __post_init__(self) -> None:
         counts_C = np.ascontiguousarray(check_counts(self.counts))
@@ -60,6 +65,14 @@ class ConstructionTask:
             raise ConfigError(f"cost_weight must be finite and >= 0, but got {self.cost_weight!r}")
         if not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
             raise ConfigError(f"seed must be an integer >= 0, but got {self.seed!r}")
+        if self.categories is not None:
+            categories_C = np.asarray(self.categories)
+            if categories_C.shape != counts_C.shape or categories_C.dtype.kind not in "iu":
+                raise DataError(
+                    f"categories must be integers, one per class ({counts_C.size}), but got {categories_C.dtype} of"
+                    f" shape {categories_C.shape}"
+                )
+            object.__setattr__(self, "categories", categories_C.astype(np.int64))
 
     @property
     def num_classes(self) -> int:

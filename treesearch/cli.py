@@ -35,6 +35,9 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a s
 def search(
     config: Annotated[Path, typer.Argument(help="YAML file, such as configs/quickstart.yaml.")],
     out: Annotated[Path | None, typer.Option(help="Run folder, new or empty; default runs/CONFIG-N.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Start from the policy of another run: its folder, or a file with its state.")
+    ] = None,
     set_: SetOption = None,
 ) -> None:
     """Search for a tree: prepare, search, confirm, compare, export."""
@@ -47,7 +50,7 @@ def search(
 
     folder = RunFolder(default_folder(config) if out is None else out)
     with ProgressReporter() as progress:
-        comparison = run_search(resolved, folder, progress)
+        comparison = run_search(resolved, folder, progress, policy=policy)
     _print_comparison(comparison)
     _tell(f"best tree: {folder.best_tree_file}")
 

@@ -73,6 +73,17 @@ class FrozenConfig(Section):
     learning_rate: PositiveFloat = 0.025
     epochs: Positive = 1
     max_tokens: Positive | None = None  # training tokens read; null for all
+    memo: bool = True  # nodes that an earlier tree had are looked up, not trained again; the results are the same
+    # A proposal whose reward must end, or on the subset has ended, so many nats below the best under its λ is not
+    # finished; null: all are.
+    stop_margin: PositiveFloat | None = None
+    subset_tokens: Positive | None = None  # training tokens on which proposals are scored first; null: no such rung
+
+    @model_validator(mode="after")
+    def _the_subset_stops(self) -> FrozenConfig:
+        if self.subset_tokens is not None and self.stop_margin is None:
+            raise ValueError("subset_tokens needs stop_margin, which says when a proposal has fallen behind")
+        return self
 
 
 class JointConfig(Section):
@@ -90,8 +101,20 @@ class JointConfig(Section):
 class ConfirmConfig(Section):
     """The way up from the frozen rung: joint training, then fresh seeds scored on the test split."""
 
-    promote: Positive = 2  # trees of each kind (builder or found, any cost or Huffman's at most) trained jointly
+    promote: Positive = (
+        2  # trees of each kind (builder or found, any cost or Huffman's at most) trained jointly, each λ
+    )
+    finalists: Positive = 1  # of each kind and cost, by joint validation: trained with all seeds; the best is reported
     seeds: Annotated[int, Field(ge=0)] = 3  # of the reported runs; 0: the search ends on the frozen rung
+    rank_trees: Annotated[int, Field(ge=0)] = 0  # diverse trees also trained jointly, to tell how well rungs agree
+    timing: bool = True  # measure the output layer's and the whole training step with every confirmed tree
+
+
+class WeightRange(Section):
+    """All λs between two bounds, log-uniform."""
+
+    low: PositiveFloat
+    high: PositiveFloat
 
 
 class CostConfig(Section):
@@ -101,6 +124,8 @@ class CostConfig(Section):
     # λ, nats per binary-node unit. Where measured, the unit is the mean time of a decision in the Huffman tree, so that
     # Huffman costs the same either way.
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.005
+    # λs that the search draws from, a list or {low, high}: it then ends in a front of trees. null: weight alone.
+    weights: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | WeightRange | None = None
     phase: Literal["training", "inference"] = "training"  # whose time is measured
     table: Path | None = None  # a cost_table.json of an earlier run; null: measure at the start
 
@@ -121,6 +146,7 @@ class EnvironmentConfig(Section):
     actions: tuple[str, ...] | None = None  # names; null for the default set
     max_decisions: Positive = 32
     closer: str | None = None  # action that closes what is left; null for the default
+    categories: Path | None = None  # file of lines 'class name TAB category', for splits by category
 
 
 DEFAULT_BUILDERS: tuple[dict[str, Any], ...] = (
@@ -134,6 +160,7 @@ DEFAULT_BUILDERS: tuple[dict[str, Any], ...] = (
     {"name": "clustered", "arity": 16},
     {"name": "clustered", "arity": 32},
     {"name": "clustered", "arity": 64},
+    {"name": "interpolated", "weight": 0.0},
     {"name": "interpolated", "weight": 0.25},
     {"name": "interpolated", "weight": 0.5},
     {"name": "two-level", "by": "frequency"},
@@ -149,6 +176,9 @@ class SearchConfig(Section):
     batch_size: Positive = 10  # proposals between two updates of the agent
     agent: str = "policy_gradient"
     settings: dict[str, Any] = Field(default_factory=dict)  # of the agent
+    refresh_every: Positive | None = (
+        None  # evaluations after which the encoder is retrained on the best tree; null: never
+    )
     executor: Literal["local", "ray"] = "ray"
     builders: tuple[dict[str, Any], ...] = DEFAULT_BUILDERS
 
@@ -198,7 +228,7 @@ class Config(Section):
     wandb: WandbConfig = WandbConfig()
 
 
-_PATH_KEYS = {"data": ("train", "valid", "test"), "cost": ("table",)}  # by section
+_PATH_KEYS = {"data": ("train", "valid", "test"), "cost": ("table",), "environment": ("categories",)}  # by section
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

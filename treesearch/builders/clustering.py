@@ -139,6 +139,31 @@ def similarity_parts(
     return [np.sort(classes[low:high]) for low, high in zip(lows, highs, strict=True)]
 
 
+def interpolated_parts(
+    vectors: NDArray[np.float32],
+    attention_C: NDArray[np.float32],
+    mass: NDArray[np.float64],
+    ids: NDArray[np.int64],
+    start: NDArray[np.float32],
+    weight: float,
+) -> list[NDArray[np.int64]]:
+    """Cut ``ids`` (rising) in two as `interpolated` does; both parts of rising ids."""
+    classes = ids.copy()
+    middle = _interpolated_split(vectors, attention_C, mass, start, weight, classes, 0, ids.size)
+    return [np.sort(classes[:middle]), np.sort(classes[middle:])]
+
+
+@njit(cache=True)
+def _interpolated_split(vectors, attention, mass, start, weight, classes, low, high):  # type: ignore[no-untyped-def]
+    """Reorder ``classes[low:high]`` and return where the second part begins."""
+    ids = sort_range(classes, low, high)
+    by_count = weight >= 1.0
+    order = frequency_order(mass, ids) if by_count else similarity_order(vectors, attention, mass, ids, start, 0.5)
+    middle = low + interpolated_cut(vectors, attention, mass, ids, order, weight)
+    take_split(classes, low, high, order)
+    return middle
+
+
 @njit(cache=True)
 def split_into_parts(
     vectors: NDArray[np.float32],
@@ -242,13 +267,7 @@ def _interpolate(
             leaf_parent[low] = above
             continue
         internal_parent[num_internal] = above
-        ids = sort_range(classes, low, high)
-        if weight >= 1.0:
-            order = frequency_order(mass, ids)
-        else:
-            order = similarity_order(vectors, attention, mass, ids, start, 0.5)
-        middle = low + interpolated_cut(vectors, attention, mass, ids, order, weight)
-        take_split(classes, low, high, order)
+        middle = _interpolated_split(vectors, attention, mass, start, weight, classes, low, high)
         stack.append((low, middle, num_internal))
         stack.append((middle, high, num_internal))
         num_internal += 1

@@ -14,6 +14,7 @@ from treesearch.builders.balanced import balanced, flat, random
 from treesearch.builders.clustering import clustered, interpolated
 from treesearch.builders.frequency import adaptive, two_level
 from treesearch.builders.huffman import huffman
+from treesearch.builders.reassignment import NodeDirections, reassigned
 from treesearch.errors import ConfigError, DataError
 from treesearch.tree import Tree, check_counts
 
@@ -28,8 +29,9 @@ BUILDERS: dict[str, Builder] = {
     "interpolated": interpolated,
     "two-level": two_level,
     "adaptive": adaptive,
+    "reassigned": reassigned,
 }
-_STANDARD_INPUTS = ("counts", "vectors", "seed")
+_STANDARD_INPUTS = ("counts", "vectors", "seed", "directions")
 
 
 def build_tree(
@@ -38,6 +40,7 @@ def build_tree(
     counts: ArrayLike,
     vectors: ArrayLike | None = None,
     seed: int = 0,
+    directions: NodeDirections | None = None,
     **options: Any,
 ) -> Tree:
     """Build a tree with a named builder.
@@ -47,6 +50,7 @@ def build_tree(
         counts: [C] class counts, finite, >= 0, not all zero.
         vectors: [C, D] class vectors, finite; needed by builders that group by similarity.
         seed: Decides every random choice of the builder.
+        directions: Trains the softmax of a node; needed by builders that go by what nodes have learned.
         **options: Options of the builder; see its docstring.
 
     Returns:
@@ -72,6 +76,8 @@ def build_tree(
         inputs["vectors"] = None if vectors is None else check_vectors(vectors, counts_C.size)
     if "seed" in accepted:
         inputs["seed"] = seed
+    if "directions" in accepted:
+        inputs["directions"] = directions
     tree = builder(**inputs, **options)
     plain = {
         key: value.tolist() if isinstance(value, np.ndarray | np.generic) else value for key, value in options.items()

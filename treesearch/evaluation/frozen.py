@@ -75,7 +75,7 @@ def evaluate_frozen(
     Raises:
         DataError: Tree, features, counts and wanted nodes do not fit together.
     """
-    train, valid = _read_only(train), _read_only(valid)
+    train, valid = read_only(train), read_only(valid)
     for split in (train, valid):
         if split.x.shape != (expected := (split.y.size, *train.x.shape[-1:])):
             raise DataError(f"features must have shape {expected}, one row per label, but got {split.x.shape}")
@@ -112,7 +112,8 @@ def _checked_wanted(tree: Tree, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return wanted
 
 
-def _read_only(split: Features) -> Features:
+def read_only(split: Features) -> Features:
+    """Contiguous views that refuse writes."""
     # Workers get read-only data; the same type everywhere means one compiled kernel.
     x, y = np.ascontiguousarray(split.x).view(), np.ascontiguousarray(split.y).view()
     x.flags.writeable = y.flags.writeable = False

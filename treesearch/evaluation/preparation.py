@@ -19,6 +19,7 @@ from treesearch.evaluation.encoder import class_means, encode, make_encoder
 from treesearch.evaluation.examples import TextSplit
 from treesearch.evaluation.joint import one_thread, resolve_device, train_joint
 from treesearch.softmax import HierarchicalSoftmax
+from treesearch.tree import Tree
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,13 @@ def prepare(
     *,
     seed: int,
     device: str = "auto",
+    tree: Tree | None = None,
     max_tokens: int | None = None,
     on_step: Callable[[str, int, int], None] | None = None,
 ) -> Preparation:
     """Train the encoder on a Huffman tree, then on a tree clustered from its class means, and cache features.
+
+    Where a ``tree`` is given, the encoder is trained on that alone, as many epochs in all.
 
     One torch thread, so that the result does not depend on the number of cores.
 
@@ -49,6 +53,7 @@ def prepare(
         settings: Of the encoder.
         seed: Of parameters and order.
         device: Where to train.
+        tree: What to train on instead of cheap trees.
         max_tokens: Training features to keep; None for all.
         on_step: Called with (stage, step, number of steps).
 
@@ -71,8 +76,11 @@ def prepare(
     )
     encoder.reset_parameters(generator)
     encoder.to(resolve_device(device))
-    tree = build_tree("huffman", counts=counts)
     stages = [("encoder", settings.epochs), ("encoder, refined", settings.refine_epochs)]
+    if tree is not None:
+        stages = [("encoder, refreshed", settings.epochs + settings.refine_epochs)]
+    else:
+        tree = build_tree("huffman", counts=counts)
     with one_thread():
         for stage, epochs in stages:
             if epochs == 0:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treesearch.cost import CostModel, TreeCost
-from treesearch.evaluation.frozen import NodeScores
 from treesearch.tree import Tree
 
 
@@ -30,19 +29,21 @@ class TreeScore:
         return -self.valid_nll - cost_weight * float(self.node_cost.sum())
 
 
-def score_tree(tree: Tree, scores: NodeScores, *, counts: NDArray[np.float64], cost_model: CostModel) -> TreeScore:
+def score_tree(
+    tree: Tree, node_nll: NDArray[np.float64], *, counts: NDArray[np.float64], cost_model: CostModel
+) -> TreeScore:
     """Combine the NLL on validation data with the cost under the training counts.
 
     Args:
         tree: The evaluated tree.
-        scores: Its nodes' NLL.
+        node_nll: [N] NLL of its nodes, nats per token of the validation split.
         counts: [C] training counts.
         cost_model: What compute takes.
     """
     return TreeScore(
-        valid_nll=scores.mean_nll,
+        valid_nll=float(node_nll.sum()),
         cost=cost_model.tree_cost(tree, counts),
-        node_nll=scores.nll / scores.num_tokens,
+        node_nll=node_nll,
         node_cost=cost_model.node_units(tree, counts),
         node_mass=tree.pass_shares(counts),
     )

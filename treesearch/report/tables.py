@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from treesearch.cost import CostModel
 from treesearch.evaluation.comparison import paired_difference, t_interval
-from treesearch.search.confirm import FOUND, HUFFMAN, Confirmed
+from treesearch.evaluation.timing import StepTime
+from treesearch.search.confirm import BASELINE, FOUND, HUFFMAN, Confirmed
+
+CANDIDATE = "candidate"
 
 
-def comparison_rows(confirmed: Sequence[Confirmed]) -> list[dict[str, Any]]:
+def comparison_rows(
+    confirmed: Sequence[Confirmed], *, cost_model: CostModel, times: Mapping[str, StepTime] | None = None
+) -> list[dict[str, Any]]:
     """One JSON-able row per confirmed tree, Huffman first.
 
     ``test_nll`` and ``valid_nll`` are of joint training, nats per token; ``test_nll`` has Student's 95 % interval over
     seeds. ``difference`` is the test NLL minus Huffman's, paired by seed; ``perplexity_change`` is the same as a
-    fraction of Huffman's perplexity. Costs are averages over the training counts.
+    fraction of Huffman's perplexity. ``reward`` is on the test split. ``best_builder`` names the builder of at most the
+    row's cost with the best mean validation reward, and ``reward_gain`` is the reward less that builder's, paired by
+    seed. Costs are averages over the training counts; times are microseconds per example.
+
+    Of the found trees those with the best mean validation reward, of any cost and of at most Huffman's, are ``found``;
+    the others were confirmed to guard against a lucky choice and are ``candidate``.
+
+    Args:
+        confirmed: Trees with their results on fresh seeds.
+        cost_model: What compute takes from the reward.
+        times: Step times by tree hash, where they were measured.
     """
     huffman = next((c for c in confirmed if c.finalist.promoted.name == HUFFMAN), None)
+    reported = _reported(confirmed, huffman, cost_model)
     rows = []
     for entry in confirmed:
         promoted, test = entry.finalist.promoted, t_interval(entry.test_nll)
         row: dict[str, Any] = {
             "name": promoted.name,
-            "kind": promoted.kind,
+            "kind": promoted.kind if promoted.kind != FOUND or promoted.name in reported else CANDIDATE,
             "test_nll": test.as_dict(),
             "valid_nll": sum(entry.valid_nll) / len(entry.valid_nll),
             "cost": promoted.cost.cost,
@@ -40,7 +58,16 @@ def comparison_rows(confirmed: Sequence[Confirmed]) -> list[dict[str, Any]]:
             "frozen_reward": promoted.row.reward,
             "learning_rate": entry.finalist.learning_rate,
             "tree": promoted.tree.hash,
+            "reward": -test.mean - cost_model.loss(promoted.cost),
         }
+        if times and promoted.tree.hash in times:
+            row |= asdict(times[promoted.tree.hash])
+        rival = _best_builder(entry, confirmed, cost_model)
+        if rival is not None:
+            gain = cost_model.loss(rival.finalist.promoted.cost) - cost_model.loss(promoted.cost)
+            losses = paired_difference(rival.test_nll, entry.test_nll)
+            row["best_builder"] = rival.finalist.promoted.name
+            row["reward_gain"] = {key: value if key == "n" else value + gain for key, value in losses.as_dict().items()}
         if huffman is not None:
             difference = paired_difference(entry.test_nll, huffman.test_nll)
             row["difference"] = difference.as_dict()
@@ -49,6 +76,28 @@ def comparison_rows(confirmed: Sequence[Confirmed]) -> list[dict[str, Any]]:
             }
         rows.append(row)
     return rows
+
+
+def _reported(confirmed: Sequence[Confirmed], huffman: Confirmed | None, cost_model: CostModel) -> set[str]:
+    found = [entry for entry in confirmed if entry.finalist.promoted.kind == FOUND]
+    limit = -math.inf if huffman is None else huffman.finalist.units(cost_model)
+    cheap = [entry for entry in found if entry.finalist.units(cost_model) <= limit]
+    groups = [group for group in (found, cheap) if group]
+    best = [max(group, key=lambda entry: entry.valid_reward(cost_model)) for group in groups]
+    return {entry.finalist.promoted.name for entry in best}
+
+
+def _best_builder(entry: Confirmed, confirmed: Sequence[Confirmed], cost_model: CostModel) -> Confirmed | None:
+    """The builder of at most this tree's cost with the best mean validation reward; None for builders themselves."""
+    if entry.finalist.promoted.kind == BASELINE:
+        return None
+    limit = entry.finalist.units(cost_model)
+    rivals = [
+        other
+        for other in confirmed
+        if other.finalist.promoted.kind == BASELINE and other.finalist.units(cost_model) <= limit
+    ]
+    return max(rivals, key=lambda other: other.valid_reward(cost_model), default=None)
 
 
 def comparison_table(rows: Sequence[dict[str, Any]]) -> Table:

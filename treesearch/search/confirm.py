@@ -7,7 +7,7 @@ only these runs read the test split.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from treesearch.cost import CostModel, TreeCost
 from treesearch.errors import ExecutionError
+from treesearch.paths import block_roots
 from treesearch.search.executors import Executor, Task
+from treesearch.search.frozen_rung import BUILDER
 from treesearch.search.ledger import CONFIRM, FAILED, FROZEN, JOINT, OK, EvaluationRow, Ledger
-from treesearch.search.loop import BUILDER
 from treesearch.search.worker import JointScores, JointTask
 from treesearch.tree import Tree
 
-FOUND, BASELINE = "found", "baseline"
+FOUND, BASELINE, DIVERSE = "found", "baseline", "diverse"
 HUFFMAN = "huffman"
 
 
@@ -30,7 +31,7 @@ class Promoted:
     """A tree that left the frozen rung."""
 
     name: str  # row name in the comparison
-    kind: str  # found or baseline
+    kind: str  # found, baseline, or diverse: trained to compare rungs
     row: EvaluationRow  # its frozen evaluation
     tree: Tree
     cost: TreeCost
@@ -44,9 +45,14 @@ class Finalist:
     learning_rate: float
     valid_nll: float  # of the run that chose the rate, nats per token
 
-    def reward(self, cost_model: CostModel) -> float:
-        """Joint reward on validation data, nats."""
-        return -self.valid_nll - cost_model.loss(self.promoted.cost)
+    def units(self, cost_model: CostModel) -> float:
+        """What the reward charges."""
+        return cost_model.charged(self.promoted.cost.cost, self.promoted.cost.measured_us)
+
+    def reward(self, cost_model: CostModel, cost_weight: float | None = None) -> float:
+        """Joint reward on validation data, nats, under this λ or the model's."""
+        weight = cost_model.weight if cost_weight is None else cost_weight
+        return -self.valid_nll - weight * self.units(cost_model)
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,10 @@ class Confirmed:
     finalist: Finalist
     valid_nll: list[float]  # one per seed, nats per token
     test_nll: list[float]  # one per seed, nats per token
+
+    def valid_reward(self, cost_model: CostModel) -> float:
+        """Mean joint reward on validation data over the fresh seeds, nats: which tree is reported goes by it."""
+        return float(-np.mean(self.valid_nll) - cost_model.weight * self.finalist.units(cost_model))
 
 
 class JointRung:
@@ -102,6 +112,7 @@ class JointRung:
                 expected_depth=cost.expected_depth,
                 dot_products=cost.dot_products,
                 max_depth=cost.max_depth,
+                cost_weight=self._cost_model.weight,
                 learning_rate=rate,
                 seed=seed,
                 seconds=outcome.seconds,
@@ -119,83 +130,154 @@ class JointRung:
         return [rows[key] for key in range(len(jobs))]
 
 
-def promote(ledger: Ledger, *, counts: NDArray[np.float64], cost_model: CostModel, num_trees: int) -> list[Promoted]:
+def promote(
+    ledger: Ledger,
+    *,
+    counts: NDArray[np.float64],
+    cost_model: CostModel,
+    num_trees: int,
+    encoder: str | None = None,
+    cost_weights: Sequence[float] = (),
+) -> list[Promoted]:
     """Huffman, and by frozen reward the best builders and the best found trees: of any cost, and of Huffman's at most.
 
-    Costs are compared in what the reward charges: analytic units, or measured microseconds where the cost model has a
-    table. A builder's own tree is never called found, whoever proposed it.
+    Costs are compared in what the reward charges: analytic units, or measured time where the cost model has a table. A
+    builder's own tree is never called found, whoever proposed it.
 
     Args:
         ledger: With the finished frozen rung.
         counts: [C] training counts.
-        cost_model: What compute takes from the reward.
-        num_trees: Trees of each of the four kinds.
+        cost_model: What compute takes from the reward, at the λ that the run reports.
+        num_trees: Trees of each of the four kinds, and of either kind for each further λ.
+        encoder: Hash of the features; rows of other encoders are left out. None where there is only one.
+        cost_weights: Further λs.
 
     Raises:
         ExecutionError: Huffman's evaluation failed, so that nothing can be compared.
     """
-    evaluations = ledger.rows(FROZEN)
+    evaluations = [row for row in ledger.rows(FROZEN) if encoder is None or row.encoder == encoder]
     labels = {row.tree_hash: row.label for row in reversed(evaluations) if row.agent == BUILDER}
-    rows = [row for row in evaluations if row.reward is not None]
+    rows = [row for row in evaluations if row.valid_nll is not None]
     builders = {row.tree_hash: row for row in reversed(rows) if row.tree_hash in labels}
     huffman = next((row for row in rows if row.label == HUFFMAN), None)
     if huffman is None:
         raise ExecutionError("the Huffman tree could not be evaluated, so nothing can be compared with it")
     found = {row.tree_hash: row for row in reversed(rows) if row.tree_hash not in labels}
 
-    def best(candidates: Iterable[EvaluationRow]) -> list[EvaluationRow]:
-        return sorted(candidates, key=lambda row: (-(row.reward or 0.0), row.id))[:num_trees]
-
     def charged(row: EvaluationRow) -> float:
         return cost_model.charged(row.cost or 0.0, row.cost_measured_us)
+
+    def best(candidates: Iterable[EvaluationRow], weight: float) -> list[EvaluationRow]:
+        return sorted(candidates, key=lambda row: ((row.valid_nll or 0.0) + weight * charged(row), row.id))[:num_trees]
 
     def cheap(candidates: Iterable[EvaluationRow]) -> list[EvaluationRow]:
         return [row for row in candidates if charged(row) <= charged(huffman)]
 
     chosen = {huffman.tree_hash: (HUFFMAN, BASELINE, huffman)}
     for kind, pool in ((BASELINE, builders.values()), (FOUND, found.values())):
-        for row in [*best(pool), *best(cheap(pool))]:
+        own = cost_model.weight
+        further = [row for weight in cost_weights for row in best(pool, weight)]
+        for row in [*best(pool, own), *best(cheap(pool), own), *further]:
             chosen.setdefault(row.tree_hash, (labels.get(row.tree_hash) or f"{FOUND} #{row.id}", kind, row))
-    promoted = []
-    for name, kind, row in chosen.values():
-        tree = ledger.tree(row.tree_hash)
-        promoted.append(Promoted(name, kind, row, tree, cost_model.tree_cost(tree, counts)))
-    return promoted
+    return [promoted(ledger, row, name, kind, counts, cost_model) for name, kind, row in chosen.values()]
+
+
+def promoted(
+    ledger: Ledger, row: EvaluationRow, name: str, kind: str, counts: NDArray[np.float64], cost_model: CostModel
+) -> Promoted:
+    """A tree of the ledger with its cost."""
+    tree = ledger.tree(row.tree_hash)
+    return Promoted(name, kind, row, tree, cost_model.tree_cost(tree, counts))
+
+
+def diverse(
+    ledger: Ledger, *, counts: NDArray[np.float64], cost_model: CostModel, num_trees: int, encoder: str
+) -> list[Promoted]:
+    """Trees that differ as much as possible: to see how well rungs agree where it is not only about details.
+
+    Each tree is a point: ranks of cost, of frozen NLL, of expected depth and of nodes, and the share of its nodes under
+    projections. Huffman is taken first, then always the tree farthest from those taken.
+    """
+    rows: dict[str, EvaluationRow] = {}
+    for row in ledger.rows(FROZEN):
+        if row.encoder == encoder and row.valid_nll is not None:
+            rows.setdefault(row.tree_hash, row)
+    pool = list(rows.values())
+    trees = [ledger.tree(row.tree_hash) for row in pool]
+    columns = [
+        _ranks([row.cost for row in pool]),
+        _ranks([row.valid_nll for row in pool]),
+        _ranks([row.expected_depth for row in pool]),
+        _ranks([tree.num_internal for tree in trees]),
+        np.array([float((block_roots(tree) >= 0).mean()) if tree.num_internal else 0.0 for tree in trees]),
+    ]
+    place = np.stack(columns, axis=1)
+    taken = [next((i for i, row in enumerate(pool) if row.label == HUFFMAN), 0)]
+    while len(taken) < min(num_trees, len(pool)):
+        distance = np.min([np.abs(place - place[i]).sum(1) for i in taken], axis=0)
+        distance[taken] = -1.0
+        taken.append(int(distance.argmax()))
+    return [
+        promoted(ledger, pool[i], pool[i].label or f"{FOUND} #{pool[i].id}", DIVERSE, counts, cost_model) for i in taken
+    ]
+
+
+def _ranks(values: Sequence[float | int | None]) -> NDArray[np.float64]:
+    order = np.argsort(np.argsort(np.array(values, np.float64), kind="stable"), kind="stable")
+    return order / max(1, len(values) - 1)
+
+
+def at_best_rate(
+    trees: Sequence[Promoted], rung: JointRung, *, learning_rates: Sequence[float], seed: int
+) -> dict[str, Finalist]:
+    """Train every tree with every rate; each with its best one by validation, by tree hash.
+
+    Trees that diverge at every rate are left out, the ledger says why.
+    """
+    jobs = [(tree, rate, seed) for tree in trees for rate in learning_rates]
+    best: dict[str, Finalist] = {}
+    for (tree, rate, _), row in zip(jobs, rung.train(JOINT, jobs), strict=True):
+        known = best.get(tree.tree.hash)
+        if row.valid_nll is not None and (known is None or row.valid_nll < known.valid_nll):
+            best[tree.tree.hash] = Finalist(tree, rate, row.valid_nll)
+    return best
 
 
 def choose_finalists(
-    promoted: Sequence[Promoted], rung: JointRung, *, learning_rates: Sequence[float], seed: int, cost_model: CostModel
+    trained: Mapping[str, Finalist],
+    *,
+    cost_model: CostModel,
+    num_finalists: int = 1,
+    cost_weights: Sequence[float] = (),
 ) -> list[Finalist]:
-    """Train every promoted tree with every rate; keep those to report, by joint reward on validation data.
+    """The trees to confirm, by joint reward on validation data.
 
-    Reported are Huffman, the best builder of any cost and the best of at most Huffman's cost, and the same two of the
-    found trees; trees that diverge at every rate are left out, the ledger says why. Costs are compared as in `promote`.
+    Huffman; the best builders of any cost and of at most Huffman's; the same two of the found trees; and of either kind
+    the best under each further λ. Costs are compared as in `promote`.
+
+    Args:
+        trained: Promoted trees at their best rates.
+        cost_model: What compute takes from the reward, at the λ that the run reports.
+        num_finalists: Trees of each of the four kinds.
+        cost_weights: Further λs.
 
     Raises:
         ExecutionError: Huffman diverged at every rate.
     """
-    jobs = [(tree, rate, seed) for tree in promoted for rate in learning_rates]
-    best: dict[str, Finalist] = {}
-    for (tree, rate, _), row in zip(jobs, rung.train(JOINT, jobs), strict=True):
-        known = best.get(tree.name)
-        if row.valid_nll is not None and (known is None or row.valid_nll < known.valid_nll):
-            best[tree.name] = Finalist(tree, rate, row.valid_nll)
-    if HUFFMAN not in best:
+    huffman = next((finalist for finalist in trained.values() if finalist.promoted.name == HUFFMAN), None)
+    if huffman is None:
         raise ExecutionError("the Huffman tree diverged at every rate of joint.learning_rates; add a smaller one")
 
-    def charged(finalist: Finalist) -> float:
-        return cost_model.charged(finalist.promoted.cost.cost, finalist.promoted.cost.measured_us)
-
-    chosen = [best[HUFFMAN]]
+    chosen = [huffman]
     for kind in (BASELINE, FOUND):
-        pool = sorted(
-            (f for f in best.values() if f.promoted.kind == kind and f.promoted.name != HUFFMAN),
-            key=lambda f: -f.reward(cost_model),
-        )
-        cheap = [f for f in pool if charged(f) <= charged(best[HUFFMAN])]
-        for finalist in [*pool[:1], *cheap[:1]]:
-            if finalist not in chosen:
-                chosen.append(finalist)
+        pool = [f for f in trained.values() if f.promoted.kind == kind and f.promoted.name != HUFFMAN]
+        cheap = [f for f in pool if f.units(cost_model) <= huffman.units(cost_model)]
+        own = cost_model.weight
+        groups = [(pool, own, num_finalists), (cheap, own, num_finalists), *((pool, w, 1) for w in cost_weights)]
+        for group, weight, num in groups:
+            for finalist in sorted(group, key=lambda f: -f.reward(cost_model, weight))[:num]:
+                if finalist not in chosen:
+                    chosen.append(finalist)
     return chosen
 
 

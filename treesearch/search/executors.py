@@ -126,6 +126,10 @@ class Executor(ABC):
         self._current = self._outcomes(tasks)
         return self._current
 
+    @abstractmethod
+    def replace_arrays(self, arrays: Arrays) -> None:
+        """Build all workers anew on other shared data; between two runs only."""
+
     def close(self) -> None:
         """Stop the workers and whatever else the executor has started; a second call does nothing."""
         if not self._closed:
@@ -167,8 +171,12 @@ class LocalExecutor(Executor):
     def __init__(self, factory: WorkerFactory, *, arrays: Arrays, settings: Any) -> None:
         super().__init__()
         self._factory = factory
-        self._arrays = read_only(arrays)
         self._settings = settings
+        self.replace_arrays(arrays)
+
+    def replace_arrays(self, arrays: Arrays) -> None:
+        """Build the worker anew at the next task."""
+        self._arrays = read_only(arrays)
         self._worker: Worker | None = None
 
     def _outcomes(self, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:

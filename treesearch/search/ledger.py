@@ -23,7 +23,7 @@ from treesearch.errors import RunError
 from treesearch.tree import Tree
 
 SCHEMA_VERSION = 1
-OK, FAILED, CACHED = "ok", "failed", "cached"
+OK, FAILED, CACHED, STOPPED = "ok", "failed", "cached", "stopped"
 FROZEN, JOINT, CONFIRM = "frozen", "joint", "confirm"
 
 
@@ -37,17 +37,21 @@ class EvaluationRow:
     agent: str  # who proposed the tree; "builder" for builders
     label: str | None  # the builder's label
     tree_hash: str
-    status: str  # ok, failed, or cached: the tree had been evaluated before
-    reason: str | None = None  # of a failure
+    status: str  # ok, failed, cached (the tree had been evaluated before) or stopped (not worth finishing)
+    reason: str | None = None  # of a failure or a stop
     attempts: int = 1
+    cost_weight: float | None = None  # λ of the reward, nats per unit
     reward: float | None = None  # nats
     valid_nll: float | None = None  # nats per token
+    subset_nll: float | None = None  # nats per token, after training on the subset of tokens
     test_nll: float | None = None  # nats per token, rung confirm only
     cost: float | None = None  # analytic, binary-node units
     cost_measured_us: float | None = None  # microseconds per example, where cost.kind is measured
     expected_depth: float | None = None
     dot_products: float | None = None
     max_depth: int | None = None
+    num_nodes: int | None = None  # internal nodes
+    nodes_trained: int | None = None  # of these, the ones that no earlier tree had trained
     learning_rate: float | None = None  # rungs joint and confirm
     seed: int | None = None  # rungs joint and confirm
     epochs: int | None = None  # trained, rungs joint and confirm
@@ -67,11 +71,13 @@ _TYPES = {
     "batch": "INTEGER",
     "attempts": "INTEGER",
     "max_depth": "INTEGER",
+    "num_nodes": "INTEGER",
+    "nodes_trained": "INTEGER",
     "seed": "INTEGER",
     "epochs": "INTEGER",
 }
 # Since the first ledger of this schema; older files get them when they are opened.
-_ADDED = {"cost_measured_us", "epochs"}
+_ADDED = {"cost_weight", "subset_nll", "num_nodes", "nodes_trained", "cost_measured_us", "epochs"}
 _TEXT = {"rung", "agent", "label", "tree_hash", "status", "reason", "actions", "encoder", "worker"}
 
 

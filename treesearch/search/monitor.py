@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from treesearch.cost import CostModel
 from treesearch.progress import ProgressReporter
-from treesearch.search.ledger import EvaluationRow
+from treesearch.search.ledger import FAILED, EvaluationRow
 
 
 class SearchMonitor:
@@ -13,12 +14,20 @@ class SearchMonitor:
 
     Args:
         evaluations: The budget.
+        cost_model: Its λ is the one that progress is told of, whatever the proposals are for.
         progress: Told the best reward and its gain over Huffman.
         log: Told metrics.
     """
 
-    def __init__(self, evaluations: int, progress: ProgressReporter, log: Callable[[dict[str, float]], None]) -> None:
+    def __init__(
+        self,
+        evaluations: int,
+        cost_model: CostModel,
+        progress: ProgressReporter,
+        log: Callable[[dict[str, float]], None],
+    ) -> None:
         self._evaluations = evaluations
+        self._cost_model = cost_model
         self._progress = progress
         self._log = log
         self._done = 0
@@ -26,15 +35,20 @@ class SearchMonitor:
         self._best: float | None = None
         self._huffman: float | None = None
 
+    def new_encoder(self) -> None:
+        """Rewards so far are not comparable with those to come."""
+        self._best = self._huffman = None
+
     def __call__(self, row: EvaluationRow) -> None:
         """Take note of one evaluation."""
         self._done += 1
-        if row.reward is None:
-            self._failed += 1
-        else:
-            self._best = row.reward if self._best is None else max(self._best, row.reward)
+        self._failed += row.status == FAILED
+        if row.valid_nll is not None:
+            units = self._cost_model.charged(row.cost or 0.0, row.cost_measured_us)
+            reward = -row.valid_nll - self._cost_model.weight * units
+            self._best = reward if self._best is None else max(self._best, reward)
             if row.label == "huffman":
-                self._huffman = row.reward
+                self._huffman = reward
         note = "" if self._best is None else f"best reward {self._best:.4f}"
         if self._best is not None and self._huffman is not None:
             note += f" ({self._best - self._huffman:+.4f} over Huffman)"

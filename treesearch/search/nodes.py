@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from treesearch.evaluation.frozen import NodeScores
 from treesearch.evaluation.memo import Keys, NodeMemo, memo_keys
 from treesearch.search.executors import Executor, Outcome, Task
 from treesearch.search.worker import FrozenTask
 from treesearch.tree import Tree
+
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Verdict:
     """What became of one tree."""
 
     position: int  # in the batch
-    scores: NodeScores | None  # None where training failed
+    node_nll: FloatArray | None  # [N] nats per token of the validation split; None where training failed
     reason: str | None  # of the failure
     num_trained: int  # nodes that were trained for this tree; others had them already
     attempts: int = 0  # 0 where nothing had to be trained
@@ -38,6 +40,7 @@ class _Pending:
     keys: Keys
     num_trained: int = 0
     outcome: Outcome | None = None
+    node_nll: FloatArray | None = None  # of the nodes trained for it
     owners: set[int] = field(default_factory=set)  # positions of the trees that train what this one lacks
 
 
@@ -56,7 +59,7 @@ class NodeEvaluator:
         self._memo = NodeMemo() if memoise else None
 
     def known_nll(self, tree: Tree) -> float:
-        """Sum of the NLL of the nodes that are known already, nats over the validation split: a bound from below."""
+        """NLL of the nodes that are known already, nats per token of the validation split: a bound from below."""
         return 0.0 if self._memo is None else float(np.nansum(self._memo.look_up(memo_keys(tree))))
 
     def run(self, trees: Sequence[Tree]) -> Iterator[Verdict]:
@@ -72,7 +75,9 @@ class NodeEvaluator:
                 pending.outcome = outcome
                 done.add(pending.position)
                 if outcome.result is not None:
-                    self._store(pending, outcome.result)
+                    pending.node_nll = outcome.result.nll / outcome.result.num_tokens
+                    if self._memo is not None:
+                        self._memo.store(pending.keys, pending.node_nll)
                 yield from self._finished(waiting, done)
 
     def _assign(self, waiting: Sequence[_Pending]) -> list[Task]:
@@ -90,14 +95,9 @@ class NodeEvaluator:
                 owner.store(pending.keys[missing], np.full(int(missing.sum()), float(pending.position)))
             pending.num_trained += int(missing.sum())
             if missing.any():
-                tasks.append(
-                    Task(pending.position, FrozenTask(pending.tree, None if missing.all() else missing, self._max_tokens))
-                )
+                wanted = None if missing.all() else missing
+                tasks.append(Task(pending.position, FrozenTask(pending.tree, wanted, self._max_tokens)))
         return tasks
-
-    def _store(self, pending: _Pending, scores: NodeScores) -> None:
-        if self._memo is not None:
-            self._memo.store(pending.keys, scores.nll)
 
     def _finished(self, waiting: list[_Pending], done: set[int]) -> Iterator[Verdict]:
         """The verdicts that are complete; they leave ``waiting``."""
@@ -107,28 +107,27 @@ class NodeEvaluator:
                 waiting.remove(pending)
                 yield self._verdict(pending, None, outcome.reason)
                 continue
-            scores = self._assembled(pending)
-            if scores is not None:
+            node_nll = self._assembled(pending)
+            if node_nll is not None:
                 waiting.remove(pending)
-                yield self._verdict(pending, scores, None)
+                yield self._verdict(pending, node_nll, None)
 
-    def _assembled(self, pending: _Pending) -> NodeScores | None:
+    def _assembled(self, pending: _Pending) -> FloatArray | None:
         """All nodes of a tree; None where the tree that was to train some of them has failed."""
-        result: NodeScores | None = None if pending.outcome is None else pending.outcome.result
         if self._memo is None:
-            return result
-        nll = self._memo.look_up(pending.keys)
-        if result is not None:
-            nll = np.where(np.isnan(nll), result.nll, nll)
-        return None if np.isnan(nll).any() else NodeScores(nll, self._num_tokens(result))
+            return pending.node_nll
+        known = self._memo.look_up(pending.keys)
+        if pending.node_nll is not None:  # a memo that overflowed has forgotten what it was given
+            known = np.where(np.isnan(known), pending.node_nll, known)
+        return None if np.isnan(known).any() else known
 
-    def _verdict(self, pending: _Pending, scores: NodeScores | None, reason: str | None) -> Verdict:
+    def _verdict(self, pending: _Pending, node_nll: FloatArray | None, reason: str | None) -> Verdict:
         outcome = pending.outcome
         if outcome is None:
-            return Verdict(pending.position, scores, reason, pending.num_trained)
+            return Verdict(pending.position, node_nll, reason, pending.num_trained)
         return Verdict(
             pending.position,
-            scores,
+            node_nll,
             reason,
             pending.num_trained,
             outcome.attempts,

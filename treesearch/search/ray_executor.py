@@ -148,6 +148,16 @@ class RayExecutor(Executor):
             runtime_env={"env_vars": dict.fromkeys(THREAD_VARIABLES, str(threads))},
         )
 
+    def replace_arrays(self, arrays: Arrays) -> None:
+        """Store other shared data; every slot gets a fresh actor at its next task."""
+        self._abandon()
+        for slot in self._slots:
+            self._kill(slot)
+        self._flights.clear()
+        factory, _, settings, threads = self._build_args
+        refs = {name: self._ray.put(array) for name, array in arrays.items()}
+        self._build_args = (factory, refs, settings, threads)
+
     def _outcomes(self, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
         queue = deque((task, 1) for task in tasks)
         try:

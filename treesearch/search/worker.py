@@ -26,6 +26,8 @@ class FrozenTask:
     """Train the nodes of ``tree`` on the cached features; the result is `NodeScores`."""
 
     tree: Tree
+    wanted: NDArray[np.bool_] | None = None  # [N] the nodes to train; None for all
+    max_tokens: int | None = None  # training tokens to read; None for all
 
 
 @dataclass(frozen=True)
@@ -78,23 +80,25 @@ class EvaluationWorker:
             FloatingPointError: Training diverged.
         """
         if isinstance(payload, FrozenTask):
-            return self._frozen(payload.tree)
+            return self._frozen(payload)
         with one_thread():
             return self._joint(payload)
 
-    def _frozen(self, tree: Tree) -> NodeScores:
-        settings = self._settings.frozen
+    def _frozen(self, task: FrozenTask) -> NodeScores:
+        settings, train = self._settings.frozen, self._features("train")
         scores = evaluate_frozen(
-            tree,
-            train=self._features("train"),
+            task.tree,
+            train=Features(train.x[: task.max_tokens], train.y[: task.max_tokens]),
             valid=self._features("valid"),
             counts=self._arrays["counts"],
             learning_rate=settings.learning_rate,
             epochs=settings.epochs,
             seed=self._settings.seed,
+            wanted=task.wanted,
         )
-        if not np.isfinite(scores.nll).all():
-            raise FloatingPointError(f"validation NLL is {scores.mean_nll}; lower frozen.learning_rate")
+        trained = scores.nll if task.wanted is None else scores.nll[task.wanted]
+        if not np.isfinite(trained).all():
+            raise FloatingPointError(f"validation NLL is {trained.sum()}; lower frozen.learning_rate")
         return scores
 
     def _joint(self, task: JointTask) -> JointScores:

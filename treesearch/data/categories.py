@@ -1,0 +1,43 @@
+"""Categories of classes from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from treesearch.errors import DataError
+
+
+def load_categories(path: Path, class_names: Sequence[str]) -> NDArray[np.int64]:
+    """The category of each class, int64 [C], numbered by first appearance among the classes.
+
+    Args:
+        path: UTF-8 lines ``class name TAB category``; classes that it does not name form a category of their own, names
+            that are no class are ignored.
+        class_names: C names.
+
+    Raises:
+        DataError: The file cannot be read, a line has no tab, a class stands twice, or no class is named.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"categories file {path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise DataError(f"categories file {path} must be UTF-8 text") from None
+    category_of: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        name, tab, category = line.partition("\t")
+        if not tab:
+            raise DataError(f"{path}, line {number}: expected 'class name TAB category', but got {line!r:.60}")
+        if category_of.setdefault(name, category) != category:
+            raise DataError(f"{path}, line {number}: class {name!r:.40} has two categories; give it one")
+    if not any(name in category_of for name in class_names):
+        raise DataError(f"{path} names none of the {len(class_names)} classes; the first is {class_names[0]!r:.40}")
+    number_of: dict[str | None, int] = {}
+    return np.array([number_of.setdefault(category_of.get(name), len(number_of)) for name in class_names], np.int64)

@@ -1,0 +1,53 @@
+"""The directions that a node's softmax learns on frozen features.
+
+Shapes: **T** tokens, **D** features, **C** classes, **K** parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from treesearch.builders import build_tree
+from treesearch.evaluation.frozen import Features, initial_state, read_only
+from treesearch.evaluation.frozen_kernels import run_epoch
+
+
+class TrainedDirections:
+    """Trains single nodes on cached features, one pass each; a `treesearch.builders.reassignment.NodeDirections`.
+
+    Args:
+        train: Features and labels.
+        counts: [C] training counts.
+        learning_rate: Of the row-wise Adagrad.
+        max_tokens: Tokens read at most, the first ones.
+    """
+
+    def __init__(
+        self, train: Features, counts: NDArray[np.float64], *, learning_rate: float, max_tokens: int = 300_000
+    ) -> None:
+        self._train = Features(train.x[:max_tokens], train.y[:max_tokens])
+        self._counts = counts
+        self._learning_rate = learning_rate
+
+    def __call__(self, parts: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weights [K, D] and biases [K] of a softmax among ``parts`` (disjoint class sets, K >= 2)."""
+        num, dim = len(parts), self._train.x.shape[1]
+        part_of_C = np.full(self._counts.size, -1, np.int32)
+        for index, part in enumerate(parts):
+            part_of_C[part] = index
+        label_T = part_of_C[self._train.y]
+        inside = label_T >= 0
+        mass_K = np.array([self._counts[part].sum() for part in parts])
+        node = build_tree("flat", counts=np.maximum(mass_K, 1e-9))
+        layout, parameters = initial_state(node, dim, np.maximum(mass_K, 1e-9), seed=0)
+        tokens = read_only(Features(self._train.x[inside], label_T[inside]))
+        with threadpool_limits(limits=1, user_api="blas"):
+            run_epoch(layout, parameters, tokens.x, tokens.y, np.float32(self._learning_rate), True, np.zeros(1))
+        weight, bias = parameters.weight.reshape(-1, dim), parameters.bias
+        if num == 2:  # one row: the logit of the first part
+            weight, bias = np.concatenate([weight, np.zeros_like(weight)]), np.append(bias, np.float32(0.0))
+        return weight, bias

@@ -1,0 +1,210 @@
+"""The parts of a run, each made from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs import ConstructionTask
+from treesearch.builders import build_tree, builder_label
+from treesearch.builders.reassignment import NodeDirections
+from treesearch.config import Config
+from treesearch.cost import CostModel
+from treesearch.cost_table import CostTable
+from treesearch.data import Corpus, load_python_stdlib, load_text
+from treesearch.data.categories import load_categories
+from treesearch.errors import ConfigError
+from treesearch.evaluation.calibration import calibrate
+from treesearch.evaluation.directions import TrainedDirections
+from treesearch.evaluation.encoder import make_encoder
+from treesearch.evaluation.frozen import Features
+from treesearch.evaluation.joint import resolve_device
+from treesearch.evaluation.preparation import Preparation, prepare
+from treesearch.launch.proposer import make_proposer
+from treesearch.progress import ProgressReporter
+from treesearch.search.executors import Arrays, Executor, LocalExecutor
+from treesearch.search.frozen_rung import BUILDER, Candidate
+from treesearch.search.worker import EvaluationWorker, WorkerSettings
+from treesearch.tree import Tree
+
+
+def load_corpus(config: Config) -> Corpus:
+    """The text that the configuration names.
+
+    Raises:
+        DataError: It cannot be used.
+    """
+    data = config.data
+    if data.source is None:
+        return load_text(*data.files(), max_classes=data.max_classes)
+    assert data.max_classes is not None
+    return load_python_stdlib(max_classes=data.max_classes, max_train_tokens=data.max_train_tokens)
+
+
+def make_cost_model(config: Config, counts: NDArray[np.float64], progress: ProgressReporter) -> CostModel:
+    """What compute takes from the reward: the analytic cost, or times measured now or read from a file.
+
+    Raises:
+        DataError: The file holds no cost table.
+        ConfigError: It is of another layer size or batch size than this run's, or Huffman's tree takes no time in it.
+    """
+    if config.cost.kind == "analytic":
+        return CostModel(config.encoder.features, config.cost.weight)
+    if config.cost.table is not None:
+        return _measured_cost_model(config, counts, CostTable.load(config.cost.table))
+    progress.say("measuring what nodes cost on this machine")
+    device = resolve_device(config.joint.device)
+    table = calibrate(config.encoder.features, batch_size=config.joint.batch_size, device=device)
+    return _measured_cost_model(config, counts, table)
+
+
+def _measured_cost_model(config: Config, counts: NDArray[np.float64], table: CostTable) -> CostModel:
+    features, batch_size, settings = config.encoder.features, config.joint.batch_size, config.cost
+    if (table.in_features, table.batch_size) != (features, batch_size):
+        raise ConfigError(
+            f"cost.table must be of {features} features and batches of {batch_size}, but {str(settings.table)!r} is"
+            f" of {table.in_features} and {table.batch_size}; leave it out to measure now"
+        )
+    huffman = build_tree("huffman", counts=counts)
+    unit = float(CostModel(features, 1.0, table, settings.phase).node_losses(huffman, counts).sum())
+    if not unit > 0:
+        raise ConfigError(
+            f"cost.table must give the Huffman tree a time > 0, but gives {unit}; leave it out to measure now"
+        )
+    return CostModel(features, settings.weight, table, settings.phase, unit / huffman.expected_depth(counts))
+
+
+def prepare_run(config: Config, corpus: Corpus, progress: ProgressReporter, *, tree: Tree | None = None) -> Preparation:
+    """Train the encoder and cache features; on ``tree``, where there is one, instead of cheap trees."""
+    return prepare(
+        corpus,
+        config.encoder,
+        seed=config.seed,
+        device=config.joint.device,
+        max_tokens=config.frozen.max_tokens,
+        tree=tree,
+        on_step=progress.update,
+    )
+
+
+def worker_arrays(corpus: Corpus, preparation: Preparation) -> Arrays:
+    """The data that workers share."""
+    return {
+        "train": corpus.train,
+        "valid": corpus.valid,
+        "test": corpus.test,
+        "counts": corpus.counts.astype(np.float64),
+        "train_features": preparation.train_features,
+        "valid_features": preparation.valid_features,
+    }
+
+
+def make_directions(config: Config, corpus: Corpus, preparation: Preparation) -> TrainedDirections:
+    """What trains single nodes on the cached features."""
+    x = preparation.train_features
+    return TrainedDirections(
+        Features(x, corpus.train[: len(x)]),
+        corpus.counts.astype(np.float64),
+        learning_rate=config.frozen.learning_rate,
+    )
+
+
+def make_task(config: Config, corpus: Corpus, preparation: Preparation) -> ConstructionTask:
+    """What trees are built for.
+
+    Raises:
+        DataError: The file of categories cannot be used.
+    """
+    path = config.environment.categories
+    return ConstructionTask(
+        corpus.counts.astype(np.float64),
+        preparation.vectors,
+        config.encoder.features,
+        config.cost.weight,
+        config.seed,
+        categories=None if path is None else load_categories(path, corpus.class_names),
+        directions=make_directions(config, corpus, preparation),
+    )
+
+
+def make_executor(config: Config, corpus: Corpus, preparation: Preparation) -> Executor:
+    """Workers that hold the corpus and the features.
+
+    Raises:
+        ExecutionError: The cluster cannot be reached or is too small.
+    """
+    arrays = worker_arrays(corpus, preparation)
+    settings = WorkerSettings(config.encoder, config.frozen, config.joint, corpus.eos, config.seed)
+    if config.search.executor == "local":
+        return LocalExecutor(EvaluationWorker, arrays=arrays, settings=settings)
+    from treesearch.search.ray_executor import RayExecutor
+
+    return RayExecutor(
+        EvaluationWorker,
+        arrays=arrays,
+        settings=settings,
+        num_workers=config.ray.num_workers,
+        cpus_per_worker=config.ray.cpus_per_worker,
+        gpus_per_worker=config.ray.gpus_per_worker,
+        address=config.ray.address,
+    )
+
+
+def check_choices(config: Config, counts: NDArray[np.float64]) -> None:
+    """Refuse unknown encoders, devices, agents, settings, actions, builders, options and cost tables before training.
+
+    Raises:
+        ConfigError: One of them is unknown or out of range, or the cost table is of another layer.
+        DataError: ``cost.table`` is no cost table.
+    """
+    features = config.encoder.features
+    make_encoder(config.encoder.kind, 1, context=1, embedding=1, features=1)
+    resolve_device(config.joint.device)
+    if config.cost.table is not None:
+        _measured_cost_model(config, counts, CostTable.load(config.cost.table))
+    placeholder = np.zeros((counts.size, features), np.float32)
+    make_proposer(config, ConstructionTask(counts, placeholder, features, config.cost.weight, config.seed))
+    few = np.sort(counts)[::-1][:64]
+    for name, options in map(split_builder, config.search.builders):
+        if "cutoffs" not in options:  # those are meant for the whole vocabulary
+            build_tree(
+                name,
+                counts=few,
+                vectors=placeholder[: few.size],
+                seed=config.seed,
+                directions=_no_directions(features),
+                **options,
+            )
+
+
+def _no_directions(features: int) -> NodeDirections:
+    return lambda parts: (np.zeros((len(parts), features), np.float32), np.zeros(len(parts), np.float32))
+
+
+def builder_candidates(config: Config, task: ConstructionTask) -> list[Candidate]:
+    """The trees of the configured builders, in their order."""
+    candidates = []
+    for name, options in map(split_builder, config.search.builders):
+        tree = build_tree(
+            name,
+            counts=task.counts,
+            vectors=task.vectors,
+            seed=config.seed,
+            directions=task.directions,
+            **options,
+        )
+        candidates.append(Candidate(tree, BUILDER, builder_label(name, options)))
+    return candidates
+
+
+def split_builder(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A builder's name and its options."""
+    options = dict(entry)
+    name = str(options.pop("name"))
+    for key in ("counts", "vectors", "seed"):
+        if key in options:
+            raise ConfigError(f"builder {name!r} takes {key} from the run; leave {key}: {options[key]!r:.60} out")
+    return name, options

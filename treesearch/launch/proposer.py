@@ -1,0 +1,146 @@
+"""An agent as the search loop sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from agents import Agent, Evaluated, PolicyGradient, Proposal, make_agent, pack_state, unpack_state
+from envs import DEFAULT_ACTIONS, ConstructionTask, Evaluation
+from treesearch.config import Config, WeightRange
+from treesearch.cost import CostWeights
+from treesearch.errors import ConfigError, RunError
+from treesearch.evaluation.scores import TreeScore
+from treesearch.search.frozen_rung import Candidate
+from treesearch.search.ledger import Ledger
+from treesearch.search.run_folder import RunFolder
+
+CARRIED = 8  # best trees whose decisions are repeated after a refresh of the encoder
+
+
+class AgentProposer:
+    """An agent as the search loop sees it: a `treesearch.search.loop.Proposer`.
+
+    Args:
+        agent: Asked and told.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self._asked: list[Proposal] = []
+        self._shown: list[Proposal] = []
+        self._best: list[tuple[float, Proposal]] = []  # reward under its λ and the proposal, best first
+
+    def demonstrate(self) -> list[Candidate]:
+        """The builders' trees that the agent can build, and after `use_task` also its best decisions, repeated."""
+        self._shown = [
+            *self.agent.demonstrate(),
+            *(self.agent.replay(proposal.actions, proposal.cost_weight) for _, proposal in self._best),
+        ]
+        self._best = []
+        return self._candidates(self._shown)
+
+    def warm_start(self, scores: Sequence[TreeScore | None]) -> None:
+        """Pass the scores of the demonstrations on."""
+        self.agent.warm_start(self._judged(self._shown, scores))
+
+    def ask(self, num: int) -> list[Candidate]:
+        """Propose ``num`` trees."""
+        self._asked = self.agent.ask(num)
+        return self._candidates(self._asked)
+
+    def tell(self, scores: Sequence[TreeScore | None]) -> dict[str, float]:
+        """Pass the scores on."""
+        evaluated = self._judged(self._asked, scores)
+        told = [(item.evaluation.reward, item.proposal) for item in evaluated if item.evaluation is not None]
+        self._best = sorted([*self._best, *told], key=lambda one: -one[0])[:CARRIED]
+        return self.agent.tell(evaluated)
+
+    def use_task(self, task: ConstructionTask) -> None:
+        """Go on with new class vectors."""
+        self.agent.use_task(task)
+
+    def pack(self) -> bytes:
+        """The agent's state."""
+        return pack_state(self.agent.state_dict())
+
+    def unpack(self, state: bytes) -> None:
+        """Go back to a state."""
+        self.agent.load_state_dict(unpack_state(state))
+
+    def _candidates(self, proposals: Sequence[Proposal]) -> list[Candidate]:
+        names = [action.name for action in self.agent.actions]
+        return [
+            Candidate(
+                proposal.tree,
+                self.agent.name,
+                actions=tuple(names[action] for action in proposal.actions),
+                cost_weight=proposal.cost_weight,
+            )
+            for proposal in proposals
+        ]
+
+    def _judged(self, proposals: Sequence[Proposal], scores: Sequence[TreeScore | None]) -> list[Evaluated]:
+        return [
+            Evaluated(proposal, None if score is None else _evaluation(score, proposal.cost_weight))
+            for proposal, score in zip(proposals, scores, strict=True)
+        ]
+
+
+def _evaluation(score: TreeScore, cost_weight: float) -> Evaluation:
+    node_loss = score.node_nll + cost_weight * score.node_cost
+    return Evaluation.of_nodes(node_loss, score.node_mass, node_cost=score.node_cost, cost_weight=cost_weight)
+
+
+def cost_weights(config: Config) -> CostWeights:
+    """The λs that the search draws from."""
+    weights = config.cost.weights
+    if isinstance(weights, WeightRange):
+        return CostWeights(low=weights.low, high=weights.high)
+    return CostWeights((config.cost.weight,) if weights is None else weights)
+
+
+def make_proposer(config: Config, task: ConstructionTask, policy: Path | None = None) -> AgentProposer:
+    """The configured agent.
+
+    Args:
+        config: Names it.
+        task: What its trees are for.
+        policy: A run folder, or a packed state, whose policy it starts from.
+
+    Raises:
+        ConfigError: Unknown agent, setting or action, or an agent without a policy.
+        RunError: The policy cannot be read, or is for other actions.
+    """
+    environment, settings = config.environment, config.search.settings
+    try:
+        agent = make_agent(
+            config.search.agent,
+            task=task,
+            actions=DEFAULT_ACTIONS if environment.actions is None else environment.actions,
+            max_decisions=environment.max_decisions,
+            closer=environment.closer,
+            seed=config.seed,
+            cost_weights=cost_weights(config),
+            **settings,
+        )
+    except TypeError as error:  # a value of the wrong type, or a key that is an argument above
+        raise ConfigError(f"search.settings {settings} do not fit agent {config.search.agent!r}: {error}") from None
+    if policy is not None:
+        if not isinstance(agent, PolicyGradient):
+            raise ConfigError(f"--policy needs an agent with a policy, but search.agent is {config.search.agent!r}")
+        agent.load_policy(unpack_state(_policy_bytes(policy)))
+    return AgentProposer(agent)
+
+
+def _policy_bytes(source: Path) -> bytes:
+    if not source.is_dir():
+        try:
+            return source.read_bytes()
+        except OSError as error:
+            raise RunError(f"policy {source} cannot be read ({error.strerror}); give a run folder") from None
+    with Ledger(RunFolder(source).ledger_file) as ledger:
+        last = ledger.last_batch()
+    if last is None:
+        raise RunError(f"{source} holds no finished batch and so no policy; give a run that got further")
+    return last[1]

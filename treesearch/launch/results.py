@@ -1,0 +1,157 @@
+"""What a finished run says: comparison, front, best tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from treesearch.config import Config
+from treesearch.cost import CostModel
+from treesearch.data import Corpus
+from treesearch.evaluation.comparison import pooled_deviation, rank_correlation
+from treesearch.evaluation.front import Point, hypervolume, nadir, pareto_front
+from treesearch.evaluation.timing import StepTime
+from treesearch.report.tables import comparison_rows
+from treesearch.search.confirm import BASELINE, FOUND, HUFFMAN, Confirmed, Finalist, Promoted
+from treesearch.search.frozen_rung import BUILDER
+from treesearch.search.ledger import FROZEN, JOINT, EvaluationRow, Ledger
+from treesearch.tree import Tree
+
+
+def summarise(
+    config: Config,
+    ledger: Ledger,
+    *,
+    trained: Mapping[str, Finalist],
+    confirmed: Sequence[Confirmed],
+    times: Mapping[str, StepTime],
+    cost_model: CostModel,
+    encoder: str,
+) -> dict[str, Any]:
+    """The content of ``comparison.json``."""
+    rows = ledger.rows(FROZEN)
+    return {
+        "rows": comparison_rows(confirmed, cost_model=cost_model, times=times),
+        "evaluations": len(rows),
+        "failures": sum(row.status == "failed" for row in rows),
+        "stopped": sum(row.status == "stopped" for row in rows),
+        "agent": config.search.agent,
+        "seeds": config.confirm.seeds,
+        "cost_kind": config.cost.kind,
+        "cost_weight": cost_model.weight,
+        "noise": {"test_nll_deviation": pooled_deviation([entry.test_nll for entry in confirmed])},
+        "rank_correlation": rungs_agreement(ledger, encoder),
+        "fronts": {
+            "frozen": front(_frozen_points(ledger, encoder), cost_model),
+            "joint": front(_joint_points(trained), cost_model),
+        },
+    }
+
+
+def rungs_agreement(ledger: Ledger, encoder: str) -> dict[str, Any]:
+    """Kendall's τ of frozen NLL and joint NLL at the best rate, on all trees that were on both rungs."""
+    frozen = {
+        row.tree_hash: row.valid_nll
+        for row in ledger.rows(FROZEN)
+        if row.valid_nll is not None and row.encoder == encoder
+    }
+    joint: dict[str, float] = {}
+    for row in ledger.rows(JOINT):
+        if row.valid_nll is not None and row.tree_hash in frozen:
+            joint[row.tree_hash] = min(row.valid_nll, joint.get(row.tree_hash, row.valid_nll))
+    tau = rank_correlation([frozen[tree_hash] for tree_hash in joint], list(joint.values()))
+    return {"rungs": [FROZEN, JOINT], "kendall_tau": tau, "trees": len(joint)}
+
+
+Entry = tuple[str, str, str, Point]  # tree hash, name, kind, place
+
+
+def front(entries: Sequence[Entry], cost_model: CostModel) -> dict[str, Any]:
+    """The trees that no other one beats in NLL and cost, and what found trees and builders dominate.
+
+    ``hypervolume`` is up to the largest cost and NLL on either front, in nats times e-folds of cost.
+    """
+    points = [entry[3] for entry in entries]
+    listed = [
+        {"tree": tree_hash, "name": name, "kind": kind, "valid_nll": point.nll, "cost": point.cost}
+        for tree_hash, name, kind, point in (entries[position] for position in pareto_front(points))
+    ]
+    groups = {kind: [entry[3] for entry in entries if entry[2] == kind] for kind in (FOUND, BASELINE)}
+    present = [group for group in groups.values() if group]
+    volumes = {}
+    if present:
+        reference = nadir(*present)
+        volumes = {kind: hypervolume(group, reference) for kind, group in groups.items()}
+        volumes |= {"reference_cost": reference.cost, "reference_nll": reference.nll}
+    return {"points": listed, "hypervolume": volumes, "cost_kind": "measured" if cost_model.table else "analytic"}
+
+
+def _frozen_points(ledger: Ledger, encoder: str) -> list[Entry]:
+    rows = [row for row in ledger.rows(FROZEN) if row.encoder == encoder and row.valid_nll is not None]
+    labels = {row.tree_hash: str(row.label) for row in rows if row.agent == BUILDER}
+    entries: dict[str, Entry] = {}
+    for row in rows:
+        kind = BASELINE if row.tree_hash in labels else FOUND
+        name = labels.get(row.tree_hash, f"{FOUND} #{row.id}")
+        entries.setdefault(row.tree_hash, (row.tree_hash, name, kind, Point(_charged(row), row.valid_nll or 0.0)))
+    return list(entries.values())
+
+
+def _charged(row: EvaluationRow) -> float:
+    return (row.cost if row.cost_measured_us is None else row.cost_measured_us) or 0.0
+
+
+def _joint_points(trained: Mapping[str, Finalist]) -> list[Entry]:
+    return [
+        (
+            tree_hash,
+            finalist.promoted.name,
+            FOUND if finalist.promoted.name.startswith(f"{FOUND} #") else BASELINE,
+            Point(_charged(_with_cost(finalist)), finalist.valid_nll),
+        )
+        for tree_hash, finalist in trained.items()
+    ]
+
+
+def _with_cost(finalist: Finalist) -> EvaluationRow:
+    return finalist.promoted.row
+
+
+def best_tree(promoted: Sequence[Promoted], confirmed: Sequence[Confirmed], cost_model: CostModel) -> Promoted:
+    """The tree to export: best joint reward on validation data, or best frozen reward where nothing was confirmed."""
+    if not confirmed:
+        return max(promoted, key=lambda p: -(p.row.valid_nll or np.inf) - cost_model.loss(p.cost))
+    return max(confirmed, key=lambda entry: entry.valid_reward(cost_model)).finalist.promoted
+
+
+def export_best(best: Promoted, corpus: Corpus) -> Tree:
+    """The best tree with names and provenance; no time and no path."""
+    row = best.row
+    provenance = {
+        "found_by": row.agent,
+        "label": row.label,
+        "evaluation": row.id,
+        "frozen_reward": row.reward,
+        "frozen_valid_nll": row.valid_nll,
+        "corpus": corpus.hash,
+    }
+    return best.tree.annotate(class_names=corpus.class_names, metadata=provenance)
+
+
+def pick_from_front(
+    comparison: Mapping[str, Any], *, cost_weight: float | None = None, max_cost: float | None = None
+) -> dict[str, Any] | None:
+    """The point of a run's front with the best reward under λ, or the lowest NLL, at no more than ``max_cost`` units.
+
+    The joint front where the run has one, else the frozen one. None where no point is cheap enough.
+    """
+    fronts = comparison.get("fronts") or {}
+    points = (fronts.get("joint") or {}).get("points") or (fronts.get("frozen") or {}).get("points") or []
+    cheap = [point for point in points if max_cost is None or point["cost"] <= max_cost]
+    weight = 0.0 if cost_weight is None else cost_weight
+    return min(cheap, key=lambda point: point["valid_nll"] + weight * point["cost"], default=None)
+
+
+__all__ = ["HUFFMAN", "best_tree", "export_best", "front", "pick_from_front", "summarise"]

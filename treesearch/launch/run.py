@@ -1,0 +1,239 @@
+"""A whole run: prepare, search, confirm, export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from treesearch.config import Config
+from treesearch.cost import CostModel
+from treesearch.data import Corpus
+from treesearch.data.contexts import context_windows
+from treesearch.evaluation.examples import TextSplit
+from treesearch.evaluation.preparation import Preparation
+from treesearch.evaluation.timing import StepTime, time_trees
+from treesearch.launch.parts import (
+    builder_candidates,
+    check_choices,
+    load_corpus,
+    make_cost_model,
+    make_executor,
+    make_task,
+    prepare_run,
+    worker_arrays,
+)
+from treesearch.launch.proposer import AgentProposer, cost_weights, make_proposer
+from treesearch.launch.results import best_tree, export_best, summarise
+from treesearch.progress import ProgressReporter
+from treesearch.search.confirm import (
+    Confirmed,
+    Finalist,
+    JointRung,
+    Promoted,
+    at_best_rate,
+    choose_finalists,
+    confirm,
+    diverse,
+    promote,
+)
+from treesearch.search.executors import Executor
+from treesearch.search.frozen_rung import EarlyStop, FrozenRung, Objective
+from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, EvaluationRow, Ledger
+from treesearch.search.loop import Era, search
+from treesearch.search.monitor import SearchMonitor
+from treesearch.search.run_folder import RunFolder, next_free_folder
+from treesearch.search.trackers import make_tracker
+
+CONFIRM_SEEDS = 1000  # seeds of the reported runs: CONFIRM_SEEDS * (seed + 1) + i, apart from all others
+
+
+def run_search(
+    config: Config, folder: RunFolder, progress: ProgressReporter, *, policy: Path | None = None
+) -> dict[str, Any]:
+    """Run a whole search: prepare, search, confirm, export.
+
+    Args:
+        config: What to do.
+        folder: Where; must be new or empty.
+        progress: Who is told.
+        policy: A run folder, or a packed agent's state, whose policy the agent starts from.
+
+    Returns:
+        The content of ``comparison.json``.
+
+    Raises:
+        TreeSearchError: Input, configuration or folder cannot be used, or evaluations kept failing.
+    """
+    folder.check_free()
+    corpus = load_corpus(config)
+    counts = corpus.counts.astype(float)
+    check_choices(config, counts)
+    with folder.create(config) as ledger, make_tracker(config, folder.path) as tracker:
+        progress.say(f"{corpus.num_classes} classes, {len(corpus.train)} training tokens; results go to {folder.path}")
+        preparation = prepare_run(config, corpus, progress)
+        ledger.set_meta("counts", corpus.counts.tolist())
+        ledger.set_meta("corpus", corpus.source | {"hash": corpus.hash})
+        cost_model = make_cost_model(config, counts, progress)
+        if cost_model.table is not None:
+            folder.write_cost_table(cost_model.table)
+        with make_executor(config, corpus, preparation) as executor:
+            monitor = SearchMonitor(config.search.evaluations, cost_model, progress, tracker.log)
+            eras = Eras(config, corpus, cost_model, executor, ledger, monitor, progress)
+            search(
+                eras.first(preparation, policy),
+                ledger,
+                evaluations=config.search.evaluations,
+                batch_size=config.search.batch_size,
+                refresh_every=config.search.refresh_every,
+                next_era=eras.next,
+            )
+            promoted, trained, confirmed = confirm_search(
+                config, corpus, cost_model, executor, ledger, progress, encoder=eras.encoder
+            )
+        times = time_confirmed(config, corpus, confirmed, progress)
+        comparison = summarise(
+            config,
+            ledger,
+            trained=trained,
+            confirmed=confirmed,
+            times=times,
+            cost_model=cost_model,
+            encoder=eras.encoder,
+        )
+        best = best_tree(promoted, confirmed, cost_model)
+        folder.write_results(export_best(best, corpus), comparison)
+        tracker.finish(comparison, folder.best_tree_file)
+    return comparison
+
+
+class Eras:
+    """Makes the first era of a search, and after it one era for every refresh of the encoder.
+
+    Args:
+        config: Of the run.
+        corpus: The text.
+        cost_model: What compute takes from the reward.
+        executor: Runs the evaluations; gets the features of each era.
+        ledger: Where evaluations go; its meta entry ``encoder`` is the hash of the latest features.
+        monitor: Told of every evaluation.
+        progress: Told of the training of encoders.
+
+    Attributes:
+        encoder: Hash of the latest features.
+    """
+
+    encoder: str
+
+    def __init__(
+        self,
+        config: Config,
+        corpus: Corpus,
+        cost_model: CostModel,
+        executor: Executor,
+        ledger: Ledger,
+        monitor: SearchMonitor,
+        progress: ProgressReporter,
+    ) -> None:
+        self._config, self._corpus, self._cost_model = config, corpus, cost_model
+        self._executor, self._ledger, self._monitor, self._progress = executor, ledger, monitor, progress
+        self._proposer: AgentProposer
+
+    def first(self, preparation: Preparation, policy: Path | None) -> Era:
+        """The era of the encoder that was trained on cheap trees."""
+        task = make_task(self._config, self._corpus, preparation)
+        self._proposer = make_proposer(self._config, task, policy)
+        return self._era(preparation)
+
+    def next(self) -> Era:
+        """Train the encoder anew on the best tree of the last era, and go on with its features and class vectors."""
+        rows = [row for row in self._ledger.rows(FROZEN) if row.encoder == self.encoder and row.valid_nll is not None]
+        best = max(rows, key=lambda row: self._reward(row))
+        tree = self._ledger.tree(best.tree_hash)
+        preparation = prepare_run(self._config, self._corpus, self._progress, tree=tree)
+        self._executor.replace_arrays(worker_arrays(self._corpus, preparation))
+        self._proposer.use_task(make_task(self._config, self._corpus, preparation))
+        return self._era(preparation)
+
+    def _reward(self, row: EvaluationRow) -> float:
+        units = self._cost_model.charged(row.cost or 0.0, row.cost_measured_us)
+        return -(row.valid_nll or 0.0) - self._cost_model.weight * units
+
+    def _era(self, preparation: Preparation) -> Era:
+        frozen = self._config.frozen
+        self.encoder = preparation.hash
+        self._ledger.set_meta("encoder", self.encoder)
+        self._monitor.new_encoder()
+        objective = Objective(self._corpus.counts.astype(float), self._cost_model, self.encoder)
+        stop = None if frozen.stop_margin is None else EarlyStop(frozen.stop_margin, frozen.subset_tokens)
+        rung = FrozenRung(self._executor, self._ledger, objective, self._monitor, early_stop=stop, memoise=frozen.memo)
+        return Era(rung, builder_candidates(self._config, self._proposer.agent.task), self._proposer)
+
+
+def confirm_search(
+    config: Config,
+    corpus: Corpus,
+    cost_model: CostModel,
+    executor: Executor,
+    ledger: Ledger,
+    progress: ProgressReporter,
+    *,
+    encoder: str,
+) -> tuple[list[Promoted], dict[str, Finalist], list[Confirmed]]:
+    """Joint training, choice, fresh seeds; only the promotion where ``confirm.seeds`` is 0.
+
+    Returns:
+        The promoted trees, those that were trained jointly by tree hash, and the confirmed ones.
+    """
+    counts, settings = corpus.counts.astype(float), config.confirm
+    weights = () if config.cost.weights is None else cost_weights(config).grid()
+    promoted = promote(
+        ledger,
+        counts=counts,
+        cost_model=cost_model,
+        num_trees=settings.promote,
+        encoder=encoder,
+        cost_weights=weights,
+    )
+    if settings.seeds == 0:
+        return promoted, {}, []
+    known = {tree.tree.hash for tree in promoted}
+    others = diverse(ledger, counts=counts, cost_model=cost_model, num_trees=settings.rank_trees, encoder=encoder)
+    contenders = [*promoted, *(tree for tree in others if tree.tree.hash not in known)]
+    done = {JOINT: 0, CONFIRM: 0}
+    total = {JOINT: len(contenders) * len(config.joint.learning_rates)}
+
+    def on_row(row: EvaluationRow) -> None:
+        done[row.rung] += 1
+        progress.update(row.rung, done[row.rung], total[row.rung], f"{row.label}: {row.status}")
+
+    rung = JointRung(executor, ledger, cost_model=cost_model, on_row=on_row)
+    trained = at_best_rate(contenders, rung, learning_rates=config.joint.learning_rates, seed=config.seed)
+    finalists = choose_finalists(trained, cost_model=cost_model, num_finalists=settings.finalists, cost_weights=weights)
+    seeds = [CONFIRM_SEEDS * (config.seed + 1) + i for i in range(settings.seeds)]
+    total[CONFIRM] = len(finalists) * len(seeds)
+    return promoted, trained, confirm(finalists, rung, seeds=seeds)
+
+
+def time_confirmed(
+    config: Config, corpus: Corpus, confirmed: Sequence[Confirmed], progress: ProgressReporter
+) -> Mapping[str, StepTime]:
+    """Step times of the confirmed trees by tree hash, measured side by side in this process."""
+    if not (config.confirm.timing and confirmed):
+        return {}
+    progress.say("timing training steps of the confirmed trees")
+    windows = context_windows(corpus.train, size=config.encoder.context, pad=corpus.eos)
+    trees = [entry.finalist.promoted.tree for entry in confirmed]
+    times = time_trees(
+        trees,
+        TextSplit(windows, corpus.train),
+        encoder=config.encoder,
+        batch_size=config.joint.batch_size,
+        device=config.joint.device,
+    )
+    return {tree.hash: time for tree, time in zip(trees, times, strict=True)}
+
+
+def default_folder(config_path: Path) -> Path:
+    """``runs/NAME-N`` beside the working directory, N the smallest free number."""
+    return next_free_folder(Path("runs"), config_path.stem)
