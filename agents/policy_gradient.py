@@ -327,7 +327,7 @@ class PolicyGradient(Agent):
 
     def _descend(self, loss: Tensor) -> None:
         self._optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
         self._optimizer.step()
 

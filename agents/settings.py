@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -29,11 +30,7 @@ def check_settings(
     Raises:
         ConfigError: Rule and value.
     """
-    for bounds, sign, holds in (
-        (at_least, ">=", lambda value, bound: value >= bound),
-        (above, ">", lambda value, bound: value > bound),
-        (at_most, "<=", lambda value, bound: value <= bound),
-    ):
+    for bounds, sign, holds in ((at_least, ">=", operator.ge), (above, ">", operator.gt), (at_most, "<=", operator.le)):
         for name, bound in (bounds or {}).items():
             value = getattr(settings, name)
             if not (holds(value, bound) and value < np.inf):

@@ -68,7 +68,9 @@ class SubtreeTable:
                 continue
             block = actions[i] != LEFT and self._projects[actions[i]]
             below = [j for j in range(len(nodes)) if above[j] == i]
-            loss, cost, parts, plan = loss_below[node], cost_below[node], (), ()
+            loss, cost = loss_below[node], cost_below[node]
+            parts: tuple[bytes, ...] = ()
+            plan: tuple[tuple[bytes, int], ...] = ()
             if block:
                 plan = tuple((sets[j], actions[j]) for j in _descendants(above, i) if actions[j] != LEFT)
             else:
