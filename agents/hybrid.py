@@ -57,7 +57,7 @@ class Hybrid(PolicyGradient):
     def use_task(self, task: ConstructionTask) -> None:
         """Go on with another task; what is known of class sets is forgotten, since it holds for the old one."""
         super().use_task(task)
-        self._table = SubtreeTable(self.actions, self.closer)
+        self._table = SubtreeTable(self.actions, self.closer_action)
         self._root = OpenNode(np.arange(task.num_classes), 1.0, 0, task.in_features, projected=False).digest
 
     def propose(self, cost_weight: float) -> Proposal:
@@ -76,7 +76,7 @@ class Hybrid(PolicyGradient):
             untried[list(self._table.tried(situation.class_set))] = False
             if (change and untried.any()) or not situation.mask[known]:
                 return self._try(situation, untried if untried.any() else situation.mask.astype(np.bool_))
-            return known, self._log_prob(situation, known)
+            return known, self.log_prob(situation, known)
 
         with one_torch_thread(), torch.no_grad():
             return self.roll_out(choose, cost_weight)
@@ -86,11 +86,7 @@ class Hybrid(PolicyGradient):
         log_prob_A = self._log_probs(torch.from_numpy(situation.observation), torch.from_numpy(allowed))
         drawn_A = (log_prob_A / self.settings.policy_temperature).softmax(-1)
         action = int(torch.multinomial(drawn_A, 1, generator=self._generator))
-        return action, self._log_prob(situation, action)
-
-    def _log_prob(self, situation: Situation, action: int) -> float:
-        mask = torch.from_numpy(situation.mask).bool()
-        return float(self._log_probs(torch.from_numpy(situation.observation), mask)[action])
+        return action, self.log_prob(situation, action)
 
     def remember(self, evaluated: Sequence[Evaluated]) -> None:
         """Keep the best trees, and what every tree says of its splits."""

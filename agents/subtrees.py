@@ -45,12 +45,13 @@ class SubtreeTable:
 
     Args:
         actions: The agent's; the splits with a projection make blocks.
-        closer: Takes what is left open; where it is one of the actions, that counts as having taken it.
+        closer: The action that does what the closer does with what is left open, which counts as taking it; None where
+            there is none.
     """
 
-    def __init__(self, actions: Sequence[Action], closer: Action) -> None:
+    def __init__(self, actions: Sequence[Action], closer: int | None) -> None:
         self._projects = [isinstance(action, SplitAction) and action.shrink is not None for action in actions]
-        self._left = next((i for i, action in enumerate(actions) if action.name == closer.name), LEFT)
+        self._left = LEFT if closer is None else closer
         self._numbers: dict[bytes, int] = {}
         self._options: list[Option] = []  # in the order told
         self._taken: dict[int, dict[int, list[int]]] = {}  # class set -> action -> places in _options
@@ -62,8 +63,8 @@ class SubtreeTable:
         return frozenset(self._taken.get(self._numbers.get(class_set, -1), {})) - {LEFT}
 
     def add(self, item: Evaluated) -> None:
-        """Take in the verdict on a tree, if there is one."""
-        if not item.usable or item.evaluation is None:
+        """Take in the verdict on a tree, if there is one; an estimate says nothing of its nodes."""
+        if not item.usable or item.evaluation is None or not item.exact:
             return
         proposal, verdict = item.proposal, item.evaluation.at(0.0)
         tree = proposal.tree
@@ -79,7 +80,7 @@ class SubtreeTable:
         for i, action in enumerate(actions):  # wholes before parts
             if i in inside:
                 continue
-            if action != LEFT and self._projects[action]:
+            if self._is_block(action):
                 block = _descendants(below, i)
                 inside.update(block)
                 plan = tuple((sets[j], actions[j]) for j in block if actions[j] != LEFT)
@@ -136,10 +137,13 @@ class SubtreeTable:
             plan = tuple(next(plans) for _ in range(num_planned))
             self._append(Option(class_set, action, loss, cost, own, plan))
 
+    def _is_block(self, action: int) -> bool:
+        return action != LEFT and self._projects[action]
+
     def _offer(self, option: Option) -> None:
         """An action with a set always gives the same, but for blocks: of those, the best under each λ are kept."""
         places = self._taken.get(option.class_set, {}).get(option.action, [])
-        if places and not self._projects[option.action]:
+        if places and not self._is_block(option.action):
             return
         if any(self._options[place].beats(option) for place in places):
             return
@@ -165,12 +169,12 @@ class _Programme:
     """The options as arrays, sorted by level, then by set: parts before wholes."""
 
     num_sets: int
-    place_O: NDArray[np.int64]  # in the order told
-    loss_O: NDArray[np.float64]
-    cost_O: NDArray[np.float64]
-    set_O: NDArray[np.int64]
-    owner_P: NDArray[np.int64]  # the option of each part, rising
-    part_P: NDArray[np.int64]
+    place: NDArray[np.int64]  # [O] in the order told
+    loss: NDArray[np.float64]  # [O]
+    cost: NDArray[np.float64]  # [O]
+    class_set: NDArray[np.int64]  # [O]
+    owner: NDArray[np.int64]  # [P] the option of each part, rising
+    part: NDArray[np.int64]  # [P]
     bounds: NDArray[np.int64]  # first option of each level, and the number of all
 
     @classmethod
@@ -190,29 +194,29 @@ class _Programme:
         return cls(
             num_sets,
             place_O,
-            loss_O=np.array([one.loss for one in options])[place_O],
-            cost_O=np.array([one.cost for one in options])[place_O],
-            set_O=set_O[place_O],
-            owner_P=rank_O[owner_P][by_owner],
-            part_P=part_P[by_owner],
+            loss=np.array([one.loss for one in options])[place_O],
+            cost=np.array([one.cost for one in options])[place_O],
+            class_set=set_O[place_O],
+            owner=rank_O[owner_P][by_owner],
+            part=part_P[by_owner],
             bounds=np.searchsorted(level_S[set_O][place_O], np.arange(level_S.max() + 2)),
         )
 
     def best_options(self, cost_weight: float) -> NDArray[np.int64]:
         """Place of the best option of each set under this λ, [S]; only those with options mean anything."""
         value_S, choice_S = np.zeros(self.num_sets), np.zeros(self.num_sets, np.int64)
-        total_O = self.loss_O + cost_weight * self.cost_O
-        ends_P = np.searchsorted(self.owner_P, self.bounds)
+        total_O = self.loss + cost_weight * self.cost
+        ends_P = np.searchsorted(self.owner, self.bounds)
         for level in range(len(self.bounds) - 1):
             start, stop = self.bounds[level : level + 2]
             of_level = slice(*ends_P[level : level + 2])
-            values_P = value_S[self.part_P[of_level]]
-            total = total_O[start:stop] + np.bincount(self.owner_P[of_level] - start, values_P, stop - start)
-            own = self.set_O[start:stop]
+            values_P = value_S[self.part[of_level]]
+            total = total_O[start:stop] + np.bincount(self.owner[of_level] - start, values_P, stop - start)
+            own = self.class_set[start:stop]
             firsts = np.flatnonzero(np.r_[True, own[1:] != own[:-1]])
             value_S[own[firsts]] = np.minimum.reduceat(total, firsts)
             best = np.flatnonzero(total == value_S[own])[::-1]  # of equals the first told is written last
-            choice_S[own[best]] = self.place_O[start + best]
+            choice_S[own[best]] = self.place[start + best]
         return choice_S
 
 
