@@ -41,7 +41,9 @@ class ContentReward:
 
     def __call__(self, tree: Tree) -> Evaluation:
         structural, below = self.structural(tree), classes_below(tree)
-        partitions = [sorted(sorted(below[child]) for child in tree.children(node)) for node in range(tree.num_internal)]
+        partitions = [
+            sorted(sorted(below[child]) for child in tree.children(node)) for node in range(tree.num_internal)
+        ]
         blocks: list[int | None] = []  # the topmost projection over each node
         for node in range(tree.num_internal):
             over = blocks[tree.parent[node]] if node else None
