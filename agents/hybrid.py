@@ -57,7 +57,7 @@ class Hybrid(PolicyGradient):
     def use_task(self, task: ConstructionTask) -> None:
         """Go on with another task; what is known of class sets is forgotten, since it holds for the old one."""
         super().use_task(task)
-        self._table = SubtreeTable(self.actions, self.closer_action)
+        self._table = SubtreeTable(self.actions)
         self._root = OpenNode(np.arange(task.num_classes), 1.0, 0, task.in_features, projected=False).digest
 
     def propose(self, cost_weight: float) -> Proposal:

@@ -169,10 +169,13 @@ class PolicyGradient(Agent):
         """
         mine = {"agent": self.name, "actions": [action.name for action in self.actions]}
         self.check_identity({**self.identity(), **{key: state.get(key) for key in mine}})
+        own = _copy({"policy": self._policy.state_dict(), "value": self._value.state_dict()})
         try:
             self._policy.load_state_dict(_copy(state["policy"]))
             self._value.load_state_dict(_copy(state["value"]))
         except (KeyError, RuntimeError) as error:
+            self._policy.load_state_dict(own["policy"])  # both or none
+            self._value.load_state_dict(own["value"])
             raise RunError(
                 f"a policy must have the layers of this agent's (hidden_size {self.settings.hidden_size}), but:"
                 f" {' '.join(str(error).split()):.160}"
@@ -377,7 +380,7 @@ def leave_one_out(returns: Tensor, rivals: Tensor, otherwise: Tensor) -> Tensor:
 
     Args:
         returns: float [n].
-        rivals: int64 [n], equal for those that compete.
+        rivals: int64 [n] in 0 .. n - 1, equal for those that compete.
         otherwise: float [n].
     """
     num = torch.zeros_like(returns).index_add(0, rivals, torch.ones_like(returns))[rivals]

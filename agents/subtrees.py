@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from agents.base import Evaluated
 from envs import Action, SplitAction
 
-LEFT = -1  # in place of an action: the closer took what was left open, and is none of the actions
+LEFT = -1  # in place of an action: the closer took what was left open
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,10 @@ class SubtreeTable:
 
     Args:
         actions: The agent's; the splits with a projection make blocks.
-        closer: The action that does what the closer does with what is left open, which counts as taking it; None where
-            there is none.
     """
 
-    def __init__(self, actions: Sequence[Action], closer: int | None) -> None:
+    def __init__(self, actions: Sequence[Action]) -> None:
         self._projects = [isinstance(action, SplitAction) and action.shrink is not None for action in actions]
-        self._left = LEFT if closer is None else closer
         self._numbers: dict[bytes, int] = {}
         self._options: list[Option] = []  # in the order told
         self._taken: dict[int, dict[int, list[int]]] = {}  # class set -> action -> places in _options
@@ -74,7 +71,7 @@ class SubtreeTable:
         cost_below = tree.subtree_sums(cost_N)[nodes].tolist()
         class_sets = [*proposal.class_sets, *proposal.left_sets]
         sets = [self._numbers.setdefault(one, len(self._numbers)) for one in class_sets]
-        actions = [*proposal.actions, *[self._left] * len(proposal.left_nodes)]
+        actions = [*proposal.actions, *[LEFT] * len(proposal.left_nodes)]
         below = _decided_below(tree.parent.tolist(), nodes.tolist())
         inside: set[int] = set()  # of a block
         for i, action in enumerate(actions):  # wholes before parts
@@ -93,7 +90,8 @@ class SubtreeTable:
     def best_plan(self, root: bytes, cost_weight: float) -> Mapping[bytes, int]:
         """The action for each class set of the best tree over everything seen under this λ; empty where none is known.
 
-        Ties go to the option told first.
+        Class sets that are not in it are best left to the closer. It may take more decisions than one tree has. Ties go
+        to the option told first.
         """
         if self._numbers.get(root) not in self._taken:
             return {}

@@ -41,11 +41,10 @@ class ContentReward:
 
     def __call__(self, tree: Tree) -> Evaluation:
         structural, below = self.structural(tree), classes_below(tree)
-        partitions = [
-            sorted(sorted(below[child]) for child in tree.children(node)) for node in range(tree.num_internal)
-        ]
+        nodes = range(tree.num_internal)
+        partitions = [sorted(sorted(below[child]) for child in tree.children(node)) for node in nodes]
         blocks: list[int | None] = []  # the topmost projection over each node
-        for node in range(tree.num_internal):
+        for node in nodes:
             over = blocks[tree.parent[node]] if node else None
             blocks.append(node if over is None and tree.projection_dim[node] else over)
         loss = []
@@ -66,12 +65,16 @@ class ContentReward:
         return int.from_bytes(digest, "big") / 2**64
 
 
-def follow(agent: Agent, plan: dict[Classes, int], *, num_decisions: int = 1000) -> tuple[Tree, dict[Classes, int]]:
-    """The tree of a plan by class sets; what it does not know is left to the closer. Also: the decisions made."""
-    construction = Construction(agent.task, agent.actions, max_decisions=num_decisions, closer=agent.closer)
-    made = {}
-    while not construction.done and (classes := frozenset(construction.current.classes.tolist())) in plan:
-        assert construction.action_mask()[plan[classes]]
-        made[classes] = plan[classes]
-        construction.step(plan[classes])
-    return construction.finish().tree, made
+def follow(agent: Agent, plan: dict[Classes, int]) -> tuple[Tree, dict[Classes, int]]:
+    """The tree of a plan by class sets; what it does not know goes to the closer. Also: what of it was used."""
+    closer = agent.closer_action
+    assert closer is not None
+    construction = Construction(agent.task, agent.actions, max_decisions=1000, closer=agent.closer)
+    used = {}
+    while not construction.done:
+        classes = frozenset(construction.current.classes.tolist())
+        if classes in plan:
+            used[classes] = plan[classes]
+        assert construction.action_mask()[plan.get(classes, closer)]
+        construction.step(plan.get(classes, closer))
+    return construction.finish().tree, used

@@ -35,7 +35,7 @@ def changed_set(parent: Proposal, child: Proposal) -> Classes:
     return next(one for (one, action), (other, taken) in pairs if one == other and action != taken)
 
 
-def outside(tree: Tree, changed: Classes) -> dict[Classes, frozenset[Classes]]:
+def outside(tree: Tree, changed: Classes) -> dict[Classes, tuple[int, frozenset[Classes]]]:
     """The partition of each node that is not below ``changed`` or that node itself, and its projection."""
     below = classes_below(tree)
     return {

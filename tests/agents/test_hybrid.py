@@ -1,10 +1,12 @@
 """The hybrid: what it starts from, what it changes, and that it reaches a known optimum."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from agents import Evaluated, Hybrid, make_agent
-from envs import ConstructionTask, zipf_task
+from envs import zipf_task
 from tests.agents.content import ContentReward, decided
 from tests.agents.test_policy_gradient import HUFFMAN_DEPTH, best_reward
 
@@ -12,12 +14,12 @@ TASK = zipf_task(80, in_features=8, seed=2)
 ACTIONS = ["frequency-0.5", "kway-4", "kway-8", "shortlist-4", "kway-2-project-0.5", "close-flat", "close-balanced-2"]
 
 
-def hybrid(*, task: ConstructionTask = TASK, max_decisions: int = 1000, **settings: object) -> Hybrid:
+def hybrid(*, actions: Sequence[str] = ACTIONS, **settings: object) -> Hybrid:
     agent = make_agent(
         "hybrid",
-        task=task,
-        actions=ACTIONS,
-        max_decisions=max_decisions,
+        task=TASK,
+        actions=actions,
+        max_decisions=1000,
         closer="close-balanced-2",
         seed=0,
         **settings,
@@ -50,7 +52,8 @@ def test_without_changes_it_proposes_the_best_known_tree() -> None:
 
 
 def test_a_change_is_one_that_was_not_tried() -> None:
-    agent = hybrid(policy_share=0, change_root=0, change_other=1)
+    splits = ["frequency-0.5", "kway-4", "kway-8", "shortlist-4"]
+    agent = hybrid(actions=splits, policy_share=0, change_root=0, change_other=1)
     items = talk(agent, 6)
     tried: dict[frozenset[int], set[int]] = {}
     for item in items:

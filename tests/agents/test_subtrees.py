@@ -37,7 +37,7 @@ def told(agent: Agent, num: int, seed: int) -> list[Evaluated]:
 
 
 def table_of(agent: Agent, items: list[Evaluated]) -> SubtreeTable:
-    table = SubtreeTable(agent.actions, agent.closer_action)
+    table = SubtreeTable(agent.actions)
     for item in items:
         table.add(item)
     return table
@@ -103,8 +103,8 @@ def test_the_best_plan_is_the_best_of_all_combinations(actions: list[str], max_d
     for weight in WEIGHTS:
         best = max(reward(tree).at(weight).reward for tree in trees.values())
         plan = {names[digest]: action for digest, action in table.best_plan(ROOT, weight).items()}
-        tree, made = follow(agent, plan)
-        assert made == plan  # all of it is used
+        tree, used = follow(agent, plan)
+        assert used == plan  # all of it is used
         assert reward(tree).at(weight).reward == pytest.approx(best, rel=1e-9)
         assert best >= max(item.evaluation.at(weight).reward for item in items if item.evaluation is not None) - 1e-12
 
@@ -145,7 +145,7 @@ def test_a_block_is_one_that_was_told_and_suits_the_weight() -> None:
     items = [item for item in told(agent, 60, 0) if item.proposal.actions[0] == 0]
     assert len(items) > 5
     table, reward = table_of(agent, items), ContentReward(TASK, 0)
-    plans = [with_left(agent, item.proposal) for item in items]
+    plans = [decided(item.proposal) for item in items]
     names, chosen = named(items), set()
     for weight in np.geomspace(1e-4, 10, 30):
         plan = {names[digest]: action for digest, action in table.best_plan(ROOT, float(weight)).items()}
@@ -173,24 +173,14 @@ def test_failures_and_estimates_say_nothing() -> None:
 # -- what is left ------------------------------------------------------------------------------------------------------
 
 
-def test_what_the_closer_took_counts_as_its_action() -> None:
+def test_what_the_closer_took_is_no_action() -> None:
     agent = random_agent(["kway-3", "close-balanced-2"], 1, 0)
-    items = [item for item in told(agent, 2, 0) if item.proposal.actions == (0,)]
-    (left, *_) = items[0].proposal.left_sets
-    table = table_of(agent, items)
-    assert table.tried(left) == {1}
-    assert table.best_plan(ROOT, 0.005)[left] == 1
-
-
-def test_what_the_closer_took_is_no_action_where_the_closer_is_none() -> None:
-    agent = random_agent(["kway-3"], 1, 0)
-    (item,) = told(agent, 1, 0)
-    table = table_of(agent, [item])
+    item = next(item for item in told(agent, 3, 0) if item.proposal.actions == (0,))
+    table = table_of(agent, [item, item])
+    assert table.tried(ROOT) == {0}
     assert table.tried(item.proposal.left_sets[0]) == set()
     assert table.best_plan(ROOT, 0.005) == {ROOT: 0}
-    table.add(item)
-    assert len(table.state()["options"]) == 1 + len(item.proposal.left_sets)
-    assert set(table.state()["options"][:, 1].tolist()) == {0, LEFT}
+    assert sorted(table.state()["options"][:, 1].tolist()) == [LEFT] * len(item.proposal.left_sets) + [0]
 
 
 # -- state -------------------------------------------------------------------------------------------------------------
