@@ -104,7 +104,7 @@ class Agent(ABC):
     """
 
     name: ClassVar[str]
-    max_tries: ClassVar[int] = 4  # draws of a tree, then twice as many changes to it, before one is proposed again
+    max_tries: ClassVar[int] = 4  # draws of a tree, then twice as many changes to it, before a known one is taken
 
     def __init__(
         self,
@@ -135,15 +135,22 @@ class Agent(ABC):
         proposals = []
         for _ in range(num):
             cost_weight = self.cost_weights.draw(self.rng)
-            for _ in range(self.max_tries):
-                proposal = self.propose(cost_weight)
-                if proposal.tree.hash not in self._asked:
-                    break
-            else:
+            proposal = self._drawn(cost_weight)
+            if proposal.tree.hash in self._asked:
                 proposal = self._varied(proposal)
             self._asked[proposal.tree.hash] = None
             proposals.append(proposal)
         return proposals
+
+    def _drawn(self, cost_weight: float) -> Proposal:
+        """A new tree if some tries give one; an agent that repeats itself is not asked on."""
+        last = None
+        for _ in range(self.max_tries):
+            proposal = self.propose(cost_weight)
+            if proposal.tree.hash not in self._asked or proposal.tree.hash == last:
+                break
+            last = proposal.tree.hash
+        return proposal
 
     def _varied(self, known: Proposal) -> Proposal:
         """A new tree, by changing one decision after the other; the known one where that leads nowhere."""
