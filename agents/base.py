@@ -135,31 +135,29 @@ class Agent(ABC):
         proposals = []
         for _ in range(num):
             cost_weight = self.cost_weights.draw(self.rng)
-            proposal = self._drawn(cost_weight)
-            if proposal.tree.hash in self._asked:
-                proposal = self._varied(proposal)
+            proposal = self._new_tree(cost_weight)
             self._asked[proposal.tree.hash] = None
             proposals.append(proposal)
         return proposals
 
-    def _drawn(self, cost_weight: float) -> Proposal:
-        """A new tree if some tries give one; an agent that repeats itself is not asked on."""
-        last = None
-        for _ in range(self.max_tries):
-            proposal = self.propose(cost_weight)
-            if proposal.tree.hash not in self._asked or proposal.tree.hash == last:
-                break
-            last = proposal.tree.hash
-        return proposal
+    def _new_tree(self, cost_weight: float) -> Proposal:
+        """A tree that was not proposed before: drawn, or a changed draw where the agent repeats itself.
 
-    def _varied(self, known: Proposal) -> Proposal:
-        """A new tree, by changing one decision after the other; the known one where that leads nowhere."""
-        varied = known
+        Where neither is found it is the first draw, since the last one would favour what is drawn often.
+        """
+        first = proposal = self.propose(cost_weight)
+        for _ in range(self.max_tries - 1):
+            last = proposal.tree.hash
+            if last not in self._asked:
+                return proposal
+            proposal = self.propose(cost_weight)
+            if proposal.tree.hash == last:
+                break
         for _ in range(2 * self.max_tries):
-            varied = self.change(varied, int(self.rng.integers(len(varied.actions))), known.cost_weight)
-            if varied.tree.hash not in self._asked:
-                return varied
-        return known
+            if proposal.tree.hash not in self._asked:
+                return proposal
+            proposal = self.change(proposal, int(self.rng.integers(len(proposal.actions))), cost_weight)
+        return proposal if proposal.tree.hash not in self._asked else first
 
     def change(self, parent: Decided, decision: int, cost_weight: float, *, closer_share: float = 0.0) -> Proposal:
         """A tree with another legal action at one decision; the others stay as far as possible.
