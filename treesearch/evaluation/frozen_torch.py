@@ -31,6 +31,7 @@ from treesearch.softmax.initialization import log_mass_biases
 from treesearch.tree import Tree
 
 BATCH_SIZE = 128
+BLOCK_PART = 8
 
 
 @torch.no_grad()
@@ -209,13 +210,18 @@ class _Learner:
             levels.append(torch.einsum("qdf,qf->qd", self.nested[scope_P[path_Q]], levels[-1]))
         hidden_QLd = torch.stack(levels, 1)
         grad_QLd = torch.zeros_like(hidden_QLd)
-        grad_QLd[:, 0] = self._decide(family.top, tops, hidden, rate, nll_N).flatten(0, 1)
+        pair_Mm = torch.arange(path_Q.shape[0], device=path_Q.device).view(tops.path_Mm.shape)
+        for part in _parts(family.top, family.size):
+            own = _Rectangle(unit_M, *(field[:, part] for field in tops[1:]))
+            grad = self._decide(family.top, own, hidden[:, part], rate, nll_N)
+            grad_QLd[pair_Mm[:, part].reshape(-1), 0] = grad.flatten(0, 1)
         for inner in family.inner:
-            pair_E, entries = _inner_entries(inner, path_Q, tops.live_Mm.reshape(-1))
-            index_E = pair_E * len(levels) + inner.level[entries.place_M]
-            source_E1d = hidden_QLd.flatten(0, 1)[index_E][:, None]
-            grad_E1d = self._decide(inner, entries, source_E1d, rate, nll_N)
-            grad_QLd.view(-1, family.dim).index_add_(0, index_E, grad_E1d[:, 0])
+            for part in _parts(inner, family.size):
+                pair_E, entries = _inner_entries(inner, tops, pair_Mm[:, part].reshape(-1))
+                index_E = pair_E * len(levels) + inner.level[entries.place_M]
+                source_E1d = hidden_QLd.flatten(0, 1)[index_E][:, None]
+                grad_E1d = self._decide(inner, entries, source_E1d, rate, nll_N)
+                grad_QLd.view(-1, family.dim).index_add_(0, index_E, grad_E1d[:, 0])
         if rate is None:
             return
         for level in range(len(levels) - 1, 0, -1):
@@ -256,16 +262,24 @@ def _rounds(family: Family, path_T: Tensor, schedule: Schedule) -> Iterator[_Rec
         yield _Rectangle(unit_M, token_E[entry_Mm], path_E[entry_Mm], branch_E[entry_Mm], live_Mm)
 
 
-def _inner_entries(inner: Decisions, path_Q: Tensor, live_Q: Tensor) -> tuple[Tensor, _Rectangle]:
-    """The decisions that the tokens of blocks meet further down: which of the Q, and rectangles of one token each."""
+def _parts(decisions: Decisions, size: int) -> list[slice]:
+    """The tokens of a block's minibatch from which a node learns at once."""
+    step = BLOCK_PART if decisions.binary else size
+    return [slice(at, at + step) for at in range(0, size, step)]
+
+
+def _inner_entries(inner: Decisions, tops: _Rectangle, pair_Q: Tensor) -> tuple[Tensor, _Rectangle]:
+    """What tokens of blocks, given by their places in ``tops``, decide further down: these places, and the decisions."""
+    path_Q, live_Q = (field.reshape(-1)[pair_Q] for field in (tops.path_Mm, tops.live_Mm))
     slot_L = torch.arange(inner.length, device=path_Q.device)
     first_Q1, end_Q1 = inner.path_ptr[path_Q][:, None], inner.path_ptr[path_Q + 1][:, None]
     live_E = ((first_Q1 + slot_L < end_Q1) & live_Q[:, None]).reshape(-1)
     spread_E = torch.arange(live_E.shape[0], device=path_Q.device) % inner.path_place.shape[0]
     entry_E = torch.where(live_E, (first_Q1 + slot_L).reshape(-1), spread_E)
-    pair_E = torch.arange(path_Q.shape[0], device=path_Q.device)[:, None].expand(-1, inner.length).reshape(-1)
-    place_E, branch_E1 = inner.path_place[entry_E], inner.path_branch[entry_E][:, None]
-    return pair_E, _Rectangle(place_E, pair_E[:, None], path_Q[pair_E][:, None], branch_E1, live_E[:, None])
+    pair_E = pair_Q[:, None].expand(-1, inner.length).reshape(-1)
+    token_E, path_E = (field.reshape(-1)[pair_E] for field in (tops.token_Mm, tops.path_Mm))
+    columns = token_E, path_E, inner.path_branch[entry_E], live_E
+    return pair_E, _Rectangle(inner.path_place[entry_E], *(column[:, None] for column in columns))
 
 
 def _residuals(decisions: Decisions, logit_MmA: Tensor, branch_Mm: Tensor) -> Tensor:
