@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -765,6 +765,7 @@ def test_a_forest_is_compiled_whole() -> None:
 
 
 # -- CUDA ----------------------------------------------------------------------------------------------------------
+
 
 class TestCuda:
     pytestmark = cuda

@@ -3,9 +3,10 @@
 A *unit* learns independently of all others: a node that sees the features, or a block (all below a topmost projection).
 Units that are alike form a `Family`.
 
-Shapes: **K** trees, **C** classes of each, **N** internal nodes of all trees, **n** nodes of one rectangle, **A** rows of the
-widest of them, **P** path entries, **U** units of a family, **S** nested projections of a family, **L** their levels, **T**
-tokens. Paths are numbered ``tree * (C + 1) + class``; class C, of tokens that only fill up a batch, has no entries.
+Shapes: **K** trees, **C** classes of each, **N** internal nodes of all trees, **n** nodes of one rectangle, **A** rows
+of the widest of them, **P** path entries, **U** units of a family, **S** nested projections of a family, **L** their
+levels, **T** tokens, **t** chunks. Paths are numbered ``tree * (C + 1) + class``; class C, of tokens that only fill up a
+chunk, has no entries.
 Everything here runs on the host, in NumPy, once per call.
 """
 
@@ -30,6 +31,8 @@ from treesearch.tree import Tree
 Array = NDArray[Any]
 Device = torch.device | str
 
+WARM_UP = 16  # token-by-token families begin with so many batches' tokens, in batches that are so many times smaller
+
 
 @dataclass(frozen=True, eq=False)
 class Decisions:
@@ -45,7 +48,7 @@ class Decisions:
     path_ptr: Tensor  # [K * (C + 1) + 1] where the entries of each path begin
     path_place: Tensor  # [P] which of the n nodes
     path_branch: Tensor  # [P] which child
-    entries_C: Array  # [C] on the host: entries of each class, in all trees together
+    entries: Array  # [C] on the host: entries of each class, in all trees together
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +79,10 @@ class Family:
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """How a family reads a split; all that shapes depend on."""
+    """How a family reads a stretch of a split; all that shapes depend on."""
 
+    begin: int
+    end: int
     chunk: int  # tokens read at a time
     num_slots: int  # most entries at top nodes in any chunk
     num_units: tuple[int, ...]  # for each round of minibatches, the most units that take part in any chunk
@@ -111,22 +116,36 @@ class FrozenTables:
         ]
         return cls(tuple(trees), num_classes[0], tuple(families), nodes.first)
 
-    def schedules(self, labels_T: Array, batch_size: int) -> list[Schedule]:
-        """For each family how it reads these labels, in order; ``batch_size`` is that of token-by-token families."""
-        if not labels_T.size:
-            return [Schedule(1, 0, ()) for _ in self.families]
-        passes_UN = np.stack([self._passes(labels_T[at : at + CHUNK]) for at in range(0, labels_T.size, CHUNK)])
+    def schedules(self, labels_T: Array, batch_size: int) -> list[list[Schedule]]:
+        """For each family how it reads these labels, in order; ``batch_size`` is that of token-by-token families.
+
+        Their first tokens come in smaller batches: there each token's square lowers the rate of the next, and a batch
+        that knows the sum of its squares before its first step would learn less.
+        """
+        num_tokens = labels_T.size
+        passes_tN = np.array([self._passes(labels_T[at : at + CHUNK]) for at in range(0, num_tokens, CHUNK)])
         schedules = []
         for family in self.families:
-            by_token = family.size == Family.TOKEN_BY_TOKEN
-            chunk = min(batch_size if by_token else CHUNK, labels_T.size)
-            per_chunk = np.add.reduceat(family.top.entries_C[labels_T], np.arange(0, labels_T.size, chunk))
-            num_slots, num_units = int(per_chunk.max()), []
-            if not by_token:
-                passes_U = passes_UN[:, family.top.node.cpu().numpy()]
-                rounds = range(0, int(passes_U.max()), family.size)
-                num_units = [int((passes_U > before).sum(1).max()) for before in rounds]
-            schedules.append(Schedule(chunk, num_slots, (num_slots,) if by_token and num_slots else tuple(num_units)))
+            stretches = [(0, num_tokens, CHUNK)]
+            if family.size == Family.TOKEN_BY_TOKEN:
+                warm = min(WARM_UP * batch_size, num_tokens)
+                stretches = [(0, warm, max(1, batch_size // WARM_UP)), (warm, num_tokens, batch_size)]
+            own = []
+            for begin, end, chunk in stretches:
+                if begin == end:
+                    continue
+                chunk = min(chunk, end - begin)
+                entries_T = family.top.entries[labels_T[begin:end]]
+                num_slots = int(np.add.reduceat(entries_T, np.arange(0, end - begin, chunk)).max())
+                if not num_slots:
+                    continue
+                num_units = [num_slots]
+                if family.size != Family.TOKEN_BY_TOKEN:
+                    passes_tU = passes_tN[:, family.top.node.cpu().numpy()]
+                    rounds = range(0, int(passes_tU.max()), family.size)
+                    num_units = [int((passes_tU > before).sum(1).max()) for before in rounds]
+                own.append(Schedule(begin, end, chunk, num_slots, tuple(num_units)))
+            schedules.append(own)
         return schedules
 
     def _passes(self, labels_T: Array) -> Array:
@@ -236,9 +255,7 @@ def _family(nodes: _Nodes, paths: _Paths, members: Array, device: Device) -> Fam
         }
         tensors = {name: torch.as_tensor(array, device=device) for name, array in arrays.items()}
         entries_C = count.reshape(paths.shape).sum(0)[:-1]
-        return Decisions(
-            binary=slot_A.size == 1, length=int(count.max()), entries_C=entries_C, **tensors
-        )
+        return Decisions(binary=slot_A.size == 1, length=int(count.max()), entries=entries_C, **tensors)
 
     nested = inner[nodes.projection_dim[inner] > 0]
     place_N[:] = -1

@@ -7,8 +7,8 @@ Wide nodes and blocks learn from the very minibatches of `evaluate_frozen`; sinc
 minibatches in a chunk of all units are one rectangle, and so are all second ones, and so on. Binary nodes, which learn
 token by token there, here learn from all tokens of a batch that pass them at once.
 
-Shapes: those of `treesearch.evaluation.frozen_tables`, and **M** units (or entries) of a rectangle, **m** tokens of each,
-**Q** = M * m, **D** features, **d** size of what a family's nodes see, **E** entries of a chunk at the units' top nodes.
+Shapes: those of `treesearch.evaluation.frozen_tables`, and **M** units (or entries) of a rectangle, **m** tokens of
+each, **Q** = M * m, **D** features, **d** size of what a family's nodes see, **E** entries: tokens at nodes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from treesearch.softmax.initialization import log_mass_biases
 from treesearch.tree import Tree
 
 BATCH_SIZE = 128
-BLOCK_PART = 8
+BLOCK_PART = 8  # tokens of a block's minibatch from which its binary nodes learn at once
 
 
 @torch.no_grad()
@@ -79,8 +79,8 @@ def evaluate_forest(
     nll_N = torch.zeros(int(tables.first_node[-1]), dtype=torch.float64, device=device)
     for split, times, rate in ((train, epochs, learning_rate), (valid, 1, None)):
         tokens = _Tokens.of(split, tables, device)
-        for learner, schedule in zip(learners, tables.schedules(split.y, batch_size), strict=True):
-            for _ in range(times):
+        for learner, schedules in zip(learners, tables.schedules(split.y, batch_size), strict=True):
+            for schedule in schedules * times:
                 learner.read(tokens, schedule, rate, nll_N)
     scores = np.split(nll_N.cpu().numpy(), tables.first_node[1:-1])
     return [NodeScores(nll, passes(tree, valid.y), valid.y.size) for tree, nll in zip(trees, scores, strict=True)]
@@ -90,9 +90,9 @@ def evaluate_forest(
 class _Tokens:
     """A split on the device."""
 
-    x_TD: Tensor
-    y_T: Tensor
-    first_path_K1: Tensor  # where each tree's paths begin
+    x: Tensor  # [T, D]
+    y: Tensor  # int64 [T]
+    first_path: Tensor  # [K, 1] where each tree's paths begin
     no_class: int
 
     @classmethod
@@ -102,24 +102,25 @@ class _Tokens:
         first = torch.arange(len(tables.trees), device=device)[:, None] * (tables.num_classes + 1)
         return cls(x_TD, y_T, first, tables.num_classes)
 
-    def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Features [size, D] and the paths [K * size] of successive tokens, the last filled up with empty paths."""
-        for begin in range(0, self.y_T.shape[0], size):
-            x, y = (values[begin : begin + size] for values in (self.x_TD, self.y_T))
-            if missing := size - y.shape[0]:
+    def chunks(self, schedule: Schedule) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features [chunk, D] and paths [K * chunk] of successive tokens, the last filled up with empty paths."""
+        for begin in range(schedule.begin, schedule.end, schedule.chunk):
+            end = min(begin + schedule.chunk, schedule.end)
+            x, y = self.x[begin:end], self.y[begin:end]
+            if missing := schedule.chunk - y.shape[0]:
                 x = functional.pad(x, (0, 0, 0, missing))
                 y = functional.pad(y, (0, missing), value=self.no_class)
-            yield x, (self.first_path_K1 + y).reshape(-1)
+            yield x, (self.first_path + y).reshape(-1)
 
 
 class _Rectangle(NamedTuple):
     """One decision for each of M units or entries, met by m tokens each."""
 
-    place_M: Tensor  # among the nodes of a `Decisions`
-    token_Mm: Tensor  # in the chunk
-    path_Mm: Tensor
-    branch_Mm: Tensor
-    live_Mm: Tensor  # false where there are fewer than m
+    place: Tensor  # [M] among the nodes of a `Decisions`
+    token: Tensor  # [M, m] in the chunk
+    path: Tensor  # [M, m]
+    branch: Tensor  # [M, m]
+    live: Tensor  # bool [M, m], false where there are fewer than m
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,9 +128,9 @@ class _Learner:
     """All that the units of one family learn, and the Adagrad accumulators; changed in place."""
 
     family: Family
-    weight_Rd: Tensor
-    bias_R: Tensor
-    square_R: Tensor
+    weight: Tensor  # [rows, d]
+    bias: Tensor  # [rows]
+    square: Tensor  # [rows]
     top: Tensor  # [U, d, D] first projection of each block
     top_square: Tensor  # [U, d]
     nested: Tensor  # [S + 1, d, d] the other projections; the last stands for none
@@ -140,20 +141,19 @@ class _Learner:
         cls, family: Family, bias_R: NDArray[np.float32], in_features: int, seed: int, device: torch.device | str
     ) -> _Learner:
         def projections(shapes: NDArray[np.int64], source_dim: int) -> Tensor:
-            matrices = torch.zeros(len(shapes), family.dim, source_dim)
+            matrices = np.zeros((len(shapes), family.dim, source_dim), np.float32)
             for dim, source in np.unique(shapes, axis=0).tolist():
-                own = torch.from_numpy((shapes == (dim, source)).all(1))
-                matrices[own, :dim, :source] = torch.from_numpy(projection_start(dim, source, seed))
-            return matrices.to(device)
+                matrices[(shapes == (dim, source)).all(1), :dim, :source] = projection_start(dim, source, seed)
+            return torch.tensor(matrices, device=device)
 
         bias = torch.tensor(bias_R[family.row_start], device=device)
         top = projections(family.top_shapes, in_features)
         nested = functional.pad(projections(family.nested_shapes, family.dim), (0, 0, 0, 0, 0, 1))
         return cls(
             family,
-            weight_Rd=bias.new_zeros(bias.shape[0], family.dim),
-            bias_R=bias,
-            square_R=torch.full_like(bias, INITIAL_SQUARE),
+            weight=bias.new_zeros(bias.shape[0], family.dim),
+            bias=bias,
+            square=torch.full_like(bias, INITIAL_SQUARE),
             top=top,
             top_square=torch.full_like(top[..., 0], INITIAL_SQUARE),
             nested=nested,
@@ -161,15 +161,13 @@ class _Learner:
         )
 
     def read(self, tokens: _Tokens, schedule: Schedule, rate: float | None, nll_N: Tensor) -> None:
-        """Read all tokens in order: learn with this ``rate``, or add each node's NLL to ``nll_N``."""
-        if not schedule.num_slots:
-            return
-        for x_TD, path_T in tokens.chunks(schedule.chunk):
+        """Read tokens in order: learn with this ``rate``, or add each node's NLL to ``nll_N``."""
+        for x_TD, path_T in tokens.chunks(schedule):
             for rectangle in _rounds(self.family, path_T, schedule):
                 if self.family.scoped:
                     self._block_step(rectangle, x_TD, rate, nll_N)
                 else:
-                    self._decide(self.family.top, rectangle, x_TD[rectangle.token_Mm], rate, nll_N)
+                    self._decide(self.family.top, rectangle, x_TD[rectangle.token], rate, nll_N)
 
     def _decide(
         self, decisions: Decisions, rectangle: _Rectangle, source_Mmd: Tensor, rate: float | None, nll_N: Tensor
@@ -178,39 +176,39 @@ class _Learner:
 
         A node may have several entries: all squares are gathered before the first step is taken.
         """
-        place_M, live_Mm = rectangle.place_M, rectangle.live_Mm
+        place_M, live_Mm = rectangle.place, rectangle.live
         rows_MA = decisions.rows[place_M]
-        weight_MAd = self.weight_Rd[rows_MA]
-        logit_MmA = torch.einsum("ued,uad->uea", source_Mmd, weight_MAd) + self.bias_R[rows_MA][:, None]
+        weight_MAd = self.weight[rows_MA]
+        logit_MmA = torch.einsum("ued,uad->uea", source_Mmd, weight_MAd) + self.bias[rows_MA][:, None]
         if not decisions.binary:
             logit_MmA = logit_MmA.masked_fill(decisions.padding[place_M][:, None], -torch.inf)
         if rate is None:
-            nll_Mm = torch.where(live_Mm, _nll(decisions, logit_MmA, rectangle.branch_Mm), 0.0)
+            nll_Mm = torch.where(live_Mm, _nll(decisions, logit_MmA, rectangle.branch), 0.0)
             nll_N.index_add_(0, decisions.node[place_M], nll_Mm.sum(1, dtype=torch.float64))
             return source_Mmd
-        residual_MmA = _residuals(decisions, logit_MmA, rectangle.branch_Mm) * live_Mm[..., None]
+        residual_MmA = _residuals(decisions, logit_MmA, rectangle.branch) * live_Mm[..., None]
         row = rows_MA.reshape(-1)
         norm_Mm = (source_Mmd.square().sum(-1) + 1) / (decisions.dim[place_M] + 1)[:, None]
         gathered_MA = torch.einsum("uea,ue->ua", residual_MmA.square(), norm_Mm)
-        self.square_R.index_add_(0, row, gathered_MA.reshape(-1))
-        step_MA = -rate * self.square_R[rows_MA].rsqrt()
+        self.square.index_add_(0, row, gathered_MA.reshape(-1))
+        step_MA = -rate * self.square[rows_MA].rsqrt()
         change_MAd = torch.einsum("uea,ued->uad", residual_MmA, source_Mmd) * step_MA[..., None]
-        self.weight_Rd.index_add_(0, row, change_MAd.flatten(0, 1))
-        self.bias_R.index_add_(0, row, (residual_MmA.sum(1) * step_MA).reshape(-1))
+        self.weight.index_add_(0, row, change_MAd.flatten(0, 1))
+        self.bias.index_add_(0, row, (residual_MmA.sum(1) * step_MA).reshape(-1))
         return torch.einsum("uea,uad->ued", residual_MmA, weight_MAd)
 
     def _block_step(self, tops: _Rectangle, x_TD: Tensor, rate: float | None, nll_N: Tensor) -> None:
         """One minibatch of each block: all projections, all decisions, all projections backward."""
-        family, unit_M = self.family, tops.place_M
-        x_MmD = x_TD[tops.token_Mm]
-        path_Q = tops.path_Mm.reshape(-1)
+        family, unit_M = self.family, tops.place
+        x_MmD = x_TD[tops.token]
+        path_Q = tops.path.reshape(-1)
         hidden = torch.einsum("uef,udf->ued", x_MmD, self.top[unit_M])
         levels = [hidden.flatten(0, 1)]
         for scope_P in family.nested_of_path:
             levels.append(torch.einsum("qdf,qf->qd", self.nested[scope_P[path_Q]], levels[-1]))
         hidden_QLd = torch.stack(levels, 1)
         grad_QLd = torch.zeros_like(hidden_QLd)
-        pair_Mm = torch.arange(path_Q.shape[0], device=path_Q.device).view(tops.path_Mm.shape)
+        pair_Mm = torch.arange(path_Q.shape[0], device=path_Q.device).view(tops.path.shape)
         for part in _parts(family.top, family.size):
             own = _Rectangle(unit_M, *(field[:, part] for field in tops[1:]))
             grad = self._decide(family.top, own, hidden[:, part], rate, nll_N)
@@ -218,7 +216,7 @@ class _Learner:
         for inner in family.inner:
             for part in _parts(inner, family.size):
                 pair_E, entries = _inner_entries(inner, tops, pair_Mm[:, part].reshape(-1))
-                index_E = pair_E * len(levels) + inner.level[entries.place_M]
+                index_E = pair_E * len(levels) + inner.level[entries.place]
                 source_E1d = hidden_QLd.flatten(0, 1)[index_E][:, None]
                 grad_E1d = self._decide(inner, entries, source_E1d, rate, nll_N)
                 grad_QLd.view(-1, family.dim).index_add_(0, index_E, grad_E1d[:, 0])
@@ -269,15 +267,15 @@ def _parts(decisions: Decisions, size: int) -> list[slice]:
 
 
 def _inner_entries(inner: Decisions, tops: _Rectangle, pair_Q: Tensor) -> tuple[Tensor, _Rectangle]:
-    """What tokens of blocks, given by their places in ``tops``, decide further down: these places, and the decisions."""
-    path_Q, live_Q = (field.reshape(-1)[pair_Q] for field in (tops.path_Mm, tops.live_Mm))
+    """What tokens of blocks, given by their places in ``tops``, decide further down: the place and decision of each."""
+    path_Q, live_Q = (field.reshape(-1)[pair_Q] for field in (tops.path, tops.live))
     slot_L = torch.arange(inner.length, device=path_Q.device)
     first_Q1, end_Q1 = inner.path_ptr[path_Q][:, None], inner.path_ptr[path_Q + 1][:, None]
     live_E = ((first_Q1 + slot_L < end_Q1) & live_Q[:, None]).reshape(-1)
     spread_E = torch.arange(live_E.shape[0], device=path_Q.device) % inner.path_place.shape[0]
     entry_E = torch.where(live_E, (first_Q1 + slot_L).reshape(-1), spread_E)
     pair_E = pair_Q[:, None].expand(-1, inner.length).reshape(-1)
-    token_E, path_E = (field.reshape(-1)[pair_E] for field in (tops.token_Mm, tops.path_Mm))
+    token_E, path_E = (field.reshape(-1)[pair_E] for field in (tops.token, tops.path))
     columns = token_E, path_E, inner.path_branch[entry_E], live_E
     return pair_E, _Rectangle(inner.path_place[entry_E], *(column[:, None] for column in columns))
 
