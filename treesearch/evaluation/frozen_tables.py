@@ -5,8 +5,8 @@ Units that are alike form a `Family`.
 
 Shapes: **K** trees, **C** classes of each, **N** internal nodes of all trees, **n** nodes of one rectangle, **A** rows
 of the widest of them, **P** path entries, **U** units of a family, **S** nested projections of a family, **L** their
-levels, **T** tokens, **t** chunks. Paths are numbered ``tree * (C + 1) + class``; class C, of tokens that only fill up a
-chunk, has no entries.
+levels, **T** tokens, **t** chunks. Paths are numbered ``tree * (C + 1) + class``; class C, of tokens that only fill up
+a chunk, has no entries.
 Everything here runs on the host, in NumPy, once per call.
 """
 
