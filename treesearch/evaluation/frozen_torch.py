@@ -4,8 +4,9 @@
 operation of the training loop waits for the device, and no shape depends on values there.
 
 Wide nodes and blocks learn from the very minibatches of `evaluate_frozen`; since units are independent, the first
-minibatches in a chunk of all units are one rectangle, and so are all second ones, and so on. Binary nodes, which learn
-token by token there, here learn from all tokens of a batch that pass them at once.
+minibatches in a chunk of all units are one rectangle, and so are all second ones, and so on. Only binary nodes, which
+learn token by token there, differ: here they learn from all tokens of a batch that pass them at once, and in a block
+from `BLOCK_PART` tokens.
 
 Shapes: those of `treesearch.evaluation.frozen_tables`, and **M** units (or entries) of a rectangle, **m** tokens of
 each, **Q** = M * m, **D** features, **d** size of what a family's nodes see, **E** entries: tokens at nodes.
@@ -172,7 +173,7 @@ class _Learner:
     def _decide(
         self, decisions: Decisions, rectangle: _Rectangle, source_Mmd: Tensor, rate: float | None, nll_N: Tensor
     ) -> Tensor:
-        """Learn, or add to ``nll_N``; returns the gradient of the source, [M, m, d].
+        """Learn, or add to ``nll_N``; returns the gradient of the source, [M, m, d], where a block learns.
 
         A node may have several entries: all squares are gathered before the first step is taken.
         """
@@ -195,7 +196,8 @@ class _Learner:
         change_MAd = torch.einsum("uea,ued->uad", residual_MmA, source_Mmd) * step_MA[..., None]
         self.weight.index_add_(0, row, change_MAd.flatten(0, 1))
         self.bias.index_add_(0, row, (residual_MmA.sum(1) * step_MA).reshape(-1))
-        return torch.einsum("uea,uad->ued", residual_MmA, weight_MAd)
+        # Features stay as they are: only projections want this gradient.
+        return torch.einsum("uea,uad->ued", residual_MmA, weight_MAd) if self.family.scoped else source_Mmd
 
     def _block_step(self, tops: _Rectangle, x_TD: Tensor, rate: float | None, nll_N: Tensor) -> None:
         """One minibatch of each block: all projections, all decisions, all projections backward."""
