@@ -100,13 +100,16 @@ def cost_weights(config: Config) -> CostWeights:
     return CostWeights((config.cost.weight,) if weights is None else weights)
 
 
-def make_proposer(config: Config, task: ConstructionTask, policy: Path | None = None) -> AgentProposer:
+def make_proposer(
+    config: Config, task: ConstructionTask, policy: Path | None = None, *, seed: int | None = None
+) -> AgentProposer:
     """The configured agent.
 
     Args:
         config: Names it.
         task: What its trees are for.
         policy: A run folder, or a packed state, whose policy it starts from.
+        seed: Of the agent; None takes the run's.
 
     Raises:
         ConfigError: Unknown agent, setting or action, or an agent without a policy.
@@ -120,7 +123,7 @@ def make_proposer(config: Config, task: ConstructionTask, policy: Path | None = 
             actions=DEFAULT_ACTIONS if environment.actions is None else environment.actions,
             max_decisions=environment.max_decisions,
             closer=environment.closer,
-            seed=config.seed,
+            seed=config.seed if seed is None else seed,
             cost_weights=cost_weights(config),
             **settings,
         )

@@ -139,10 +139,10 @@ class Eras:
         self._executor, self._ledger, self._monitor, self._progress = executor, ledger, monitor, progress
         self._proposer: AgentProposer
 
-    def first(self, preparation: Preparation, policy: Path | None) -> Era:
-        """The era of the encoder that was trained on cheap trees."""
+    def first(self, preparation: Preparation, policy: Path | None, *, seed: int | None = None) -> Era:
+        """The era of the encoder that was trained on cheap trees; ``seed`` is the agent's, None takes the run's."""
         task = make_task(self._config, self._corpus, preparation)
-        self._proposer = make_proposer(self._config, task, policy)
+        self._proposer = make_proposer(self._config, task, policy, seed=seed)
         return self._era(preparation)
 
     def next(self) -> Era:
