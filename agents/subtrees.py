@@ -79,36 +79,52 @@ class SubtreeTable:
                 parts = tuple(sets[j] for j in below)
             self._offer(sets[i], actions[i], Option(float(loss), float(cost), parts, plan))
 
-    def best_plan(self, root: bytes, cost_weight: float) -> dict[bytes, int]:
-        """The action for each class set of the best tree over everything seen under this λ; empty where none is known.
+    def values(self, root: bytes, cost_weight: float) -> dict[bytes, tuple[float, int]]:
+        """The least loss under this λ of each class set that can be met below ``root``, and the action that leads to it.
 
-        Ties go to the option told first.
+        Empty where nothing is known of the root. Ties go to the smaller action.
         """
         values: dict[bytes, tuple[float, int]] = {}
         stack = [root] if root in self._options else []
         while stack:  # parts before wholes; sets shrink on the way down, so that this ends
             class_set = stack[-1]
-            waiting = [
-                part for option in self._options[class_set].values() for part in option.parts if part not in values
-            ]
+            options = self._options[class_set]
+            waiting = [part for option in options.values() for part in option.parts if part not in values]
             if waiting:
                 stack.extend(dict.fromkeys(waiting))
                 continue
             stack.pop()
             values[class_set] = min(
                 (option.total(cost_weight) + sum(values[part][0] for part in option.parts), action)
-                for action, option in self._options[class_set].items()
+                for action, option in options.items()
             )
+        return values
+
+    def losses(
+        self, class_set: bytes, values: Mapping[bytes, tuple[float, int]], cost_weight: float
+    ) -> dict[int, float]:
+        """The least loss after each action that was tried with a class set, the closer's turn (LEFT) included."""
+        return {
+            action: option.total(cost_weight) + sum(values[part][0] for part in option.parts)
+            for action, option in self._options[class_set].items()
+        }
+
+    def block_plan(self, class_set: bytes, action: int) -> dict[bytes, int]:
+        """The decisions that belong to an action: all below a projection, else none."""
+        return dict(self._options[class_set][action].plan)
+
+    def best_plan(self, root: bytes, cost_weight: float) -> dict[bytes, int]:
+        """The action for each class set of the best tree over everything seen under this λ; empty where none is known."""
+        values = self.values(root, cost_weight)
         plan: dict[bytes, int] = {}
         stack = [root] if root in values else []
         while stack:
             class_set = stack.pop()
             action = values[class_set][1]
-            option = self._options[class_set][action]
             if action != LEFT:
                 plan[class_set] = action
-            plan.update(option.plan)
-            stack.extend(option.parts)
+            plan.update(self.block_plan(class_set, action))
+            stack.extend(self._options[class_set][action].parts)
         return plan
 
     def state(self) -> list[Any]:
