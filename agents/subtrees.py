@@ -80,7 +80,7 @@ class SubtreeTable:
             self._offer(sets[i], actions[i], Option(float(loss), float(cost), parts, plan))
 
     def values(self, root: bytes, cost_weight: float) -> dict[bytes, tuple[float, int]]:
-        """The least loss under this λ of each class set that can be met below ``root``, and the action that leads to it.
+        """The least loss of each class set that can be met below ``root``, and the action that leads to it.
 
         Empty where nothing is known of the root. Ties go to the smaller action.
         """
@@ -114,7 +114,7 @@ class SubtreeTable:
         return dict(self._options[class_set][action].plan)
 
     def best_plan(self, root: bytes, cost_weight: float) -> dict[bytes, int]:
-        """The action for each class set of the best tree over everything seen under this λ; empty where none is known."""
+        """The action for each class set of the best tree over everything seen; empty where none is known."""
         values = self.values(root, cost_weight)
         plan: dict[bytes, int] = {}
         stack = [root] if root in values else []

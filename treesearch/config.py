@@ -73,6 +73,9 @@ class FrozenConfig(Section):
     learning_rate: PositiveFloat = 0.025
     epochs: Positive = 1
     max_tokens: Positive | None = None  # training tokens read; null for all
+    kernel: Literal["auto", "numba", "torch"] = "auto"  # torch: several trees in one pass; auto: that, where on CUDA
+    device: str = "auto"  # of the torch kernel
+    forest: Positive = 8  # trees in one pass of the torch kernel
     memo: bool = True  # nodes that an earlier tree had are looked up, not trained again; the results are the same
     # A proposal whose reward must end, or on the subset has ended, so many nats below the best under its λ is not
     # finished; null: all are.

@@ -163,6 +163,7 @@ def check_choices(config: Config, counts: NDArray[np.float64]) -> None:
     features = config.encoder.features
     make_encoder(config.encoder.kind, 1, context=1, embedding=1, features=1)
     resolve_device(config.joint.device)
+    resolve_device(config.frozen.device)
     if config.cost.table is not None:
         _measured_cost_model(config, counts, CostTable.load(config.cost.table))
     placeholder = np.zeros((counts.size, features), np.float32)

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from treesearch.config import Config
+from agents import Agent
+from treesearch.config import Config, FrozenConfig
 from treesearch.cost import CostModel
 from treesearch.data import Corpus
 from treesearch.data.contexts import context_windows
 from treesearch.evaluation.examples import TextSplit
+from treesearch.evaluation.joint import resolve_device
 from treesearch.evaluation.preparation import Preparation
 from treesearch.evaluation.timing import StepTime, time_trees
 from treesearch.launch.parts import (
@@ -145,6 +147,11 @@ class Eras:
         self._proposer = make_proposer(self._config, task, policy, seed=seed)
         return self._era(preparation)
 
+    @property
+    def agent(self) -> Agent:
+        """Who proposes."""
+        return self._proposer.agent
+
     def next(self) -> Era:
         """Train the encoder anew on the best tree of the last era, and go on with its features and class vectors."""
         rows = [row for row in self._ledger.rows(FROZEN) if row.encoder == self.encoder and row.valid_nll is not None]
@@ -166,8 +173,22 @@ class Eras:
         self._monitor.new_encoder()
         objective = Objective(self._corpus.counts.astype(float), self._cost_model, self.encoder)
         stop = None if frozen.stop_margin is None else EarlyStop(frozen.stop_margin, frozen.subset_tokens)
-        rung = FrozenRung(self._executor, self._ledger, objective, self._monitor, early_stop=stop, memoise=frozen.memo)
+        rung = FrozenRung(
+            self._executor,
+            self._ledger,
+            objective,
+            self._monitor,
+            early_stop=stop,
+            memoise=frozen.memo,
+            forest_size=forest_size(frozen),
+        )
         return Era(rung, builder_candidates(self._config, self._proposer.agent.task), self._proposer)
+
+
+def forest_size(frozen: FrozenConfig) -> int | None:
+    """Trees that a worker trains in one pass; None where the compiled kernel trains one at a time."""
+    on_cuda = frozen.kernel == "auto" and resolve_device(frozen.device).type == "cuda"
+    return frozen.forest if frozen.kernel == "torch" or on_cuda else None
 
 
 def confirm_search(

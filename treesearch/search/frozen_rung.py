@@ -59,6 +59,7 @@ class FrozenRung:
         on_row: Called with every new row.
         early_stop: When to give up on a proposal; None never.
         memoise: Whether nodes that an earlier tree had are looked up instead of trained again.
+        forest_size: See `NodeEvaluator`.
     """
 
     def __init__(
@@ -70,15 +71,18 @@ class FrozenRung:
         *,
         early_stop: EarlyStop | None = None,
         memoise: bool = True,
+        forest_size: int | None = None,
     ) -> None:
         self._ledger = ledger
         self._objective = objective
         self._on_row = on_row
         self._early_stop = early_stop
-        self._evaluator = NodeEvaluator(executor, memoise=memoise)
+        self._evaluator = NodeEvaluator(executor, memoise=memoise, forest_size=forest_size)
         self._subset: NodeEvaluator | None = None
         if early_stop is not None and early_stop.subset_tokens is not None:
-            self._subset = NodeEvaluator(executor, max_tokens=early_stop.subset_tokens, memoise=memoise)
+            self._subset = NodeEvaluator(
+                executor, max_tokens=early_stop.subset_tokens, memoise=memoise, forest_size=forest_size
+            )
         self._known: dict[str, TreeScore] = {}
         self._on_subset: dict[str, TreeScore] = {}
         self._failures: list[str] = []

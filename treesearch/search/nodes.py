@@ -6,15 +6,17 @@ features a node's result is the same, to the bit, whatever tree it stands in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from treesearch.evaluation.frozen import NodeScores
 from treesearch.evaluation.memo import Keys, NodeMemo, memo_keys
 from treesearch.search.executors import Executor, Outcome, Task
-from treesearch.search.worker import FrozenTask
+from treesearch.search.worker import ForestTask, FrozenTask
 from treesearch.tree import Tree
 
 FloatArray = NDArray[np.float64]
@@ -34,7 +36,7 @@ class Verdict:
 
 
 @dataclass(eq=False)
-class _Pending:
+class _Pending:  # compared by identity, so that it can be a key
     position: int
     tree: Tree
     keys: Keys
@@ -51,11 +53,21 @@ class NodeEvaluator:
         executor: Runs the training.
         max_tokens: Training tokens read; None for all that the workers have.
         memoise: Whether to remember nodes; without, every tree is trained whole.
+        forest_size: Trees that a worker trains in one pass, in torch and whole; None: one at a time, by the compiled
+            kernel, new nodes only.
     """
 
-    def __init__(self, executor: Executor, *, max_tokens: int | None = None, memoise: bool = True) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        max_tokens: int | None = None,
+        memoise: bool = True,
+        forest_size: int | None = None,
+    ) -> None:
         self._executor = executor
         self._max_tokens = max_tokens
+        self._forest_size = forest_size
         self._memo = NodeMemo() if memoise else None
 
     def known_nll(self, tree: Tree) -> float:
@@ -66,23 +78,35 @@ class NodeEvaluator:
         """Score distinct trees; a verdict comes as soon as its last node is trained, in any order."""
         waiting = [_Pending(position, tree, memo_keys(tree)) for position, tree in enumerate(trees)]
         while waiting:  # again, only where a tree waited for another one that failed
-            tasks = self._assign(waiting)
-            by_position = {pending.position: pending for pending in waiting}
-            done: set[int] = {pending.position for pending in waiting} - {task.key for task in tasks}
+            missing = self._assign(waiting)
+            groups = {group[0].position: group for group in _batched(missing, self._forest_size or 1)}
+            done = {pending.position for pending in waiting} - {pending.position for pending in missing}
             yield from self._finished(waiting, done)
-            for outcome in self._executor.run(tasks):
-                pending = by_position[outcome.task.key]
-                pending.outcome = outcome
-                done.add(pending.position)
-                if outcome.result is not None:
-                    pending.node_nll = outcome.result.nll / outcome.result.num_tokens
-                    if self._memo is not None:
-                        self._memo.store(pending.keys, pending.node_nll)
+            for outcome in self._executor.run([self._task(key, group, missing) for key, group in groups.items()]):
+                group = groups[outcome.task.key]
+                for pending, scores in zip(group, self._results(outcome, len(group)), strict=True):
+                    pending.outcome = outcome
+                    done.add(pending.position)
+                    if scores is not None:
+                        pending.node_nll = scores.nll / scores.num_tokens
+                        if self._memo is not None:
+                            self._memo.store(pending.keys, pending.node_nll)
                 yield from self._finished(waiting, done)
 
-    def _assign(self, waiting: Sequence[_Pending]) -> list[Task]:
-        """Give each unknown node to the first tree that has it."""
-        tasks = []
+    def _task(self, key: int, group: Sequence[_Pending], missing: Mapping[_Pending, NDArray[np.bool_]]) -> Task:
+        if self._forest_size is not None:
+            return Task(key, ForestTask(tuple(pending.tree for pending in group), self._max_tokens))
+        wanted = missing[group[0]]
+        return Task(key, FrozenTask(group[0].tree, None if wanted.all() else wanted, self._max_tokens))
+
+    def _results(self, outcome: Outcome, num: int) -> list[NodeScores | None]:
+        if outcome.result is None:
+            return [None] * num
+        return [outcome.result] if self._forest_size is None else list(outcome.result)
+
+    def _assign(self, waiting: Sequence[_Pending]) -> dict[_Pending, NDArray[np.bool_]]:
+        """Give each unknown node to the first tree that has it; which trees have to be trained, and which nodes."""
+        assigned = {}
         owner = NodeMemo()
         for pending in waiting:
             pending.owners = {pending.position}
@@ -95,9 +119,8 @@ class NodeEvaluator:
                 owner.store(pending.keys[missing], np.full(int(missing.sum()), float(pending.position)))
             pending.num_trained += int(missing.sum())
             if missing.any():
-                wanted = None if missing.all() else missing
-                tasks.append(Task(pending.position, FrozenTask(pending.tree, wanted, self._max_tokens)))
-        return tasks
+                assigned[pending] = missing
+        return assigned
 
     def _finished(self, waiting: list[_Pending], done: set[int]) -> Iterator[Verdict]:
         """The verdicts that are complete; they leave ``waiting``."""
@@ -134,3 +157,9 @@ class NodeEvaluator:
             outcome.seconds,
             outcome.worker,
         )
+
+
+def _batched(pending: Mapping[_Pending, object], size: int) -> Iterator[list[_Pending]]:
+    left = iter(pending)
+    while group := list(islice(left, size)):
+        yield group
