@@ -24,7 +24,7 @@ NUM_CLASSES = 10_000
 
 
 def run(repeats: int = 9) -> list[dict[str, Any]]:
-    """Predicted and measured microseconds per example of a training step with its update, and the median relative error last."""
+    """Predicted and measured microseconds per example of a training step, update included; the median error last."""
     table = calibrate(NUM_FEATURES, batch_size=BATCH)
     rng = np.random.default_rng(0)
     with one_thread():
