@@ -29,7 +29,7 @@ class Verdict:
     reason: str | None  # of the failure
     num_trained: int  # nodes that were trained for this tree; others had them already
     attempts: int = 0  # 0 where nothing had to be trained
-    seconds: float = 0.0  # wall time in the worker
+    seconds: float = 0.0  # wall time in workers
     worker: str = ""
 
 
@@ -38,10 +38,12 @@ class _Pending:
     position: int
     tree: Tree
     keys: Keys
+    node_nll: FloatArray  # what is known of its nodes; NaN elsewhere
+    missing: NDArray[np.bool_]
+    owners: set[int] = field(default_factory=set)  # positions of the trees that train what this one lacks
     num_trained: int = 0
     outcome: Outcome | None = None
-    node_nll: FloatArray | None = None  # of the nodes trained for it
-    owners: set[int] = field(default_factory=set)  # positions of the trees that train what this one lacks
+    seconds: float = 0.0
 
 
 class NodeEvaluator:
@@ -50,13 +52,13 @@ class NodeEvaluator:
     Args:
         executor: Runs the training.
         max_tokens: Training tokens read; None for all that the workers have.
-        memoise: Whether to remember nodes; without, every tree is trained whole.
+        memo: Where nodes are remembered; None: every tree is trained whole.
     """
 
-    def __init__(self, executor: Executor, *, max_tokens: int | None = None, memoise: bool = True) -> None:
+    def __init__(self, executor: Executor, *, max_tokens: int | None = None, memo: NodeMemo | None = None) -> None:
         self._executor = executor
         self._max_tokens = max_tokens
-        self._memo = NodeMemo() if memoise else None
+        self._memo = memo
 
     def known_nll(self, tree: Tree) -> float:
         """NLL of the nodes that are known already, nats per token of the validation split: a bound from below."""
@@ -64,21 +66,27 @@ class NodeEvaluator:
 
     def run(self, trees: Sequence[Tree]) -> Iterator[Verdict]:
         """Score distinct trees; a verdict comes as soon as its last node is trained, in any order."""
-        waiting = [_Pending(position, tree, memo_keys(tree)) for position, tree in enumerate(trees)]
+        waiting = [self._pending(position, tree) for position, tree in enumerate(trees)]
+        trained = list(waiting)
         while waiting:  # again, only where a tree waited for another one that failed
+            fresh = NodeMemo()  # what this round trains
             tasks = self._assign(waiting)
             by_position = {pending.position: pending for pending in waiting}
-            done: set[int] = {pending.position for pending in waiting} - {task.key for task in tasks}
-            yield from self._finished(waiting, done)
+            done = set(by_position) - {task.key for task in tasks}
+            yield from self._finished(waiting, done, fresh)
             for outcome in self._executor.run(tasks):
                 pending = by_position[outcome.task.key]
-                pending.outcome = outcome
+                self._take(pending, outcome, fresh)
                 done.add(pending.position)
-                if outcome.result is not None:
-                    pending.node_nll = outcome.result.nll / outcome.result.num_tokens
-                    if self._memo is not None:
-                        self._memo.store(pending.keys, pending.node_nll)
-                yield from self._finished(waiting, done)
+                yield from self._finished(waiting, done, fresh)
+        if self._memo is not None:
+            for pending in trained:  # in this order, whichever finished first: it decides what a full memo forgets
+                self._memo.store(pending.keys, pending.node_nll)
+
+    def _pending(self, position: int, tree: Tree) -> _Pending:
+        keys = memo_keys(tree)
+        known = np.full(len(keys), np.nan) if self._memo is None else self._memo.look_up(keys)
+        return _Pending(position, tree, keys, known, np.isnan(known))
 
     def _assign(self, waiting: Sequence[_Pending]) -> list[Task]:
         """Give each unknown node to the first tree that has it."""
@@ -86,51 +94,62 @@ class NodeEvaluator:
         owner = NodeMemo()
         for pending in waiting:
             pending.owners = {pending.position}
-            missing = np.ones(len(pending.keys), np.bool_)
+            wanted = pending.missing.copy()
             if self._memo is not None:
-                missing = np.isnan(self._memo.look_up(pending.keys))
-                owned = owner.look_up(pending.keys[missing])
-                pending.owners.update(np.unique(owned[~np.isnan(owned)]).astype(int).tolist())
-                missing[np.flatnonzero(missing)[~np.isnan(owned)]] = False
-                owner.store(pending.keys[missing], np.full(int(missing.sum()), float(pending.position)))
-            pending.num_trained += int(missing.sum())
-            if missing.any():
-                wanted = None if missing.all() else missing
-                tasks.append(Task(pending.position, FrozenTask(pending.tree, wanted, self._max_tokens)))
+                owned = owner.look_up(pending.keys)
+                others = wanted & ~np.isnan(owned)
+                pending.owners.update(np.unique(owned[others]).astype(int).tolist())
+                wanted &= ~others
+                owner.store(pending.keys[wanted], np.full(int(wanted.sum()), float(pending.position)))
+            pending.num_trained += int(wanted.sum())
+            if wanted.any():
+                tasks.append(
+                    Task(
+                        pending.position,
+                        FrozenTask(pending.tree, None if wanted.all() else wanted, self._max_tokens),
+                    )
+                )
         return tasks
 
-    def _finished(self, waiting: list[_Pending], done: set[int]) -> Iterator[Verdict]:
+    def _take(self, pending: _Pending, outcome: Outcome, fresh: NodeMemo) -> None:
+        """Keep what a tree's own training gave."""
+        pending.outcome = outcome
+        pending.seconds += outcome.seconds
+        if outcome.result is not None:
+            wanted = outcome.task.payload.wanted
+            nll = outcome.result.nll / outcome.result.num_tokens
+            new = pending.missing if wanted is None else wanted
+            assert np.isfinite(nll[new]).all(), "a worker fails where a node has no finite NLL"
+            pending.node_nll[new] = nll[new]
+            pending.missing &= ~new
+            fresh.store(pending.keys[new], nll[new])
+
+    def _finished(self, waiting: list[_Pending], done: set[int], fresh: NodeMemo) -> Iterator[Verdict]:
         """The verdicts that are complete; they leave ``waiting``."""
         for pending in [one for one in waiting if one.owners <= done]:
             outcome = pending.outcome
             if outcome is not None and not outcome.ok:
                 waiting.remove(pending)
-                yield self._verdict(pending, None, outcome.reason)
+                yield _verdict(pending, None, outcome.reason)
                 continue
-            node_nll = self._assembled(pending)
-            if node_nll is not None:
+            if pending.missing.any():  # trained for others, unless those have failed
+                pending.node_nll[pending.missing] = fresh.look_up(pending.keys[pending.missing])
+                pending.missing = np.isnan(pending.node_nll)
+            if not pending.missing.any():
                 waiting.remove(pending)
-                yield self._verdict(pending, node_nll, None)
+                yield _verdict(pending, pending.node_nll, None)
 
-    def _assembled(self, pending: _Pending) -> FloatArray | None:
-        """All nodes of a tree; None where the tree that was to train some of them has failed."""
-        if self._memo is None:
-            return pending.node_nll
-        known = self._memo.look_up(pending.keys)
-        if pending.node_nll is not None:  # a memo that overflowed has forgotten what it was given
-            known = np.where(np.isnan(known), pending.node_nll, known)
-        return None if np.isnan(known).any() else known
 
-    def _verdict(self, pending: _Pending, node_nll: FloatArray | None, reason: str | None) -> Verdict:
-        outcome = pending.outcome
-        if outcome is None:
-            return Verdict(pending.position, node_nll, reason, pending.num_trained)
-        return Verdict(
-            pending.position,
-            node_nll,
-            reason,
-            pending.num_trained,
-            outcome.attempts,
-            outcome.seconds,
-            outcome.worker,
-        )
+def _verdict(pending: _Pending, node_nll: FloatArray | None, reason: str | None) -> Verdict:
+    outcome = pending.outcome
+    if outcome is None:
+        return Verdict(pending.position, node_nll, reason, pending.num_trained)
+    return Verdict(
+        pending.position,
+        node_nll,
+        reason,
+        pending.num_trained,
+        outcome.attempts,
+        pending.seconds,
+        outcome.worker,
+    )
