@@ -55,7 +55,7 @@ def comparison_rows(
             "max_depth": promoted.cost.max_depth,
             "perplexity": math.exp(test.mean),
             "frozen_nll": promoted.row.valid_nll,
-            "frozen_reward": promoted.row.reward,
+            "frozen_reward": promoted.frozen_reward(cost_model),
             "learning_rate": entry.finalist.learning_rate,
             "tree": promoted.tree.hash,
             "reward": -test.mean - cost_model.loss(promoted.cost),

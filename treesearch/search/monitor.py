@@ -16,7 +16,7 @@ class SearchMonitor:
         evaluations: The budget.
         cost_model: Its λ is the one that progress is told of, whatever the proposals are for.
         progress: Told the best reward and its gain over Huffman.
-        log: Told metrics.
+        log: Told metrics; ``reward`` and ``best_reward`` are under that λ as well.
     """
 
     def __init__(
@@ -43,9 +43,10 @@ class SearchMonitor:
         """Take note of one evaluation."""
         self._done += 1
         self._failed += row.status == FAILED
+        metrics = {"evaluations": float(self._done), "failures": float(self._failed)}
         if row.valid_nll is not None:
             units = self._cost_model.charged(row.cost or 0.0, row.cost_measured_us)
-            reward = -row.valid_nll - self._cost_model.weight * units
+            reward = metrics["reward"] = -row.valid_nll - self._cost_model.weight * units
             self._best = reward if self._best is None else max(self._best, reward)
             if row.label == "huffman":
                 self._huffman = reward
@@ -55,8 +56,7 @@ class SearchMonitor:
         if self._failed:
             note += f", {self._failed} failed"
         self._progress.update("search", self._done, self._evaluations, note)
-        metrics = {"evaluations": float(self._done), "failures": float(self._failed)}
-        for key in ("reward", "valid_nll", "cost", "seconds"):
+        for key in ("valid_nll", "cost", "seconds"):
             value = getattr(row, key)
             if value is not None:
                 metrics[key] = value
