@@ -127,13 +127,16 @@ class WeightRange(Section):
         return self
 
 
+_TAGS = _LIST, _RANGE = "a list", "a range"  # no names of settings: they are left out of messages
+
+
 def _list_or_range(value: Any) -> str:
-    return "range" if isinstance(value, dict | WeightRange) else "list"
+    return _RANGE if isinstance(value, dict | WeightRange) else _LIST
 
 
 WeightList = Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], Field(min_length=1)]
 Weights = Annotated[
-    Annotated[WeightList, Tag("list")] | Annotated[WeightRange, Tag("range")], Discriminator(_list_or_range)
+    Annotated[WeightList, Tag(_LIST)] | Annotated[WeightRange, Tag(_RANGE)], Discriminator(_list_or_range)
 ]
 
 
@@ -341,7 +344,7 @@ def _expand(key: str, value: Any) -> Any:
 
 def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
-    location = ".".join(str(part) for part in first["loc"])
+    location = ".".join(str(part) for part in first["loc"] if part not in _TAGS)
     if first["type"] == "extra_forbidden":
         section = _section_at(first["loc"][:-1])
         return f"unknown key {location!r} in the config{did_you_mean(str(first['loc'][-1]), section.model_fields)}"
