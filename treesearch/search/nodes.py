@@ -121,8 +121,8 @@ class NodeEvaluator:
             new = pending.missing if wanted is None else wanted
             assert np.isfinite(nll[new]).all(), "a worker fails where a node has no finite NLL"
             pending.node_nll[new] = nll[new]
-            pending.missing &= ~new
             fresh.store(pending.keys[new], nll[new])
+            pending.missing = np.isnan(pending.node_nll)
 
     def _finished(self, waiting: list[_Pending], done: set[int], fresh: NodeMemo) -> Iterator[Verdict]:
         """The verdicts that are complete; they leave ``waiting``."""
