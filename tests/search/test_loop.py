@@ -326,11 +326,11 @@ class Encoders:
 def test_the_encoder_is_refreshed_after_so_many_proposals(ledger):
     trees = distinct(20)
     encoders = Encoders(ledger, Script(trees[:16], shown(*trees[16:18])))
-    encoders.run(evaluations=25, batch_size=3, refresh_every=6)
+    encoders.run(evaluations=27, batch_size=3, refresh_every=6)
     rows = ledger.rows()
-    assert [row.id for row in rows] == list(range(1, 26))
+    assert [row.id for row in rows] == list(range(1, 28))
     assert encoders.spent == [10, 20], "2 builders, 2 demonstrations and 6 proposals each"
-    assert [row.encoder for row in rows] == ["e0"] * 10 + ["e1"] * 10 + ["e2"] * 5
+    assert [row.encoder for row in rows] == ["e0"] * 10 + ["e1"] * 10 + ["e2"] * 7
     for start in (0, 10, 20):
         again = rows[start : start + 4]
         assert [(row.label, row.agent, row.status) for row in again] == [
@@ -340,7 +340,7 @@ def test_the_encoder_is_refreshed_after_so_many_proposals(ledger):
             (None, "script", OK),
         ], "nothing is known under a new encoder"
         assert all(row.nodes_trained for row in again[:2])
-    assert [row.batch for row in rows] == [0] * 4 + [1] * 3 + [2] * 3 + [3] * 4 + [4] * 3 + [5] * 3 + [6] * 4 + [7]
+    assert [row.batch for row in rows] == [0] * 4 + [1] * 3 + [2] * 3 + [3] * 4 + [4] * 3 + [5] * 3 + [6] * 4 + [7] * 3
     assert ledger.last_batch()[0] == 7
     assert len(encoders.script.warmed) == 3
 

@@ -71,7 +71,7 @@ def test_failures_are_counted_and_stops_are_none(monitor, screen):
     monitor(row(1, None, 10.0, status=FAILED))
     monitor(row(2, None, 10.0, status=STOPPED))
     monitor(row(3, 5.0, 10.0))
-    assert screen.told == [(1, ", 1 failed"), (2, ", 1 failed"), (3, "best reward -6.0000, 1 failed")]
+    assert screen.told == [(1, "1 failed"), (2, "1 failed"), (3, "best reward -6.0000, 1 failed")]
     assert [one["failures"] for one in screen.logged] == [1, 1, 1]
     assert "reward" not in screen.logged[0]
     assert "best_reward" not in screen.logged[1]

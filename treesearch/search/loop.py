@@ -59,17 +59,19 @@ def search(
         evaluations: The budget, builders and demonstrations included.
         batch_size: Proposals between two updates of the agent; does not depend on the number of workers.
         refresh_every: Proposals, in whole batches, after which the encoder is refreshed; None: it stays. It also stays
-            where the rest of the budget would not reach beyond the builders for a batch under the new one.
+            where the rest of the budget would not reach for a batch beyond what the last start took.
         next_era: Retrains the encoder on the best tree so far.
     """
-    spent, batch, proposed = start(era, ledger, batch=0, evaluations=evaluations), 0, 0
+    spent = began = start(era, ledger, batch=0, evaluations=evaluations)
+    batch = proposed = 0
     while spent < evaluations:
         batch += 1
         left = evaluations - spent
         due = refresh_every is not None and proposed >= refresh_every
-        if due and next_era is not None and left >= len(era.builders) + batch_size:
+        if due and next_era is not None and left >= began + batch_size:
             era, proposed = next_era(), 0
-            spent += start(era, ledger, batch=batch, evaluations=left)
+            began = start(era, ledger, batch=batch, evaluations=left)
+            spent += began
             continue
         candidates = era.proposer.ask(min(batch_size, left))
         assert candidates, "a proposer proposes what it is asked for"  # or the budget would never be spent

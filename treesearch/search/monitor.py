@@ -50,12 +50,13 @@ class SearchMonitor:
             self._best = reward if self._best is None else max(self._best, reward)
             if row.label == "huffman":
                 self._huffman = reward
-        note = "" if self._best is None else f"best reward {self._best:.4f}"
-        if self._best is not None and self._huffman is not None:
-            note += f" ({self._best - self._huffman:+.4f} over Huffman)"
+        notes = []
+        if self._best is not None:
+            gain = "" if self._huffman is None else f" ({self._best - self._huffman:+.4f} over Huffman)"
+            notes.append(f"best reward {self._best:.4f}{gain}")
         if self._failed:
-            note += f", {self._failed} failed"
-        self._progress.update("search", self._done, self._evaluations, note)
+            notes.append(f"{self._failed} failed")
+        self._progress.update("search", self._done, self._evaluations, ", ".join(notes))
         for key in ("valid_nll", "cost", "seconds"):
             value = getattr(row, key)
             if value is not None:
