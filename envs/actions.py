@@ -355,8 +355,9 @@ def make_action(name: str) -> Action:
     for pattern, option in _CLOSERS.items():
         if match := re.fullmatch(pattern, name):
             return Closer(name, match[1], option(*match.groups()[1:]))
+    meant = did_you_mean(name, DEFAULT_ACTIONS)
     raise ConfigError(
-        f"unknown action {name!r:.80}{did_you_mean(name, DEFAULT_ACTIONS)}; the names are similarity-Q, frequency-Q,"
+        f"unknown action {name!r:.80}{'' if 'known:' in meant else meant}; the names are similarity-Q, frequency-Q,"
         " interpolated-W, kway-K, category, shortlist-S, shortlist-S-kway-K, similarity-Q and kway-K also with"
         " -reassigned, each with or without -project-F, close-huffman-K, close-clustered-K, close-balanced-K,"
         " close-interpolated-W, close-flat, with K >= 2 and shares such as 0.5, and module:callable"

@@ -112,7 +112,9 @@ def test_a_policy_carries_over(state):
 
 
 def test_an_agent_without_a_policy_takes_none(state):
-    with pytest.raises(ConfigError, match=r"--policy needs an agent with a policy, but search\.agent is 'random_search'"):
+    with pytest.raises(
+        ConfigError, match=r"--policy needs an agent with a policy, but search\.agent is 'random_search'"
+    ):
         proposer(policy=state)
 
 
