@@ -70,7 +70,7 @@ def run_search(
     folder.check_free()
     corpus = load_corpus(config)
     counts = corpus.counts.astype(float)
-    check_choices(config, counts)
+    check_choices(config, counts, class_names=corpus.class_names, policy=policy)
     with folder.create(config) as ledger, make_tracker(config, folder.path) as tracker:
         progress.say(f"{corpus.num_classes} classes, {len(corpus.train)} training tokens; results go to {folder.path}")
         preparation = prepare_run(config, corpus, progress)
@@ -104,7 +104,7 @@ def run_search(
             encoder=eras.encoder,
         )
         best = best_tree(promoted, confirmed, cost_model)
-        folder.write_results(export_best(best, corpus), comparison)
+        folder.write_results(export_best(best, corpus, cost_model), comparison)
         tracker.finish(comparison, folder.best_tree_file)
     return comparison
 

@@ -36,6 +36,11 @@ class Promoted:
     tree: Tree
     cost: TreeCost
 
+    def frozen_reward(self, cost_model: CostModel) -> float:
+        """Reward on the frozen rung under the model's λ, nats, whichever λ it was proposed for."""
+        assert self.row.valid_nll is not None, "a tree is promoted for its score"
+        return -self.row.valid_nll - cost_model.loss(self.cost)
+
 
 @dataclass(frozen=True)
 class Finalist:
@@ -155,9 +160,9 @@ def promote(
     Raises:
         ExecutionError: Huffman's evaluation failed, so that nothing can be compared.
     """
-    evaluations = [row for row in ledger.rows(FROZEN) if encoder is None or row.encoder == encoder]
-    labels = {row.tree_hash: row.label for row in reversed(evaluations) if row.agent == BUILDER}
-    rows = [row for row in evaluations if row.valid_nll is not None]
+    evaluations = ledger.rows(FROZEN)
+    labels = builder_labels(evaluations, encoder)
+    rows = [row for row in evaluations if row.valid_nll is not None and encoder in (None, row.encoder)]
     builders = {row.tree_hash: row for row in reversed(rows) if row.tree_hash in labels}
     huffman = next((row for row in rows if row.label == HUFFMAN), None)
     if huffman is None:
@@ -178,8 +183,20 @@ def promote(
         own = cost_model.weight
         further = [row for weight in cost_weights for row in best(pool, weight)]
         for row in [*best(pool, own), *best(cheap(pool), own), *further]:
-            chosen.setdefault(row.tree_hash, (labels.get(row.tree_hash) or f"{FOUND} #{row.id}", kind, row))
+            chosen.setdefault(row.tree_hash, (labels.get(row.tree_hash, f"{FOUND} #{row.id}"), kind, row))
     return [promoted(ledger, row, name, kind, counts, cost_model) for name, kind, row in chosen.values()]
+
+
+def builder_labels(rows: Sequence[EvaluationRow], encoder: str | None = None) -> dict[str, str]:
+    """Names of the builders' trees, by tree hash; of those that were built for an earlier encoder the names say so."""
+    labels: dict[str, str] = {}
+    for row in rows:
+        if row.agent == BUILDER and encoder in (None, row.encoder):
+            labels.setdefault(row.tree_hash, str(row.label))
+    for row in rows:
+        if row.agent == BUILDER:
+            labels.setdefault(row.tree_hash, f"{row.label}, earlier encoder #{row.id}")
+    return labels
 
 
 def promoted(
