@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,12 +58,29 @@ class Proposal:
     left_nodes: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))  # their nodes
 
 
+class Decided(Protocol):
+    """The decisions of a tree, of a `Proposal` or of what is remembered of one."""
+
+    @property
+    def actions(self) -> tuple[int, ...]:
+        """Indices into the action list, n."""
+
+    @property
+    def class_sets(self) -> tuple[bytes, ...]:
+        """Which classes are below the node of each decision, n."""
+
+    @property
+    def masks(self) -> NDArray[np.int8]:
+        """What was legal there, int8 [n, A]."""
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluated:
     """A proposal and its verdict; None where the evaluation failed."""
 
     proposal: Proposal
     evaluation: Evaluation | None
+    exact: bool = True  # False: an estimate, such as of a tree that was stopped early
 
     @property
     def usable(self) -> bool:
@@ -87,7 +104,7 @@ class Agent(ABC):
     """
 
     name: ClassVar[str]
-    max_tries: ClassVar[int] = 8  # draws of a tree before one that was proposed already is proposed again
+    max_tries: ClassVar[int] = 4  # draws of a tree, then twice as many changes to it, before one is proposed again
 
     def __init__(
         self,
@@ -122,9 +139,60 @@ class Agent(ABC):
                 proposal = self.propose(cost_weight)
                 if proposal.tree.hash not in self._asked:
                     break
+            else:
+                proposal = self._varied(proposal)
             self._asked[proposal.tree.hash] = None
             proposals.append(proposal)
         return proposals
+
+    def _varied(self, known: Proposal) -> Proposal:
+        """A new tree, by changing one decision after the other; the known one where that leads nowhere."""
+        varied = known
+        for _ in range(2 * self.max_tries):
+            varied = self.change(varied, int(self.rng.integers(len(varied.actions))), known.cost_weight)
+            if varied.tree.hash not in self._asked:
+                return varied
+        return known
+
+    def change(self, parent: Decided, decision: int, cost_weight: float, *, closer_share: float = 0.0) -> Proposal:
+        """A tree with another legal action at one decision; the others stay as far as possible.
+
+        Decisions are made heaviest first and their number is bounded. So more of them below the changed one leave fewer
+        for the lightest nodes elsewhere, and fewer leave some to nodes that the closer had.
+
+        Args:
+            parent: The tree to change.
+            decision: Which of its decisions.
+            cost_weight: The λ of the child.
+            closer_share: Chance that a node that the parent did not decide goes to the closer, if that is among the
+                actions; else any legal action is drawn.
+        """
+        others = np.flatnonzero(parent.masks[decision])
+        others = others[others != parent.actions[decision]]
+        plan = dict(zip(parent.class_sets, parent.actions, strict=True))
+        if others.size:
+            plan[parent.class_sets[decision]] = int(self.rng.choice(others))
+        closer = self.closer_action
+
+        def choose(situation: Situation) -> tuple[int, float]:
+            known = plan.get(situation.class_set)
+            if known is not None and situation.mask[known]:
+                return known, self.log_prob(situation, known)
+            if closer is not None and situation.mask[closer] and self.rng.random() < closer_share:
+                return closer, self.log_prob(situation, closer)
+            action, _ = self.random_action(situation)
+            return action, self.log_prob(situation, action)
+
+        return self.roll_out(choose, cost_weight)
+
+    @property
+    def closer_action(self) -> int | None:
+        """Index of the default closer, if it is among the actions."""
+        return next((i for i, action in enumerate(self.actions) if action.name == self.closer.name), None)
+
+    def log_prob(self, situation: Situation, action: int) -> float:
+        """Of an action that was not drawn, for agents that have a policy."""
+        return 0.0
 
     @abstractmethod
     def propose(self, cost_weight: float) -> Proposal:
@@ -155,21 +223,23 @@ class Agent(ABC):
         self._asked = dict.fromkeys(state["asked"])
 
     def demonstrate(self) -> list[Proposal]:
-        """The builders' trees that this action space can reach, as an agent would have built them.
+        """The builders' trees that this action space can reach, as an agent would have built them, each once.
 
-        Each split that a recursive builder is made of (``kway-K`` of ``close-clustered-K``) everywhere, and each closer
-        at the root. They say where to start: their verdicts go to `tell` before anything is asked for.
+        Each split without a projection everywhere (``kway-K`` only with ``close-clustered-K`` below it), and each
+        closer at the root; the default closer where that is not legal. They say where to start: their verdicts go to
+        `warm_start`. What is remembered of them serves every λ; they are made for the middle one.
         """
         names = [action.name for action in self.actions]
-        proposals: dict[tuple[str, float], Proposal] = {}
+        last = () if self.closer_action is None else (self.closer_action,)
+        weights = self.cost_weights.grid()
+        proposals: dict[str, Proposal] = {}
         for first, name in enumerate(names):
             closer = name.replace("kway-", "close-clustered-") if name.startswith("kway-") else name
             if closer not in names or "-project-" in name:
                 continue
-            choose = partial(_first_legal, order=(first, names.index(closer)))
-            for cost_weight in self.cost_weights.grid():
-                proposal = self.roll_out(choose, cost_weight)
-                proposals.setdefault((proposal.tree.hash, cost_weight), proposal)
+            choose = partial(_first_legal, order=(first, names.index(closer), *last))
+            proposal = self.roll_out(choose, weights[len(weights) // 2])
+            proposals.setdefault(proposal.tree.hash, proposal)
         return list(proposals.values())
 
     def replay(self, actions: Sequence[int], cost_weight: float) -> Proposal:

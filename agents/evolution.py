@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
-from agents.base import Agent, Evaluated, Proposal, Situation
+from agents.base import Agent, Evaluated, Proposal
 from agents.elites import Elite, told_elites
 from agents.settings import check_settings
 
@@ -48,9 +46,8 @@ class Evolution(Agent):
             return self.roll_out(self.random_action, cost_weight)
         drawn = self.rng.integers(0, len(self._population), self.settings.tournament_size)
         parent = max((self._population[i] for i in drawn), key=lambda elite: elite.reward(cost_weight))
-        return mutate(
-            self, parent, int(self.rng.integers(len(parent.actions))), cost_weight, self.settings.closer_share
-        )
+        decision = int(self.rng.integers(len(parent.actions)))
+        return self.change(parent, decision, cost_weight, closer_share=self.settings.closer_share)
 
     def remember(self, evaluated: Sequence[Evaluated]) -> None:
         """The told trees join the population, and as many of the oldest leave it."""
@@ -68,32 +65,3 @@ class Evolution(Agent):
         """Take over a state; RunError where it is another agent's or has other actions or settings."""
         super().load_state_dict(state)
         self._population = deque(map(Elite.from_state, state["population"]), maxlen=self.settings.population_size)
-
-
-def mutate(agent: Agent, parent: Elite, decision: int, cost_weight: float, closer_share: float) -> Proposal:
-    """The parent with another legal action at one decision.
-
-    Args:
-        agent: Whose action space and generator to use.
-        parent: The tree to change.
-        decision: Which of its decisions.
-        cost_weight: The λ of the child.
-        closer_share: Chance that a node that the parent did not decide goes to the closer, if that is among the
-            actions; else any legal action is drawn.
-    """
-    others = np.flatnonzero(parent.masks[decision])
-    others = others[others != parent.actions[decision]]
-    plan = dict(parent.plan)
-    if others.size:
-        plan[parent.class_sets[decision]] = int(agent.rng.choice(others))
-    closer = next((i for i, action in enumerate(agent.actions) if action.name == agent.closer.name), None)
-
-    def choose(situation: Situation) -> tuple[int, float]:
-        known = plan.get(situation.class_set)
-        if known is not None and situation.mask[known]:
-            return known, 0.0
-        if closer is not None and situation.mask[closer] and agent.rng.random() < closer_share:
-            return closer, 0.0
-        return agent.random_action(situation)
-
-    return agent.roll_out(choose, cost_weight)

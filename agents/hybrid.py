@@ -59,36 +59,35 @@ class Hybrid(PolicyGradient):
     def use_task(self, task: ConstructionTask) -> None:
         """Go on with another task; what is known of class sets is forgotten, since it holds for the old one."""
         super().use_task(task)
-        self._table = SubtreeTable(self.actions)
+        self._table = SubtreeTable(self.actions, self.closer_action)
         self._root = OpenNode(np.arange(task.num_classes), 1.0, 0, task.in_features, projected=False).digest
 
     def propose(self, cost_weight: float) -> Proposal:
         """The policy's tree, or the best known one under this λ with changes."""
-        values = self._table.values(self._root, cost_weight)
-        if not values or self.rng.random() < self.settings.policy_share:
+        if self._root not in self._table or self.rng.random() < self.settings.policy_share:
             return super().propose(cost_weight)
         block: dict[bytes, int] = {}  # what belongs to a projecting split that was chosen
 
         def choose(situation: Situation) -> tuple[int, float]:
             class_set = situation.class_set
-            if class_set in block or class_set not in values:
-                action = block.get(class_set)
-                return self._choose(situation) if action is None else (action, self._log_prob(situation, action))
-            action = self._decide(situation, values, cost_weight)
+            if class_set in block:
+                return block[class_set], self.log_prob(situation, block[class_set])
+            if class_set not in self._table:
+                return self._choose(situation)
+            action = self._decide(situation, cost_weight)
             if action in self._table.tried(class_set):
-                block.update(self._table.block_plan(class_set, action))
-            return action, self._log_prob(situation, action)
+                block.update(self._table.block_plan(class_set, action, cost_weight))
+            return action, self.log_prob(situation, action)
 
         with one_torch_thread(), torch.no_grad():
             return self.roll_out(choose, cost_weight)
 
-    def _decide(self, situation: Situation, values: Mapping[bytes, tuple[float, int]], cost_weight: float) -> int:
+    def _decide(self, situation: Situation, cost_weight: float) -> int:
         """The best known action with a class set, one that was never tried with it, or one that is nearly as good."""
         settings, class_set = self.settings, situation.class_set
         legal = situation.mask.astype(np.bool_)
-        losses = {
-            a: loss for a, loss in self._table.losses(class_set, values, cost_weight).items() if a >= 0 and legal[a]
-        }
+        known = self._table.losses(class_set, cost_weight)
+        losses = {action: loss for action, loss in known.items() if action >= 0 and legal[action]}
         untried = legal.copy()
         untried[list(losses)] = False
         change = self.rng.random() < (settings.change_root if class_set == self._root else settings.change_other)
@@ -106,10 +105,6 @@ class Hybrid(PolicyGradient):
         log_prob_A = self._log_probs(torch.from_numpy(situation.observation), torch.from_numpy(allowed))
         drawn_A = (log_prob_A / self.settings.policy_temperature).softmax(-1)
         return int(torch.multinomial(drawn_A, 1, generator=self._generator))
-
-    def _log_prob(self, situation: Situation, action: int) -> float:
-        mask = torch.from_numpy(situation.mask).bool()
-        return float(self._log_probs(torch.from_numpy(situation.observation), mask)[action])
 
     def remember(self, evaluated: Sequence[Evaluated]) -> None:
         """Keep the best trees, and what every tree says of its splits."""

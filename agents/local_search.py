@@ -10,7 +10,6 @@ import numpy as np
 
 from agents.base import Agent, Evaluated, Proposal
 from agents.elites import Archive, told_elites
-from agents.evolution import mutate
 from agents.settings import check_settings
 
 
@@ -51,7 +50,7 @@ class LocalSearch(Agent):
         share = elite.mass**self.settings.mass_power
         uniform = np.full(share.size, 1 / share.size)
         decision = int(self.rng.choice(share.size, p=share / share.sum() if share.sum() > 0 else uniform))
-        return mutate(self, elite, decision, cost_weight, closer_share=1.0)
+        return self.change(elite, decision, cost_weight, closer_share=1.0)
 
     def remember(self, evaluated: Sequence[Evaluated]) -> None:
         """Keep the best."""

@@ -146,7 +146,8 @@ class PolicyGradient(Agent):
         Better trees weigh more: by the rank of their reward, 1, 1/2, 1/3 ...
         """
         super().warm_start(demonstrations)
-        settings, elites = self.settings, told_elites(demonstrations)
+        settings = self.settings
+        elites = list({elite.tree_hash: elite for elite in told_elites(demonstrations)}.values())
         if not (settings.imitation_trees and elites):
             return
         chosen = [
@@ -188,6 +189,12 @@ class PolicyGradient(Agent):
         log_prob_A = self._log_probs(torch.from_numpy(situation.observation), torch.from_numpy(situation.mask).bool())
         action = int(torch.multinomial(log_prob_A.exp(), 1, generator=self._generator))
         return action, float(log_prob_A[action])
+
+    def log_prob(self, situation: Situation, action: int) -> float:
+        """The policy's, so that an update starts from ratios of 1."""
+        observation, mask = torch.from_numpy(situation.observation), torch.from_numpy(situation.mask).bool()
+        with one_torch_thread(), torch.no_grad():
+            return float(self._log_probs(observation, mask)[action])
 
     def _log_probs(self, observations: Tensor, masks: Tensor) -> Tensor:
         # The lowest finite number, not -inf: its probability is 0 as well, and p * log p stays a number.

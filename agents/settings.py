@@ -19,10 +19,10 @@ def check_settings(
     above: Mapping[str, float] | None = None,
     at_most: Mapping[str, float] | None = None,
 ) -> None:
-    """Refuse values out of range, and what is no integer in a field that is annotated as one.
+    """Refuse values out of range, what is no number, and what is no integer in a field that is annotated as one.
 
     Args:
-        settings: A dataclass.
+        settings: A dataclass; its fields without a bound are not looked at.
         at_least: Fields and their smallest value.
         above: Fields and what they must exceed.
         at_most: Fields and their largest value.
@@ -30,12 +30,14 @@ def check_settings(
     Raises:
         ConfigError: Rule and value.
     """
+    types = {field.name: field.type for field in fields(settings)}
     for bounds, sign, holds in ((at_least, ">=", operator.ge), (above, ">", operator.gt), (at_most, "<=", operator.le)):
         for name, bound in (bounds or {}).items():
             value = getattr(settings, name)
+            kind, noun = (int, "an integer") if types[name] in ("int", int) else ((int, float), "a number")
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ConfigError(f"{name} must be {noun}, but got {value!r}")
             if not (holds(value, bound) and value < np.inf):
                 raise ConfigError(f"{name} must be finite and {sign} {bound:g}, but got {value!r}")
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        if field.type in ("int", int) and (not isinstance(value, int) or isinstance(value, bool)):
-            raise ConfigError(f"{field.name} must be an integer, but got {value!r}")
+            if not isinstance(value, kind):
+                raise ConfigError(f"{name} must be {noun}, but got {value!r}")

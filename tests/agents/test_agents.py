@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents import AGENTS, Evaluated, PolicyGradient, RandomSearch, make_agent, pack_state, unpack_state
+from agents import AGENTS, Agent, Evaluated, PolicyGradient, RandomSearch, make_agent, pack_state, unpack_state
 from envs import DEFAULT_ACTIONS, Construction, StructuralReward, parse_actions, parse_closer
-from tests.agents.conversation import TASK, converse, fingerprint, make
+from tests.agents.conversation import TASK, WEIGHTS, converse, fingerprint, long_conversation, make, warmed
 from treesearch.errors import ConfigError, RunError
 
 ROOT = Path(__file__).parents[2]
@@ -46,12 +46,54 @@ def test_the_seed_decides(name: str) -> None:
     assert first != other
 
 
-def test_the_same_in_another_process(name: str) -> None:
+@pytest.fixture(scope="module")
+def elsewhere() -> dict[str, object]:
+    """What all agents propose in another process, with another hash seed and number of threads."""
     environment = {**os.environ, "PYTHONHASHSEED": "123", "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-W", "error", "-m", "tests.agents.conversation", "9"]
     finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
-    assert json.loads(finished.stdout)[name] == fingerprint(converse(make(name, seed=5), 3))
+    proposals: dict[str, object] = json.loads(finished.stdout)
+    return proposals
+
+
+def test_the_same_in_another_process(name: str, elsewhere: dict[str, object]) -> None:
+    assert elsewhere[name] == long_conversation(name)
+
+
+@pytest.mark.parametrize("weights", ["list", "range"])
+def test_proposals_are_for_the_given_weights(name: str, weights: str) -> None:
+    allowed = WEIGHTS[weights]
+    assert allowed is not None
+    proposals = converse(warmed(make(name, cost_weights=allowed)), 8)
+    drawn = [proposal.cost_weight for proposal in proposals]
+    if weights == "list":
+        assert set(drawn) == set(allowed.values)
+    else:
+        assert allowed.low is not None
+        assert allowed.high is not None
+        assert all(allowed.low <= weight <= allowed.high for weight in drawn)
+        assert len(set(drawn)) == len(drawn)
+    for proposal in proposals:  # and are shown their own
+        seen = make(name).replay(proposal.actions, proposal.cost_weight).observations
+        assert seen.tolist() == proposal.observations.tolist()
+
+
+def test_the_task_has_the_weight_where_none_is_given(name: str) -> None:
+    assert {proposal.cost_weight for proposal in converse(make(name), 1)} == {TASK.cost_weight}
+
+
+def test_no_tree_is_proposed_twice(name: str) -> None:
+    agent = warmed(make(name))
+    hashes = [proposal.tree.hash for proposal in converse(agent, 20)]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_where_all_trees_are_known_one_is_proposed_again(name: str) -> None:
+    actions = ["close-huffman-2", "close-flat", "close-balanced-2"]
+    agent = make_agent(name, task=TASK, actions=actions, max_decisions=3, closer=None, seed=0)
+    assert len({proposal.tree.hash for proposal in converse(agent, 3)}) == 3
+    assert len(converse(agent, 1)) == 4
 
 
 def test_how_the_trees_are_asked_for_does_not_matter(name: str) -> None:
@@ -59,18 +101,35 @@ def test_how_the_trees_are_asked_for_does_not_matter(name: str) -> None:
     assert fingerprint(one.ask(6)) == fingerprint(other.ask(1) + other.ask(0) + other.ask(5))
 
 
-def test_a_resumed_agent_goes_on_as_if_nothing_had_happened(name: str) -> None:
-    whole = converse(make(name, seed=3), 3)
-    stopped = make(name, seed=3)
-    before = converse(stopped, 1)
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("batches", [0, 1, 3])
+def test_a_resumed_agent_goes_on_as_if_nothing_had_happened(name: str, warm: bool, batches: int) -> None:
+    def fresh(seed: int) -> Agent:
+        agent = make(name, seed=seed, cost_weights=WEIGHTS["list"])
+        return warmed(agent) if warm else agent
+
+    whole = converse(fresh(3), batches + 2)
+    stopped = fresh(3)
+    before = converse(stopped, batches)
     packed = pack_state(stopped.state_dict())
     converse(stopped, 1)  # a state is a copy: what its agent does later leaves it alone
     state = unpack_state(packed)
     for _ in range(2):  # and what an agent does after loading leaves the state alone as well
-        resumed = make(name, seed=99)
+        resumed = make(name, seed=99, cost_weights=WEIGHTS["list"])
         resumed.load_state_dict(state)
         assert pack_state(resumed.state_dict()) == packed
         assert fingerprint(before + converse(resumed, 2)) == fingerprint(whole)
+
+
+def test_a_resumed_agent_between_ask_and_tell(name: str) -> None:
+    whole, stopped, resumed = (warmed(make(name, seed=3)) for _ in range(3))
+    reward = StructuralReward(TASK)
+    asked = stopped.ask(5)
+    assert fingerprint(whole.ask(5)) == fingerprint(asked)
+    resumed.load_state_dict(unpack_state(pack_state(stopped.state_dict())))
+    for agent in (whole, resumed):
+        agent.tell([Evaluated(proposal, reward(proposal.tree)) for proposal in asked])
+    assert fingerprint(converse(whole, 2)) == fingerprint(converse(resumed, 2))
 
 
 def test_a_state_fits_only_an_agent_like_the_one_that_saved_it(name: str) -> None:
@@ -100,17 +159,16 @@ def test_global_generators_and_threads_are_left_alone(name: str) -> None:
     assert threads == torch.get_num_threads()
 
 
-def test_random_search_is_uniform_over_the_legal_actions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_search_is_uniform_over_the_legal_actions() -> None:
     agent = make("random_search")
-    monkeypatch.setattr(type(agent), "max_tries", 1)
-    first = np.array([proposal.actions[0] for proposal in agent.ask(2000)])
+    first = np.array([agent.propose(0.005).actions[0] for _ in range(2000)])
     legal = np.flatnonzero(agent.ask(1)[0].masks[0])
     counts = np.bincount(first, minlength=len(DEFAULT_ACTIONS))
     assert counts[legal].sum() == 2000
     expected = 2000 / legal.size
     chi_square = ((counts[legal] - expected) ** 2 / expected).sum()
     assert chi_square < legal.size + 5 * np.sqrt(2 * legal.size)
-    assert agent.ask(1)[0].log_probs[0] == pytest.approx(-np.log(legal.size))
+    assert agent.propose(0.005).log_probs[0] == pytest.approx(-np.log(legal.size))
 
 
 def test_make_agent() -> None:

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from agents import Evaluated, PolicyGradient, make_agent
-from agents.policy_gradient import RunningMoments
-from envs import ConstructionTask, Evaluation, StructuralReward
-from tests.agents.conversation import converse, make
+from agents import Evaluated, PolicyGradient, Situation, make_agent, pack_state, unpack_state
+from agents.policy_gradient import RunningMoments, leave_one_out
+from envs import DEFAULT_ACTIONS, ConstructionTask, Evaluation, StructuralReward, seen_under, zipf_task
+from tests.agents.conversation import TASK, WEIGHTS, converse, make
 from treesearch import build_tree
+from treesearch.errors import RunError
 
 METRICS = {"entropy", "policy_loss", "value_loss", "approx_kl", "clip_fraction", "explained_variance", "replay_loss"}
 
@@ -94,6 +97,31 @@ def test_the_scale_of_the_reward_does_not_matter() -> None:
     )
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.floats(-10, 10), st.floats(-10, 10)), min_size=1, max_size=20))
+def test_leave_one_out(entries: list[tuple[int, float, float]]) -> None:
+    rivals, returns, otherwise = (list(part) for part in zip(*entries, strict=True))
+    expected = []
+    for i, rival in enumerate(rivals):
+        others = [returns[j] for j, other in enumerate(rivals) if other == rival and j != i]
+        expected.append(returns[i] - np.mean(others) if others else otherwise[i])
+    got = leave_one_out(
+        torch.tensor(returns, dtype=torch.float64), torch.tensor(rivals), torch.tensor(otherwise, dtype=torch.float64)
+    )
+    np.testing.assert_allclose(got.numpy(), expected, atol=1e-12)
+
+
+def test_rivals_decided_the_same_classes_for_the_same_weight() -> None:
+    agent = learner(cost_weights=WEIGHTS["list"])
+    batch = evaluated(agent, 12)
+    collected = agent._collect(batch)
+    assert collected is not None
+    keys = [(item.proposal.cost_weight, one) for item in batch for one in item.proposal.class_sets]
+    rivals = collected.rivals.tolist()
+    assert len(set(zip(keys, rivals, strict=True))) == len(set(keys)) == len(set(rivals))
+    assert len(set(keys)) < len(keys)
+
+
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 
@@ -125,6 +153,133 @@ def test_nothing_is_learned_from_failures_alone(credit: str) -> None:
     agent = learner(credit=credit)
     before = weights(agent)
     assert agent.tell([Evaluated(proposal, None) for proposal in agent.ask(2)]) == {}
+    assert weights(agent) == before
+
+
+# -- imitation and replay ----------------------------------------------------------------------------------------------
+
+
+def log_likelihood(agent: PolicyGradient, item: Evaluated, cost_weight: float) -> float:
+    """Of the decisions of a tree, seen under a λ."""
+    seen = agent.replay(item.proposal.actions, cost_weight)
+    assert seen.tree == item.proposal.tree
+    situations = zip(seen.observations, seen.masks, seen.class_sets, seen.actions, strict=True)
+    return float(np.mean([agent.log_prob(Situation(o, m, c), action) for o, m, c, action in situations]))
+
+
+def test_imitation_makes_the_best_demonstrations_likely_under_each_weight() -> None:
+    agent, fresh = (learner(cost_weights=WEIGHTS["list"], imitation_trees=1) for _ in range(2))
+    reward = StructuralReward(agent.task)
+    items = [Evaluated(proposal, reward(proposal.tree)) for proposal in agent.demonstrate()]
+    agent.warm_start([*items, Evaluated(items[0].proposal, None)])
+    for weight in agent.cost_weights.grid():
+        best = max(items, key=lambda item: item.evaluation.at(weight).reward if item.evaluation else -np.inf)
+        assert log_likelihood(agent, best, weight) > log_likelihood(fresh, best, weight) + 0.5
+
+
+@pytest.mark.parametrize("off", [{"imitation_trees": 0}, {"imitation_epochs": 0}])
+def test_imitation_can_be_turned_off(off: dict[str, object]) -> None:
+    agent = learner(**off)
+    agent.warm_start(evaluated(agent, 4))
+    assert weights(agent) == weights(learner(**off))
+
+
+def test_replay_learns_from_the_best_so_far_under_each_weight() -> None:
+    agent = learner(cost_weights=WEIGHTS["list"], replay_trees=2)
+    items = [item for _ in range(3) for item in evaluated(agent, 5)]
+    agent.remember(items)
+    recalled = agent._replay_batch()
+    assert recalled is not None
+    best = [
+        item.proposal
+        for weight in agent.cost_weights.grid()
+        for item in sorted(items, key=lambda item: -item.evaluation.at(weight).reward if item.evaluation else 0)[:2]
+    ]
+    assert recalled.actions.tolist() == [action for proposal in best for action in proposal.actions]
+    seen = [agent.replay(proposal.actions, agent.cost_weights.grid()[i // 2]) for i, proposal in enumerate(best)]
+    assert recalled.observations.tolist() == np.concatenate([one.observations for one in seen]).tolist()
+
+
+def test_replay_makes_the_best_so_far_likely() -> None:
+    items = evaluated(learner(), 12)
+    best = max(items, key=lambda item: item.evaluation.reward if item.evaluation is not None else -np.inf)
+    after = []
+    for coef in (0.0, 10.0):
+        agent = learner(replay_trees=1, replay_coef=coef)
+        for start in (0, 4, 8):
+            agent.tell(items[start : start + 4])
+        after.append(log_likelihood(agent, best, agent.task.cost_weight))
+    assert after[1] > after[0]
+
+
+def test_without_replay_there_is_no_such_loss() -> None:
+    agent = learner(replay_trees=0)
+    assert agent.tell(evaluated(agent, 4)).keys() == METRICS - {"replay_loss"}
+
+
+def test_what_was_seen_under_another_weight() -> None:
+    agent = learner()
+    for proposal in agent.ask(3):
+        for weight in (0.0, 0.005, 0.3, 1e9):
+            before = proposal.observations.copy()
+            seen = seen_under(proposal.observations, weight)
+            assert seen.tolist() == agent.replay(proposal.actions, weight).observations.tolist()
+            assert (proposal.observations == before).all()
+
+
+# -- another corpus ----------------------------------------------------------------------------------------------------
+
+
+def test_a_policy_goes_to_another_vocabulary_and_nothing_else_does() -> None:
+    old = learner()
+    old.warm_start(evaluated(old, 4))
+    converse(old, 3)
+    state = unpack_state(pack_state(old.state_dict()))
+    task = zipf_task(500, in_features=4, seed=9)
+    new, fresh = (learner(task=task, learning_rate=0.1, seed=2) for _ in range(2))
+    new.load_policy(state)
+    assert weights(new) == weights(old) != weights(fresh)
+    mine, untouched = new.state_dict(), fresh.state_dict()
+    for key in mine.keys() - {"policy", "value"}:
+        assert pack_state({key: mine[key]}) == pack_state({key: untouched[key]})
+    before = weights(old)
+    converse(new, 2)
+    assert before == weights(old) != weights(new)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"actions": DEFAULT_ACTIONS[1:]}, "saved with the same actions"),
+        ({"name": "hybrid"}, "saved with the same agent"),
+        ({"hidden_size": 8}, "must have the layers of this agent's .hidden_size 8."),
+    ],
+)
+def test_a_policy_that_does_not_fit_is_refused(options: dict[str, object], message: str) -> None:
+    state = learner().state_dict()
+    arguments = {
+        "name": "policy_gradient",
+        "task": TASK,
+        "actions": DEFAULT_ACTIONS,
+        "max_decisions": 12,
+        "closer": None,
+        "seed": 0,
+    }
+    agent = make_agent(**{**arguments, **options})
+    assert isinstance(agent, PolicyGradient)
+    before = weights(agent)
+    with pytest.raises(RunError, match=message):
+        agent.load_policy(state)
+    assert weights(agent) == before
+
+
+@pytest.mark.parametrize("key", ["policy", "value"])
+def test_a_policy_without_a_part_is_refused(key: str) -> None:
+    agent, before = learner(seed=1), weights(learner(seed=1))
+    state = learner().state_dict()
+    del state[key]
+    with pytest.raises(RunError, match="must have the layers"):
+        agent.load_policy(state)
     assert weights(agent) == before
 
 

@@ -88,7 +88,9 @@ class AgentProposer:
 
     def _judged(self, proposals: Sequence[Proposal], scores: Sequence[TreeScore | None]) -> list[Evaluated]:
         return [
-            Evaluated(proposal, None if score is None else _evaluation(score, proposal.cost_weight))
+            Evaluated(proposal, None)
+            if score is None
+            else Evaluated(proposal, _evaluation(score, proposal.cost_weight), score.exact)
             for proposal, score in zip(proposals, scores, strict=True)
         ]
 

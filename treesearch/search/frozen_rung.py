@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -205,7 +205,7 @@ class FrozenRung:
         if reward >= best - margin:
             return None
         reason = f"behind: reward {reward:.4f} on the subset, where the best is {best:.4f}"
-        return _Stop(reason, self._score_tree(candidate.tree, score.node_nll * scale))
+        return _Stop(reason, replace(self._score_tree(candidate.tree, score.node_nll * scale), exact=False))
 
     def _subset_scale(self) -> float | None:
         """NLL after all tokens over NLL after the subset, the mean over the trees that have both; None without any."""
@@ -216,7 +216,7 @@ class FrozenRung:
     def _estimate(self, tree: Tree, valid_nll: float) -> TreeScore:
         """A tree of this NLL whose nodes share it like the bits that they decide."""
         bits = tree.pass_shares(self._objective.counts) * np.log2(tree.arities)
-        return self._score_tree(tree, valid_nll * bits / bits.sum())
+        return replace(self._score_tree(tree, valid_nll * bits / bits.sum()), exact=False)
 
     # -- scores and rows -----------------------------------------------------------------------------------------------
 
