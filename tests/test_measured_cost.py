@@ -19,9 +19,10 @@ from treesearch.cost_table import CostTable
 from treesearch.errors import ConfigError, DataError
 from treesearch.launch import check_choices, make_cost_model
 from treesearch.progress import ProgressReporter
-from treesearch.search.confirm import Promoted, at_best_rate, choose_finalists, promote
+from treesearch.search.confirm import at_best_rate, choose_finalists
 from treesearch.search.frozen_rung import BUILDER
 from treesearch.search.ledger import FROZEN, JOINT, EvaluationRow, Ledger
+from treesearch.search.promotion import Promoted, promote
 
 COUNTS = np.arange(1.0, 61)
 

@@ -113,6 +113,7 @@ class ConfirmConfig(Section):
     )
     finalists: Positive = 1  # of each kind and cost, by joint validation: trained with all seeds; the best is reported
     seeds: Annotated[int, Field(ge=0)] = 3  # of the reported runs; 0: the search ends on the frozen rung
+    families: tuple[str, ...] = ()  # builders all of whose trees are trained jointly; the best of each is confirmed
     rank_trees: Annotated[int, Field(ge=0)] = 0  # diverse trees also trained jointly, to tell how well rungs agree
     timing: bool = True  # measure the output layer's and the whole training step with every confirmed tree
 

@@ -10,8 +10,9 @@ from treesearch.cost import CostModel, TreeCost
 from treesearch.evaluation.timing import StepTime
 from treesearch.report import tables
 from treesearch.report.tables import CANDIDATE, comparison_notes, comparison_table
-from treesearch.search.confirm import BASELINE, FOUND, Confirmed, Finalist, Promoted
+from treesearch.search.confirm import Confirmed, Finalist
 from treesearch.search.ledger import FROZEN, OK, EvaluationRow
+from treesearch.search.promotion import BASELINE, FOUND, Promoted
 
 T_95_TWO = 12.706204736174705  # Student's t, 97.5 % quantile, one degree of freedom
 T_95_THREE = 4.302652729749462  # two degrees of freedom

@@ -12,8 +12,9 @@ from treesearch.evaluation.comparison import pooled_deviation, rank_correlation
 from treesearch.evaluation.front import Point, hypervolume, nadir, pareto_front
 from treesearch.evaluation.timing import StepTime
 from treesearch.report.tables import comparison_rows
-from treesearch.search.confirm import BASELINE, FOUND, Confirmed, Finalist, Promoted, builder_labels
+from treesearch.search.confirm import Confirmed, Finalist
 from treesearch.search.ledger import FAILED, FROZEN, JOINT, STOPPED, Ledger
+from treesearch.search.promotion import BASELINE, FOUND, Promoted, builder_labels
 from treesearch.tree import Tree
 
 

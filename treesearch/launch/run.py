@@ -28,22 +28,13 @@ from treesearch.launch.parts import (
 from treesearch.launch.proposer import AgentProposer, cost_weights, make_proposer
 from treesearch.launch.results import best_tree, export_best, summarise
 from treesearch.progress import ProgressReporter
-from treesearch.search.confirm import (
-    Confirmed,
-    Finalist,
-    JointRung,
-    Promoted,
-    at_best_rate,
-    choose_finalists,
-    confirm,
-    diverse,
-    promote,
-)
+from treesearch.search.confirm import Confirmed, Finalist, JointRung, at_best_rate, choose_finalists, confirm
 from treesearch.search.executors import Executor
 from treesearch.search.frozen_rung import EarlyStop, FrozenRung, Objective
 from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, EvaluationRow, Ledger
 from treesearch.search.loop import Era, search
 from treesearch.search.monitor import SearchMonitor
+from treesearch.search.promotion import Promoted, diverse, promote
 from treesearch.search.run_folder import RunFolder, next_free_folder
 from treesearch.search.trackers import make_tracker
 
@@ -215,6 +206,7 @@ def confirm_search(
         num_trees=settings.promote,
         encoder=encoder,
         cost_weights=weights,
+        families=settings.families,
     )
     if settings.seeds == 0:
         return promoted, {}, []
@@ -230,7 +222,13 @@ def confirm_search(
 
     rung = JointRung(executor, ledger, cost_model=cost_model, on_row=on_row)
     trained = at_best_rate(contenders, rung, learning_rates=config.joint.learning_rates, seed=config.seed)
-    finalists = choose_finalists(trained, cost_model=cost_model, num_finalists=settings.finalists, cost_weights=weights)
+    finalists = choose_finalists(
+        trained,
+        cost_model=cost_model,
+        num_finalists=settings.finalists,
+        cost_weights=weights,
+        families=settings.families,
+    )
     seeds = [CONFIRM_SEEDS * (config.seed + 1) + i for i in range(settings.seeds)]
     total[CONFIRM] = len(finalists) * len(seeds)
     return promoted, trained, confirm(finalists, rung, seeds=seeds)

@@ -16,7 +16,7 @@ from treesearch.cost import tree_cost
 from treesearch.data.counts import load_counts
 from treesearch.errors import RunError
 from treesearch.report.tables import number
-from treesearch.search.confirm import BASELINE, FOUND
+from treesearch.search.promotion import BASELINE, FOUND
 from treesearch.search.run_folder import RunFolder
 from treesearch.tree import Tree
 

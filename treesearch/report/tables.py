@@ -14,7 +14,8 @@ from rich.text import Text
 from treesearch.cost import CostModel
 from treesearch.evaluation.comparison import paired_difference, t_interval
 from treesearch.evaluation.timing import StepTime
-from treesearch.search.confirm import BASELINE, FOUND, HUFFMAN, Confirmed
+from treesearch.search.confirm import Confirmed
+from treesearch.search.promotion import BASELINE, FOUND, HUFFMAN
 
 CANDIDATE = "candidate"
 
