@@ -260,7 +260,7 @@ def test_compare_a_run(work, local_run):
     assert all(row["name"] in table.out for row in rows)
     *lines, summary = table.out.splitlines()
     assert all(len(line) <= 100 for line in lines)
-    assert "20 frozen evaluations (0 failed), agent policy_gradient" in summary
+    assert f"{tiny.EVALUATIONS} frozen evaluations (0 failed), agent policy_gradient" in summary
 
 
 def edited(work, local_run, name, *, comparison=None, config=(), corpus=None):
@@ -288,7 +288,7 @@ def test_compare_runs(work, local_run):
     found = [row for row in comparison["rows"] if row["kind"] == "found"]
     best = max(found, key=lambda row: -row["valid_nll"] - 0.005 * row["cost"])
     for row in rows:
-        assert (row["agent"], row["evaluations"]) == ("policy_gradient", 20)
+        assert (row["agent"], row["evaluations"]) == ("policy_gradient", tiny.EVALUATIONS)
         assert {key: row[key] for key in ("test_nll", "reward", "cost")} == {
             key: best[key] for key in ("test_nll", "reward", "cost")
         }
@@ -302,7 +302,7 @@ def test_compare_runs(work, local_run):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"comparison": {"evaluations": 30}}, "budgets (evaluations) differ: 20, 30"),
+        ({"comparison": {"evaluations": 99}}, f"budgets (evaluations) differ: {tiny.EVALUATIONS}, 99"),
         ({"corpus": "1234"}, "corpora differ: "),
         ({"config": ["cost.weight=0.1"]}, "cost models differ"),
         ({"config": ["cost.kind=measured"]}, "cost models differ"),
@@ -336,7 +336,9 @@ def test_compare_runs_without_a_found_tree(work, local_run):
     edited(work, local_run, "none-found", comparison={"rows": builders})
     edited(work, local_run, "none-confirmed", comparison={"rows": []})
     out = accept(work, "compare", "none-found", "none-confirmed").out
-    assert [line.split()[-4:] for line in out.splitlines() if "none-" in line] == [["20", "-", "-", "-"]] * 2
+    assert [line.split()[-4:] for line in out.splitlines() if "none-" in line] == [
+        [str(tiny.EVALUATIONS), "-", "-", "-"]
+    ] * 2
 
 
 def test_the_front_of_a_run(work, local_run):
@@ -368,7 +370,7 @@ def test_notes_stand_under_the_comparison(work, local_run):
     assert table[-len(found) :] == [
         f"{name}: not significant against clustered(arity=32): +0.001 [-0.002, 0.004] nats" for name in found
     ]
-    assert "20 frozen evaluations (0 failed, 4 stopped early), agent policy_gradient" in last
+    assert f"{tiny.EVALUATIONS} frozen evaluations (0 failed, 4 stopped early), agent policy_gradient" in last
 
 
 @pytest.mark.parametrize(
