@@ -207,17 +207,51 @@ def build(
 
 
 @app.command()
+def study(
+    config: Annotated[Path, typer.Argument(help="What the searches have in common.")],
+    variant: Annotated[
+        list[str],
+        typer.Option(help="NAME of an agent, or NAME:key=value;key=value with settings of its own. Repeatable."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the study; what it holds already is not run again.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Searches of each variant.")] = 5,
+    processes: Annotated[int, typer.Option(min=1, help="Searches at a time.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
+    set_: SetOption = None,
+) -> None:
+    """Compare agents and settings: searches on the frozen rung with one encoder, one budget and several seeds."""
+    from treesearch.config import load_config
+
+    resolved = load_config(config, set_ or ())
+    from treesearch.launch.study import Variant, run_study, study_table
+    from treesearch.progress import ProgressReporter
+
+    with ProgressReporter() as progress:
+        rows = run_study(
+            resolved,
+            [Variant.parse(text) for text in variant],
+            num_seeds=seeds,
+            folder=out,
+            num_processes=processes,
+            progress=progress,
+        )
+    _print_rows(rows, study_table, as_json=as_json)
+
+
+@app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="softmax, cost, frozen or trees.")],
+    name: Annotated[str, typer.Argument(help="softmax, cost, frozen, trees or search.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
 ) -> None:
     """Run a benchmark and print its table."""
     from treesearch.bench import BENCHMARKS, benchmark_table
     from treesearch.builders.registry import did_you_mean
+    from treesearch.launch import benchmark
 
-    if name not in BENCHMARKS:
-        raise ConfigError(f"unknown benchmark {name!r}{did_you_mean(name, BENCHMARKS)}")
-    rows = BENCHMARKS[name]()
+    known = {**BENCHMARKS, "search": benchmark.run}  # which needs agents, unlike the others
+    if name not in known:
+        raise ConfigError(f"unknown benchmark {name!r}{did_you_mean(name, known)}")
+    rows = known[name]()
     if as_json:
         print(json.dumps(rows, indent=2))
     else:

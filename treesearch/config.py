@@ -293,6 +293,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return make_config(raw)
 
 
+def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
+    """A configuration with ``a.b=c`` overrides; see `load_config`."""
+    raw = config.model_dump(mode="json")
+    for assignment in overrides:
+        _apply(raw, assignment)
+    return make_config(raw)
+
+
 def make_config(raw: Mapping[str, Any]) -> Config:
     """Validate a mapping; see `load_config`."""
     values = dict(raw)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from rich import box
+from rich.table import Table
 
-from treesearch.config import Config, dump_config, make_config, parse_value
+from treesearch.config import Config, dump_config, with_overrides
 from treesearch.data import Corpus
 from treesearch.errors import ConfigError, RunError
 from treesearch.evaluation.comparison import paired_difference, t_interval
 from treesearch.evaluation.preparation import Preparation
-from treesearch.launch.parts import check_choices, load_corpus, make_cost_model, make_executor, make_task, prepare_run
+from treesearch.launch.parts import check_choices, load_corpus, make_cost_model, make_executor, prepare_run
 from treesearch.launch.run import Eras
 from treesearch.progress import ProgressReporter
 from treesearch.search.ledger import FROZEN, Ledger
@@ -34,34 +36,33 @@ FIRST_SEED = 1  # of the agents; the task keeps the config's
 class Variant:
     """A configuration under a name."""
 
+    POLICY: ClassVar[str] = "policy"
+
     name: str
     assignments: tuple[str, ...]  # "search.agent=evolution", ...
+    policy: Path | None = None  # where its agent starts
 
     @classmethod
     def parse(cls, text: str) -> Variant:
-        """From ``NAME`` (an agent) or ``NAME:key=value;key=value``.
+        """From ``NAME`` (an agent), or ``NAME:key=value;key=value`` with settings, and ``policy=PATH`` for a start.
 
         Raises:
-            ConfigError: An assignment without ``=``.
+            ConfigError: An assignment without ``=``, or a name that cannot be a folder's.
         """
         name, colon, rest = text.partition(":")
-        assignments = tuple(part.strip() for part in rest.split(";") if part.strip()) if colon else ()
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise ConfigError(f"a variant's name must be letters, digits, '_', '-' or '.', but got {name!r:.80}")
+        assignments = [part.strip() for part in rest.split(";") if part.strip()] if colon else [f"search.agent={name}"]
         for assignment in assignments:
             if "=" not in assignment:
                 raise ConfigError(f"a variant must be NAME or NAME:key=value;..., but got {text!r:.80}")
-        return cls(name, assignments if colon else (f"search.agent={name}",))
+        policies = [entry.partition("=")[2] for entry in assignments if entry.startswith(f"{cls.POLICY}=")]
+        settings = tuple(entry for entry in assignments if not entry.startswith(f"{cls.POLICY}="))
+        return cls(name, settings, Path(policies[-1]) if policies else None)
 
     def apply(self, config: Config) -> Config:
-        """The configuration with the assignments."""
-        raw = config.model_dump(mode="json")
-        for assignment in self.assignments:
-            key, _, text = assignment.partition("=")
-            *path, last = key.split(".")
-            section = raw
-            for part in path:
-                section = section.setdefault(part, {})
-            section[last] = parse_value(text)
-        return make_config(raw)
+        """The configuration with the settings."""
+        return with_overrides(config, self.assignments)
 
 
 def run_study(
@@ -96,8 +97,14 @@ def run_study(
         raise ConfigError(f"variants must have different names, but got {names}")
     configs = {variant.name: variant.apply(config) for variant in variants}
     corpus = load_corpus(config)
-    for own in configs.values():
-        check_choices(own, corpus.counts.astype(float))
+    for variant in variants:
+        check_choices(
+            configs[variant.name],
+            corpus.counts.astype(float),
+            class_names=corpus.class_names,
+            policy=variant.policy,
+        )
+        _check_common(config, configs[variant.name], variant.name)
     _claim(folder, config)
     jobs = [(name, seed) for seed in range(FIRST_SEED, FIRST_SEED + num_seeds) for name in names]
     open_jobs = [job for job in jobs if not _is_finished(_ledger_file(folder, *job))]
@@ -105,7 +112,10 @@ def run_study(
         _prepare(config, corpus, folder, progress)
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(num_processes, mp_context=context, initializer=_one_thread_each) as pool:
-            futures = [pool.submit(_search, configs[name], folder, name, seed) for name, seed in open_jobs]
+            policies = {variant.name: variant.policy for variant in variants}
+            futures = [
+                pool.submit(_search, configs[name], folder, name, seed, policies[name]) for name, seed in open_jobs
+            ]
             for done, future in enumerate(as_completed(futures), start=1):
                 future.result()
                 progress.update("study", done, len(open_jobs), "searches")
@@ -149,18 +159,48 @@ def study_rows(best: Mapping[str, Sequence[Sequence[float]]], reference: str) ->
             "mean_best_so_far": t_interval(mean).as_dict(),
             "by_seed": final,
         }
+        others = best[reference]
+        goal = [run[-1] for run in others]
+        row["to_reach_reference"] = [_first_at_least(run, value) for run, value in zip(runs, goal, strict=True)]
         if name != reference:
-            others = best[reference]
             row["gain"] = paired_difference(final, [run[-1] for run in others]).as_dict()
             row["gain_curve"] = paired_difference(mean, [float(np.mean(run)) for run in others]).as_dict()
         rows.append(row)
     return rows
 
 
+def _first_at_least(run: Sequence[float], goal: float) -> int | None:
+    """After how many evaluations the best reward reaches ``goal``; None where it never does."""
+    return next((number for number, value in enumerate(run, start=1) if value >= goal), None)
+
+
+def study_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows for people."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    headings = ["best reward", f"gain over {rows[0]['variant']} [95 %]", "mean of the curve, gain [95 %]", "reaches it"]
+    table.add_column("variant", overflow="fold", min_width=12)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        reached = [number for number in row["to_reach_reference"] if number is not None]
+        table.add_row(
+            row["variant"],
+            f"{row['best_reward']['mean']:.4f}",
+            _interval(row.get("gain")),
+            _interval(row.get("gain_curve")),
+            f"{len(reached)}/{row['seeds']}" + (f", after {np.median(reached):.0f}" if reached else ""),
+        )
+    return table
+
+
+def _interval(gain: Mapping[str, float] | None) -> str:
+    return "-" if gain is None else f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
+
+
 # -- one search --------------------------------------------------------------------------------------------------------
 
 
-def _search(config: Config, folder: Path, name: str, seed: int) -> None:
+def _search(config: Config, folder: Path, name: str, seed: int, policy: Path | None) -> None:
     """Run one search in this process; its ledger appears whole when it has finished."""
     corpus, preparation = load_corpus(config), _load_preparation(folder)
     final = _ledger_file(folder, name, seed)
@@ -175,7 +215,7 @@ def _search(config: Config, folder: Path, name: str, seed: int) -> None:
             eras = Eras(config, corpus, cost_model, executor, ledger, monitor, progress)
             begin = perf_counter()
             search(
-                eras.first(preparation, None, seed=seed),
+                eras.first(preparation, policy, seed=seed),
                 ledger,
                 evaluations=config.search.evaluations,
                 batch_size=config.search.batch_size,
@@ -194,6 +234,15 @@ def _one_thread_each() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+def _check_common(config: Config, own: Config, name: str) -> None:
+    """Variants share what makes rewards comparable."""
+    for section in ("data", "encoder"):
+        if getattr(config, section) != getattr(own, section):
+            raise ConfigError(f"variants must have {section} in common, but {name!r} changes it; make another study")
+    if (config.seed, config.cost) != (own.seed, own.cost) or config.frozen.max_tokens != own.frozen.max_tokens:
+        raise ConfigError(f"variants must have seed, cost and frozen.max_tokens in common, but {name!r} changes them")
 
 
 # -- the folder --------------------------------------------------------------------------------------------------------
@@ -236,11 +285,3 @@ def _load_preparation(folder: Path) -> Preparation:
     )
     train, valid, vectors = arrays
     return Preparation(train, valid, np.array(vectors), json.loads((folder / "preparation.json").read_text())["hash"])
-
-
-def num_cores() -> int:
-    """How many searches run at a time by default."""
-    return os.cpu_count() or 1
-
-
-__all__ = ["Variant", "make_task", "num_cores", "replace", "run_study", "study_rows"]
