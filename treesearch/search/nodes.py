@@ -45,6 +45,7 @@ class _Pending:  # compared by identity, so that it can be a key
     owners: set[int] = field(default_factory=set)  # positions of the trees that train what this one lacks
     num_trained: int = 0
     outcome: Outcome | None = None
+    reason: str | None = None  # why it has failed
     seconds: float = 0.0
 
 
@@ -88,11 +89,13 @@ class NodeEvaluator:
             yield from self._finished(waiting, done, fresh)
             for outcome in self._executor.run([self._task(key, group, wanted) for key, group in groups.items()]):
                 group = groups[outcome.task.key]
-                for pending, scores in zip(group, self._results(outcome, len(group)), strict=True):
+                for pending, result in zip(group, self._results(outcome, len(group)), strict=True):
                     pending.outcome = outcome
                     pending.seconds += outcome.seconds / len(group)
-                    if scores is not None:
-                        _take(pending, scores, wanted[pending], fresh)
+                    if isinstance(result, NodeScores):
+                        _take(pending, result, wanted[pending], fresh)
+                    else:
+                        pending.reason = result
                     done.add(pending.position)
                 yield from self._finished(waiting, done, fresh)
         if self._memo is not None:
@@ -110,9 +113,10 @@ class NodeEvaluator:
         own = wanted[group[0]]
         return Task(key, FrozenTask(group[0].tree, None if own.all() else own, self._max_tokens))
 
-    def _results(self, outcome: Outcome, num: int) -> list[NodeScores | None]:
+    def _results(self, outcome: Outcome, num: int) -> list[NodeScores | str]:
+        """For each tree of a task its scores, or why there are none."""
         if outcome.result is None:
-            return [None] * num
+            return [str(outcome.reason)] * num
         return [outcome.result] if self._forest_size is None else list(outcome.result)
 
     def _assign(self, waiting: Sequence[_Pending]) -> dict[_Pending, NDArray[np.bool_]]:
@@ -136,10 +140,9 @@ class NodeEvaluator:
     def _finished(self, waiting: list[_Pending], done: set[int], fresh: NodeMemo) -> Iterator[Verdict]:
         """The verdicts that are complete; they leave ``waiting``."""
         for pending in [one for one in waiting if one.owners <= done]:
-            outcome = pending.outcome
-            if outcome is not None and not outcome.ok:
+            if pending.reason is not None:
                 waiting.remove(pending)
-                yield _verdict(pending, None, outcome.reason)
+                yield _verdict(pending, None, pending.reason)
                 continue
             if pending.missing.any():  # trained for others, unless those have failed
                 pending.node_nll[pending.missing] = fresh.look_up(pending.keys[pending.missing])

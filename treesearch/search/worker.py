@@ -33,7 +33,10 @@ class FrozenTask:
 
 @dataclass(frozen=True)
 class ForestTask:
-    """Train several trees in one pass over the cached features, in torch; the result is a list of `NodeScores`."""
+    """Train several trees in one pass over the cached features, in torch.
+
+    The result is a list, `NodeScores` or, for a tree whose training diverged, what was wrong.
+    """
 
     trees: tuple[Tree, ...]
     max_tokens: int | None = None
@@ -82,7 +85,9 @@ class EvaluationWorker:
         self._arrays = arrays
         self._settings = settings
 
-    def __call__(self, payload: FrozenTask | ForestTask | JointTask) -> NodeScores | list[NodeScores] | JointScores:
+    def __call__(
+        self, payload: FrozenTask | ForestTask | JointTask
+    ) -> NodeScores | list[NodeScores | str] | JointScores:
         """Evaluate one task.
 
         Raises:
@@ -107,10 +112,12 @@ class EvaluationWorker:
             seed=self._settings.seed,
             wanted=task.wanted,
         )
-        _check_finite(scores.nll if task.wanted is None else scores.nll[task.wanted])
+        trained = scores.nll if task.wanted is None else scores.nll[task.wanted]
+        if not np.isfinite(trained).all():
+            raise FloatingPointError(_diverged(trained))
         return scores
 
-    def _forest(self, task: ForestTask) -> list[NodeScores]:
+    def _forest(self, task: ForestTask) -> list[NodeScores | str]:
         settings = self._settings.frozen
         with one_thread():
             scores = evaluate_forest(
@@ -123,9 +130,10 @@ class EvaluationWorker:
                 seed=self._settings.seed,
                 device=resolve_device(settings.device),
             )
-        for one in scores:
-            _check_finite(one.nll)
-        return scores
+        return [
+            one if np.isfinite(one.nll).all() else f"{FloatingPointError.__name__}: {_diverged(one.nll)}"
+            for one in scores
+        ]
 
     def _joint(self, task: JointTask) -> JointScores:
         settings = self._settings.joint
@@ -161,6 +169,5 @@ class EvaluationWorker:
         return TextSplit(windows, stream)
 
 
-def _check_finite(nll: NDArray[np.float64]) -> None:
-    if not np.isfinite(nll).all():
-        raise FloatingPointError(f"validation NLL is {nll.sum()}; lower frozen.learning_rate")
+def _diverged(nll: NDArray[np.float64]) -> str:
+    return f"validation NLL is {nll.sum()}; lower frozen.learning_rate"
