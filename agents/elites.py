@@ -35,8 +35,8 @@ class Elite:
 
     @classmethod
     def of(cls, item: Evaluated) -> Elite | None:
-        """The memory of a told tree; None where there is no verdict."""
-        if not item.usable or item.evaluation is None:
+        """The memory of a told tree; None where there is no verdict, or only an estimate."""
+        if not item.usable or item.evaluation is None or not item.exact:
             return None
         proposal, verdict = item.proposal, item.evaluation.at(0.0)
         tree, nodes = proposal.tree, proposal.decision_nodes

@@ -24,16 +24,18 @@ class HybridSettings(PolicyGradientSettings):
     policy_share: float = 0.25  # of proposals that are the policy's alone
     change_root: float = 0.15  # chance that a proposal from the best known tree decides the root anew
     change_other: float = 0.35  # the same for every other node
+    untried_share: float = 0.6  # of such changes that try an action for the first time with these classes; the others
+    near_best: float = 0.002  # take a known action in proportion to exp(-(nats it is behind the best) / this)
     policy_temperature: float = 2.0  # of the policy where it chooses what to try at such a node
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        shares = ("policy_share", "change_root", "change_other")
+        shares = ("policy_share", "change_root", "change_other", "untried_share")
         check_settings(
             self,
             at_least=dict.fromkeys(shares, 0),
             at_most=dict.fromkeys(shares, 1),
-            above={"policy_temperature": 0},
+            above={"policy_temperature": 0, "near_best": 0},
         )
 
 
@@ -42,7 +44,7 @@ class Hybrid(PolicyGradient):
 
     Nodes do not influence each other on frozen features, so one evaluation judges every change by itself; the changes
     that pay are in the next best tree (`SubtreeTable`). What to try is the policy's choice among the actions that no
-    told tree took with that class set.
+    told tree took with that class set, or an action that is nearly the best, so that what is below it gets better.
 
     Args:
         settings: Hyperparameters; the other arguments as in `PolicyGradient`.
@@ -57,36 +59,52 @@ class Hybrid(PolicyGradient):
     def use_task(self, task: ConstructionTask) -> None:
         """Go on with another task; what is known of class sets is forgotten, since it holds for the old one."""
         super().use_task(task)
-        self._table = SubtreeTable(self.actions)
+        self._table = SubtreeTable(self.actions, self.closer_action)
         self._root = OpenNode(np.arange(task.num_classes), 1.0, 0, task.in_features, projected=False).digest
 
     def propose(self, cost_weight: float) -> Proposal:
         """The policy's tree, or the best known one under this λ with changes."""
-        plan = self._table.best_plan(self._root, cost_weight)
-        if not plan or self.rng.random() < self.settings.policy_share:
+        if self._root not in self._table or self.rng.random() < self.settings.policy_share:
             return super().propose(cost_weight)
+        block: dict[bytes, int] = {}  # what belongs to a projecting split that was chosen
 
         def choose(situation: Situation) -> tuple[int, float]:
-            known = plan.get(situation.class_set)
-            if known is None:
+            class_set = situation.class_set
+            if class_set in block:
+                return block[class_set], self.log_prob(situation, block[class_set])
+            if class_set not in self._table:
                 return self._choose(situation)
-            root = situation.class_set == self._root
-            change = self.rng.random() < (self.settings.change_root if root else self.settings.change_other)
-            untried = situation.mask.astype(np.bool_)
-            untried[list(self._table.tried(situation.class_set))] = False
-            if (change and untried.any()) or not situation.mask[known]:
-                return self._try(situation, untried if untried.any() else situation.mask.astype(np.bool_))
-            return known, self.log_prob(situation, known)
+            action = self._decide(situation, cost_weight)
+            if action in self._table.tried(class_set):
+                block.update(self._table.block_plan(class_set, action, cost_weight))
+            return action, self.log_prob(situation, action)
 
         with one_torch_thread(), torch.no_grad():
             return self.roll_out(choose, cost_weight)
 
-    def _try(self, situation: Situation, allowed: NDArray[np.bool_]) -> tuple[int, float]:
+    def _decide(self, situation: Situation, cost_weight: float) -> int:
+        """The best known action with a class set, one that was never tried with it, or one that is nearly as good."""
+        settings, class_set = self.settings, situation.class_set
+        legal = situation.mask.astype(np.bool_)
+        known = self._table.losses(class_set, cost_weight)
+        losses = {action: loss for action, loss in known.items() if action >= 0 and legal[action]}
+        untried = legal.copy()
+        untried[list(losses)] = False
+        change = self.rng.random() < (settings.change_root if class_set == self._root else settings.change_other)
+        if not losses or (change and untried.any() and self.rng.random() < settings.untried_share):
+            return self._try(situation, untried)
+        tried = sorted(losses, key=lambda action: (losses[action], action))
+        if not change:
+            return tried[0]
+        gap = np.array([losses[action] - losses[tried[0]] for action in tried])
+        share = np.exp(-gap / settings.near_best)
+        return tried[int(self.rng.choice(len(tried), p=share / share.sum()))]
+
+    def _try(self, situation: Situation, allowed: NDArray[np.bool_]) -> int:
         """An action that the policy draws, at a higher temperature, from the allowed ones."""
         log_prob_A = self._log_probs(torch.from_numpy(situation.observation), torch.from_numpy(allowed))
         drawn_A = (log_prob_A / self.settings.policy_temperature).softmax(-1)
-        action = int(torch.multinomial(drawn_A, 1, generator=self._generator))
-        return action, self.log_prob(situation, action)
+        return int(torch.multinomial(drawn_A, 1, generator=self._generator))
 
     def remember(self, evaluated: Sequence[Evaluated]) -> None:
         """Keep the best trees, and what every tree says of its splits."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from agents.base import Evaluated
 from envs import Action, SplitAction
 
-LEFT = -1  # in place of an action: the closer took what was left open
+LEFT = -1  # in place of an action: the closer took what was left open, and is none of the actions
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,19 @@ class SubtreeTable:
 
     Args:
         actions: The agent's; the splits with a projection make blocks.
+        closer: The action that does what the closer does with what is left open, which counts as taking it; None where
+            there is none.
     """
 
-    def __init__(self, actions: Sequence[Action]) -> None:
+    def __init__(self, actions: Sequence[Action], closer: int | None) -> None:
         self._projects = [isinstance(action, SplitAction) and action.shrink is not None for action in actions]
+        self._left = LEFT if closer is None else closer
         self._numbers: dict[bytes, int] = {}
         self._options: list[Option] = []  # in the order told
         self._taken: dict[int, dict[int, list[int]]] = {}  # class set -> action -> places in _options
         self._programme: _Programme | None = None  # None: to be made from the options
-        self._plans: dict[tuple[bytes, float], dict[bytes, int]] = {}  # what best_plan gave since the last change
+        self._digests: list[bytes] = []  # by number, as long as there is a programme
+        self._solutions: dict[float, _Solution] = {}  # of the programme, by λ
 
     def tried(self, class_set: bytes) -> frozenset[int]:
         """The actions that some told tree took with this class set."""
@@ -71,7 +75,7 @@ class SubtreeTable:
         cost_below = tree.subtree_sums(cost_N)[nodes].tolist()
         class_sets = [*proposal.class_sets, *proposal.left_sets]
         sets = [self._numbers.setdefault(one, len(self._numbers)) for one in class_sets]
-        actions = [*proposal.actions, *[LEFT] * len(proposal.left_nodes)]
+        actions = [*proposal.actions, *[self._left] * len(proposal.left_nodes)]
         below = _decided_below(tree.parent.tolist(), nodes.tolist())
         inside: set[int] = set()  # of a block
         for i, action in enumerate(actions):  # wholes before parts
@@ -87,28 +91,47 @@ class SubtreeTable:
                 cost = cost_below[i] - sum(cost_below[j] for j in below[i])
                 self._offer(Option(sets[i], action, loss, cost, tuple(sets[j] for j in below[i])))
 
+    def __contains__(self, class_set: bytes) -> bool:
+        """Whether anything is known of these classes."""
+        return self._numbers.get(class_set) in self._taken
+
+    def losses(self, class_set: bytes, cost_weight: float) -> dict[int, float]:
+        """The least loss under this λ after each action that was tried with these classes, what the closer left too."""
+        total_O = self._solve(cost_weight).total
+        taken = self._taken[self._numbers[class_set]]
+        return {action: float(total_O[places].min()) for action, places in taken.items()}
+
+    def block_plan(self, class_set: bytes, action: int, cost_weight: float) -> dict[bytes, int]:
+        """The decisions that belong to an action that was tried: all below a projection, else none."""
+        total_O = self._solve(cost_weight).total
+        best = min(self._taken[self._numbers[class_set]][action], key=lambda place: (total_O[place], place))
+        return {self._digests[one]: taken for one, taken in self._options[best].plan}
+
     def best_plan(self, root: bytes, cost_weight: float) -> Mapping[bytes, int]:
         """The action for each class set of the best tree over everything seen under this λ; empty where none is known.
 
-        Class sets that are not in it are best left to the closer. It may take more decisions than one tree has. Ties go
-        to the option told first.
+        Ties go to the option told first.
         """
-        if self._numbers.get(root) not in self._taken:
+        if root not in self:
             return {}
+        choice_S = self._solve(cost_weight).choice
+        plan = {}
+        stack = [self._numbers[root]]
+        while stack:
+            option = self._options[choice_S[stack.pop()]]
+            if option.action != LEFT:
+                plan[self._digests[option.class_set]] = option.action
+            plan.update((self._digests[one], action) for one, action in option.plan)
+            stack.extend(option.parts)
+        return plan
+
+    def _solve(self, cost_weight: float) -> _Solution:
         if self._programme is None:
             self._programme = _Programme.of(self._options, len(self._numbers))
-        if (root, cost_weight) not in self._plans:
-            choice_S, digests = self._programme.best_options(cost_weight), list(self._numbers)
-            plan = {}
-            stack = [self._numbers[root]]
-            while stack:
-                option = self._options[choice_S[stack.pop()]]
-                if option.action != LEFT:
-                    plan[digests[option.class_set]] = option.action
-                plan.update((digests[one], action) for one, action in option.plan)
-                stack.extend(option.parts)
-            self._plans[root, cost_weight] = plan
-        return self._plans[root, cost_weight]
+            self._digests = list(self._numbers)
+        if cost_weight not in self._solutions:
+            self._solutions[cost_weight] = self._programme.solve(cost_weight)
+        return self._solutions[cost_weight]
 
     def state(self) -> dict[str, Any]:
         """For `agents.state.pack_state`."""
@@ -159,7 +182,15 @@ class SubtreeTable:
 
     def _forget(self) -> None:
         self._programme = None
-        self._plans = {}
+        self._solutions = {}
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """The programme under one λ."""
+
+    total: NDArray[np.float64]  # [O] least loss of each option with the best of its parts, in the order told
+    choice: NDArray[np.int64]  # [S] place of the best option of each set; only those with options mean anything
 
 
 @dataclass(frozen=True)
@@ -200,9 +231,10 @@ class _Programme:
             bounds=np.searchsorted(level_S[set_O][place_O], np.arange(level_S.max() + 2)),
         )
 
-    def best_options(self, cost_weight: float) -> NDArray[np.int64]:
-        """Place of the best option of each set under this λ, [S]; only those with options mean anything."""
+    def solve(self, cost_weight: float) -> _Solution:
+        """The best of everything under this λ."""
         value_S, choice_S = np.zeros(self.num_sets), np.zeros(self.num_sets, np.int64)
+        told_O = np.zeros(self.place.size)
         total_O = self.loss + cost_weight * self.cost
         ends_P = np.searchsorted(self.owner, self.bounds)
         for level in range(len(self.bounds) - 1):
@@ -210,12 +242,13 @@ class _Programme:
             of_level = slice(*ends_P[level : level + 2])
             values_P = value_S[self.part[of_level]]
             total = total_O[start:stop] + np.bincount(self.owner[of_level] - start, values_P, stop - start)
+            told_O[self.place[start:stop]] = total
             own = self.class_set[start:stop]
             firsts = np.flatnonzero(np.r_[True, own[1:] != own[:-1]])
             value_S[own[firsts]] = np.minimum.reduceat(total, firsts)
             best = np.flatnonzero(total == value_S[own])[::-1]  # of equals the first told is written last
             choice_S[own[best]] = self.place[start + best]
-        return choice_S
+        return _Solution(told_O, choice_S)
 
 
 def _decided_below(parent: Sequence[int], nodes: Sequence[int]) -> list[list[int]]:

@@ -203,10 +203,9 @@ class Category(Grouping):
         return task.categories is not None
 
     def fits_classes(self, task: ConstructionTask, classes: ClassIds) -> bool:
-        """Needs two of them inside."""
+        """Needs two of them inside, and more classes than categories: as many would be a flat node."""
         assert task.categories is not None
-        own = task.categories[classes]
-        return bool((own != own[0]).any())
+        return 1 < np.unique(task.categories[classes]).size < classes.size
 
     def groups(self, task: ConstructionTask, classes: ClassIds) -> tuple[ClassIds, list[ClassIds]]:
         """By rising category."""
@@ -355,8 +354,9 @@ def make_action(name: str) -> Action:
     for pattern, option in _CLOSERS.items():
         if match := re.fullmatch(pattern, name):
             return Closer(name, match[1], option(*match.groups()[1:]))
+    hint = did_you_mean(name, DEFAULT_ACTIONS)
     raise ConfigError(
-        f"unknown action {name!r:.80}{did_you_mean(name, DEFAULT_ACTIONS)}; the names are similarity-Q, frequency-Q,"
+        f"unknown action {name!r:.80}{hint if '?' in hint else ''}; the names are similarity-Q, frequency-Q,"
         " interpolated-W, kway-K, category, shortlist-S, shortlist-S-kway-K, similarity-Q and kway-K also with"
         " -reassigned, each with or without -project-F, close-huffman-K, close-clustered-K, close-balanced-K,"
         " close-interpolated-W, close-flat, with K >= 2 and shares such as 0.5, and module:callable"

@@ -2,12 +2,16 @@
 
 import json
 import os
+import re
+import shutil
 
 import numpy as np
 import pytest
 
 from tests import tiny
 from treesearch import Tree
+from treesearch.config import dump_config, load_config
+from treesearch.search.ledger import Ledger
 
 COMMANDS = ("search", "compare", "export", "show", "build", "bench")
 NAMES = ["the", "of", "and", 'quo"te', "[bold]"]
@@ -35,6 +39,8 @@ def work(tmp_path, tiny_config):
     (folder / "two-classes.txt").write_text("word word\n" * 10)  # and <eos>
     (folder / "latin-1.txt").write_bytes(b"caf\xe9 au lait\n")
     (folder / "tiny.yaml").write_bytes(tiny_config.read_bytes())
+    (folder / "no-tab.tsv").write_text("w00 animal\n")
+    (folder / "strangers.tsv").write_text("unicorn\tmyth\n")
     (folder / "list.yaml").write_text("[1, 2]")
     (folder / "broken.yaml").write_text("a: [1")
     (folder / "not-a-run").mkdir()
@@ -52,6 +58,11 @@ def refusal(work, *arguments, code=2):
     assert len(done.err) < 1000
     assert tiny.snapshot(work) == before
     return done.err
+
+
+def words(arguments):
+    """Split at spaces, but not inside braces."""
+    return re.split(r" (?![^{]*\})", arguments)
 
 
 def accept(work, *arguments):
@@ -144,12 +155,45 @@ def test_the_module_runs_like_the_command(work):
         ("tiny.yaml --set environment.actions=[]", "at least one"),
         ("tiny.yaml --set environment.actions=[clos]", "clos"),
         ("tiny.yaml --set environment.closer=nothing", "nothing"),
+        ("tiny.yaml --set cost.weights=[]", "cost.weights: "),
+        ("tiny.yaml --set cost.weights={low: 2, high: 1}", "low must be below high"),
+        ("tiny.yaml --set frozen.subset_tokens=9", "subset_tokens needs stop_margin"),
+        ("tiny.yaml --set confirm.finalists=0", "confirm.finalists"),
+        ("tiny.yaml --set environment.actions=[category]", "action 'category' needs categories"),
+        ("tiny.yaml --set environment.categories=no-tab.tsv", "applies to the action 'category'"),
+        ("tiny.yaml --set environment={actions: [category], categories: none.tsv}", "none.tsv cannot be read"),
+        ("tiny.yaml --set environment={actions: [category], categories: no-tab.tsv}", "no-tab.tsv, line 1"),
+        (
+            "tiny.yaml --set environment={actions: [category], categories: strangers.tsv}",
+            "names none of the 61 classes",
+        ),
+        ("tiny.yaml --policy none", "policy none cannot be read"),
+        ("tiny.yaml --policy not-a-run", "no ledger at not-a-run/search.db"),
+        ("tiny.yaml --policy tree.json", "an agent's state must be an archive"),
+        ("tiny.yaml --policy vectors.npy", "an agent's state must be an archive"),
+        ("tiny.yaml --policy tree.json --set search.agent=random_search", "--policy needs an agent with a policy"),
         ("tiny.yaml --set search.builders=[huffman]", "search.builders.0"),
         ("tiny.yaml --set search.builders=[]", "builders must contain {name: huffman}"),
     ],
 )
 def test_search_refuses(work, arguments, says):
-    assert says in refusal(work, "search", *arguments.split(" "), "--out", "run")
+    assert says in refusal(work, "search", *words(arguments), "--out", "run")
+
+
+def test_search_refuses_the_policy_of_another_agent_or_other_actions(work, local_run):
+    search = ("search", "tiny.yaml", "--out", "run", "--policy", local_run)
+    assert "needs an agent with a policy" in refusal(work, *search, "--set=search.agent=evolution")
+    assert "the same actions" in refusal(work, *search, "--set=environment.actions=[close-flat, kway-4]")
+    assert "hidden_size 5" in refusal(work, *search, "--set=search.settings.hidden_size=5")
+
+
+def test_search_starts_from_the_policy_of_a_run(work, local_run):
+    settings = ["--set=search.evaluations=22", "--set=confirm.seeds=0"]
+    accept(work, "search", "tiny.yaml", "--out", "warm", "--policy", local_run, *settings)
+    accept(work, "search", "tiny.yaml", "--out", "cold", *settings)
+    warm, cold = (accept(work, "compare", run, "--evaluations").out for run in ("warm", "cold"))
+    assert len(warm.splitlines()) == len(cold.splitlines()) == 1 + 22
+    assert warm != cold
 
 
 @pytest.mark.parametrize(
@@ -216,7 +260,173 @@ def test_compare_a_run(work, local_run):
     assert all(row["name"] in table.out for row in rows)
     *lines, summary = table.out.splitlines()
     assert all(len(line) <= 100 for line in lines)
-    assert "20 frozen evaluations (0 failed), agent policy_gradient" in summary
+    assert f"{tiny.EVALUATIONS} frozen evaluations (0 failed), agent policy_gradient" in summary
+
+
+def edited(work, local_run, name, *, comparison=None, config=(), corpus=None):
+    """A copy of the run that differs in some things."""
+    folder = work / name
+    shutil.copytree(local_run, folder)
+    content = json.loads((folder / "comparison.json").read_text())
+    (folder / "comparison.json").write_text(json.dumps(content | (comparison or {})))
+    if config:
+        (folder / "config.yaml").write_text(dump_config(load_config(folder / "config.yaml", config)))
+    if corpus is not None:
+        with Ledger(folder / "search.db") as ledger:
+            ledger.set_meta("corpus", {"hash": corpus})
+    return folder
+
+
+def test_compare_runs(work, local_run):
+    edited(work, local_run, "twin")
+    done = accept(work, "compare", local_run, "twin")
+    assert done.err == "", "runs of equal budget, corpus, cost and training"
+    assert all(len(line) <= 100 for line in done.out.splitlines())
+    rows = json.loads(accept(work, "compare", local_run, "twin", "--json").out)
+    assert [row["name"] for row in rows] == [str(local_run), "twin"]
+    comparison = json.loads((local_run / "comparison.json").read_text())
+    found = [row for row in comparison["rows"] if row["kind"] == "found"]
+    best = max(found, key=lambda row: -row["valid_nll"] - 0.005 * row["cost"])
+    for row in rows:
+        assert (row["agent"], row["evaluations"]) == ("policy_gradient", tiny.EVALUATIONS)
+        assert {key: row[key] for key in ("test_nll", "reward", "cost")} == {
+            key: best[key] for key in ("test_nll", "reward", "cost")
+        }
+        assert row["best"] == best["name"]
+    shown = [line for line in done.out.splitlines() if "twin" in line]
+    assert len(shown) == 1
+    assert f"{best['test_nll']['mean']:.3f} [" in shown[0]
+    assert f"{best['reward']:.4f}" in shown[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"comparison": {"evaluations": 99}}, f"budgets (evaluations) differ: {tiny.EVALUATIONS}, 99"),
+        ({"corpus": "1234"}, "corpora differ: "),
+        ({"config": ["cost.weight=0.1"]}, "cost models differ"),
+        ({"config": ["cost.kind=measured"]}, "cost models differ"),
+        ({"config": ["joint.epochs=2"]}, "encoder, joint training or number of seeds differ"),
+        ({"config": ["encoder.features=9"]}, "encoder, joint training or number of seeds differ"),
+        ({"config": ["confirm.seeds=5"]}, "encoder, joint training or number of seeds differ"),
+    ],
+    ids=str,
+)
+def test_compare_never_silently_compares_what_differs(work, local_run, changes, says):
+    edited(work, local_run, "other", **changes)
+    done = accept(work, "compare", local_run, "other")
+    assert len(done.err.splitlines()) == 1
+    assert done.err.startswith("not comparable: the runs' ")
+    assert says in done.err
+    assert "other" in done.out
+    done = accept(work, "compare", local_run, "other", "--json")
+    assert says in done.err
+
+
+def test_what_the_agents_differ_in_is_what_is_compared(work, local_run):
+    edited(work, local_run, "other", comparison={"agent": "evolution"}, config=["search.agent=evolution", "seed=4"])
+    done = accept(work, "compare", local_run, "other")
+    assert done.err == ""
+    assert "evolution" in done.out
+
+
+def test_compare_runs_without_a_found_tree(work, local_run):
+    comparison = json.loads((local_run / "comparison.json").read_text())
+    builders = [row for row in comparison["rows"] if row["kind"] != "found"]
+    edited(work, local_run, "none-found", comparison={"rows": builders})
+    edited(work, local_run, "none-confirmed", comparison={"rows": []})
+    out = accept(work, "compare", "none-found", "none-confirmed").out
+    assert [line.split()[-4:] for line in out.splitlines() if "none-" in line] == [
+        [str(tiny.EVALUATIONS), "-", "-", "-"]
+    ] * 2
+
+
+def test_the_front_of_a_run(work, local_run):
+    comparison = json.loads((local_run / "comparison.json").read_text())
+    front = comparison["fronts"]["joint"]
+    done = accept(work, "compare", local_run, "--front")
+    assert done.err == ""
+    assert all(len(line) <= 100 for line in done.out.splitlines())
+    for point in front["points"]:
+        (line,) = [line for line in done.out.splitlines() if f" {point['name']} " in line]
+        assert line.split()[:2] == [f"{point['cost']:.2f}", f"{point['valid_nll']:.3f}"]
+        assert line.split()[-1] == point["kind"]
+    last = done.out.splitlines()[-1]
+    assert f"found {front['hypervolume']['found']:.4f}, builders {front['hypervolume']['baseline']:.4f}" in last
+    found = json.loads(accept(work, "compare", local_run, "--front", "--json").out)
+    assert found == {"rung": "joint", **front}
+    edited(work, local_run, "frozen", comparison={"fronts": comparison["fronts"] | {"joint": {"points": []}}})
+    assert "frozen rung" in accept(work, "compare", "frozen", "--front").out
+
+
+def test_notes_stand_under_the_comparison(work, local_run):
+    content = json.loads((local_run / "comparison.json").read_text())
+    rows = content["rows"]
+    gain = {"mean": 0.001, "low": -0.002, "high": 0.004, "n": 3}
+    rows = [row | {"best_builder": "clustered(arity=32)", "reward_gain": gain} for row in rows]
+    edited(work, local_run, "other", comparison={"rows": rows, "stopped": 4})
+    *table, last = accept(work, "compare", "other").out.splitlines()
+    found = [row["name"] for row in rows if row["kind"] == "found"]
+    assert table[-len(found) :] == [
+        f"{name}: not significant against clustered(arity=32): +0.001 [-0.002, 0.004] nats" for name in found
+    ]
+    assert f"{tiny.EVALUATIONS} frozen evaluations (0 failed, 4 stopped early), agent policy_gradient" in last
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("compare RUN RUN --front", "--front needs exactly one run folder, but got 2 paths"),
+        ("compare RUN RUN --evaluations", "--evaluations needs exactly one run folder, but got 2 paths"),
+        ("compare RUN --front --evaluations", "at most one of --front and --evaluations"),
+        ("compare RUN --counts counts.tsv", "--counts applies to tree files"),
+        ("compare RUN not-a-run", "not-a-run holds no comparison.json"),
+        ("compare not-a-run --front", "not-a-run holds no comparison.json"),
+        ("compare tree.json --front", "tree.json holds no comparison.json"),
+        ("compare old --front", "old holds no front of trees"),
+        ("export old --format dot --out x.dot --lambda 1", "old holds no front of trees"),
+        (
+            "export RUN --format dot --out x.dot --max-cost 0.001",
+            "no tree on the front costs 0.001 or less; the cheapest",
+        ),
+        ("export RUN --format dot --out x.dot --lambda -1", "--lambda"),
+        ("export RUN --format dot --out x.dot --lambda inf", "must be finite, but got inf"),
+        ("export RUN --format dot --out x.dot --max-cost nan", "--max-cost"),
+        ("export RUN --format dot --out x.dot --lambda many", "--lambda"),
+        ("export tree.json --format dot --out x.dot --lambda 1", "tree.json is no run folder"),
+        ("export tree.json --format dot --out x.dot --max-cost 1", "tree.json is no run folder"),
+        ("export none --format dot --out x.dot --max-cost 1", "none is no run folder"),
+        ("export not-a-run --format dot --out x.dot --max-cost 1", "no comparison.json"),
+    ],
+)
+def test_runs_and_fronts_refuse(work, local_run, arguments, says):
+    old = edited(work, local_run, "old")
+    content = json.loads((old / "comparison.json").read_text())
+    del content["fronts"]
+    (old / "comparison.json").write_text(json.dumps(content))
+    assert says in refusal(work, *[local_run if word == "RUN" else word for word in arguments.split()])
+
+
+def test_export_from_the_front(work, local_run):
+    """Each point is chosen by some weight or cost, and comes with its names from the ledger."""
+    comparison = json.loads((local_run / "comparison.json").read_text())
+    points = comparison["fronts"]["joint"]["points"]
+    names = Tree.load(local_run / "best.tree.json").class_names
+    for point in points:
+        done = accept(work, "export", local_run, "--format=json", "--out=x.json", "--max-cost", point["cost"])
+        tree = Tree.load(work / "x.json")
+        assert (tree.hash, tree.class_names) == (point["tree"], names)
+        assert tree.metadata["name"] == point["name"]
+        assert f"wrote x.json: {point['name']}, cost {point['cost']:.2f}" in done.err
+    for weight in (0, 0.01, 1e3):
+        accept(work, "export", local_run, "--format=json", "--out=x.json", "--lambda", weight)
+        best = min(points, key=lambda point: point["valid_nll"] + weight * point["cost"])
+        assert Tree.load(work / "x.json").hash == best["tree"]
+    both = accept(
+        work, "export", local_run, "--format=npz", "--out=x.npz", "--lambda=0", "--max-cost", points[0]["cost"]
+    )
+    assert points[0]["name"] in both.err
+    assert Tree.load(work / "x.npz").hash == points[0]["tree"]
 
 
 def test_compare_tree_files(work):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from treesearch.config import Config, dump_config, load_config, make_config, parse_value
+from treesearch.config import Config, WeightRange, dump_config, load_config, make_config, parse_value
 from treesearch.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -53,11 +53,14 @@ def test_every_setting_survives_a_round_trip(write):
         {
             "seed": 3,
             "data": FILES | {"max_classes": 9},
-            "frozen": {"max_tokens": 7},
+            "frozen": {"max_tokens": 7, "memo": False, "stop_margin": 0.1 + 0.2, "subset_tokens": 6},
+            "cost": {"weights": {"low": 1e-5, "high": 0.1 + 0.2}},
+            "confirm": {"finalists": 2, "rank_trees": 3},
             "joint": {"learning_rates": [1e-5, 0.1 + 0.2]},
             "environment": {"actions": ["close", "split(0.5)"], "closer": "é'\": #"},
             "search": {
                 "builders": [{"name": "huffman"}, {"name": "adaptive", "cutoffs": [1, 2]}],
+                "refresh_every": 5,
                 "settings": {"credit": "terminal", "nothing": None, "nested": {"list": [1, 2.5, True]}},
             },
             "ray": {"address": "auto"},
@@ -220,6 +223,11 @@ def test_missing_file_and_folder(tmp_path):
         ("search.evaluation", "evaluations"),
         ("ray.workers", "num_workers"),
         ("wandb.projekt", "project"),
+        ("cost.weight_s", "weights"),
+        ("frozen.stop_margins", "stop_margin"),
+        ("confirm.finalist", "finalists"),
+        ("search.refresh", "refresh_every"),
+        ("environment.category", "categories"),
     ],
 )
 def test_unknown_keys_at_every_level(key, meant):
@@ -253,6 +261,22 @@ def test_an_unknown_key_like_nothing_else_gets_the_list():
         ("joint.learning_rates", 0.1),
         ("joint.learning_rates", [0.1, -0.1]),
         ("joint.learning_rates", [0.1, "fast\nand\nloose"]),
+        ("frozen.memo", "perhaps"),
+        ("frozen.stop_margin", 0),
+        ("frozen.stop_margin", -0.1),
+        ("frozen.stop_margin", float("inf")),
+        ("frozen.subset_tokens", 0),
+        ("cost.weights", 0.1),
+        ("cost.weights", "many"),
+        ("cost.weights", []),
+        ("cost.weights", [0.1, -1.0]),
+        ("cost.weights", [float("nan")]),
+        ("cost.weights", [0.1, "x"]),
+        ("cost.weights.low", 0),
+        ("confirm.finalists", 0),
+        ("confirm.finalists", 1.5),
+        ("confirm.rank_trees", -1),
+        ("search.refresh_every", 0),
         ("confirm.promote", 0),
         ("confirm.seeds", -1),
         ("cost.kind", "guessed"),
@@ -326,6 +350,72 @@ def test_an_unset_variable_names_key_and_variable(split, monkeypatch):
 )
 def test_huffman_is_there_and_the_budget_reaches_beyond_builders(search, says):
     assert says in refusal(make_config, {"search": search})
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ({"low": 0.1, "high": 0.1}, "config: cost.weights: low must be below high, but got 0.1 and 0.1"),
+        ({"low": 1, "high": 0.5}, "low must be below high, but got 1.0 and 0.5"),
+        ({"low": 0.1}, "config: cost.weights.high: field required"),
+        ({}, "config: cost.weights.low: field required (and 1 more)"),
+        ({"low": 0.1, "hihg": 1, "high": 1}, "unknown key 'cost.weights.hihg' in the config; did you mean 'high'?"),
+        ({"low": 0.1, "high": float("inf")}, "config: cost.weights.high: input should be a finite number, but got inf"),
+        ({"low": 0.1, "high": "x"}, "config: cost.weights.high: input should be a valid number"),
+        ([0.1, "x"], "config: cost.weights.1: input should be a valid number"),
+    ],
+)
+def test_weights_that_cannot_be_drawn_from(weights, says):
+    assert says in refusal(make_config, {"cost": {"weights": weights}})
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        (None, None),
+        ([0], (0.0,)),
+        ([0.1, 0.005, 0.1], (0.1, 0.005, 0.1)),
+        ({"low": 0.001, "high": 0.1}, WeightRange(low=0.001, high=0.1)),
+    ],
+)
+def test_weights_survive_a_round_trip(write, weights, expected):
+    config = make_config({"cost": {"weights": weights}})
+    assert config.cost.weights == expected
+    assert load_config(write(dump_config(config))) == config
+
+
+def test_weights_on_the_command_line(write):
+    path = write("cost: {weights: [1, 2]}")
+    assert load_config(path, ["cost.weights=[0.5]"]).cost.weights == (0.5,)
+    assert load_config(path, ["cost.weights={low: 1, high: 2}"]).cost.weights == WeightRange(low=1, high=2)
+    assert load_config(path, ["cost.weights=null"]).cost.weights is None
+
+
+@pytest.mark.parametrize(
+    ("frozen", "says"),
+    [
+        ({"subset_tokens": 10}, "subset_tokens needs stop_margin"),
+        ({"subset_tokens": 10, "stop_margin": None}, "subset_tokens needs stop_margin"),
+        ({"subset_tokens": 10, "stop_margin": 1, "max_tokens": 10}, "below max_tokens (10), but got 10"),
+    ],
+)
+def test_a_subset_that_stops_nothing_or_is_the_whole(frozen, says):
+    assert says in refusal(make_config, {"frozen": frozen})
+    assert make_config({"frozen": {"subset_tokens": 9, "stop_margin": 1, "max_tokens": 10}}).frozen.subset_tokens == 9
+    assert make_config({"frozen": {"stop_margin": 1}}).frozen.subset_tokens is None
+
+
+@pytest.mark.parametrize("action", ["category", "category-project-0.5"])
+def test_categories_and_the_actions_that_use_them_need_each_other(action, monkeypatch):
+    message = refusal(make_config, {"environment": {"actions": ["close-flat", action]}})
+    assert f"action {action!r} needs categories" in message
+    for actions in (None, ["close-flat"]):
+        message = refusal(make_config, {"environment": {"categories": "c.tsv", "actions": actions}})
+        assert "categories 'c.tsv' applies to the action 'category'" in message
+    monkeypatch.setenv("LISTS", "/lists")
+    config = make_config({"environment": {"categories": "$LISTS/c.tsv", "actions": ["close-flat", action]}})
+    assert config.environment.categories == Path("/lists/c.tsv")
+    assert make_config({"environment": {"categories": "c.tsv", "actions": ["my.module:action"]}})
 
 
 def test_the_smallest_budget():

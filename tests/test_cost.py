@@ -5,8 +5,8 @@ import pytest
 
 from tests import nested as naive
 from treesearch import Tree, build_tree
-from treesearch.cost import TreeCost, node_costs, node_dot_products, tree_cost
-from treesearch.errors import DataError
+from treesearch.cost import CostModel, CostWeights, TreeCost, node_costs, node_dot_products, tree_cost
+from treesearch.errors import ConfigError, DataError
 
 
 def test_binary_nodes_cost_their_depth() -> None:
@@ -84,3 +84,62 @@ def test_one_class_costs_nothing() -> None:
 def test_counts_must_fit() -> None:
     with pytest.raises(DataError, match="got 3 for 2 classes"):
         tree_cost(Tree.from_nested([0, 1]), [1, 2, 3], in_features=8)
+
+
+# -- units and weights
+
+
+def test_the_units_of_nodes_add_up_to_what_a_tree_is_charged() -> None:
+    tree, counts = Tree.from_nested([[0, 1], [2, 3, 4, 5], 6]), [1, 1, 2, 1, 1, 1, 3]
+    model = CostModel(10, 0.25)
+    assert model.node_units(tree, counts).tolist() == pytest.approx([1.15, 0.2, 0.6])
+    assert model.node_losses(tree, counts).tolist() == pytest.approx([0.25 * 1.15, 0.05, 0.15])
+    cost = model.tree_cost(tree, counts)
+    assert model.charged(cost.cost, cost.measured_us) == cost.cost == pytest.approx(1.95)
+    assert model.loss(cost) == pytest.approx(0.25 * 1.95)
+
+
+def test_a_list_of_weights() -> None:
+    weights = CostWeights((0.0, 0.5, 2.0))
+    assert weights.grid() == (0.0, 0.5, 2.0)
+    rng = np.random.default_rng(0)
+    drawn = [weights.draw(rng) for _ in range(3000)]
+    assert {w: drawn.count(w) for w in (0.0, 0.5, 2.0)} == pytest.approx(dict.fromkeys((0.0, 0.5, 2.0), 1000), abs=90)
+
+
+def test_one_weight_takes_no_draw() -> None:
+    rng, untouched = np.random.default_rng(0), np.random.default_rng(0)
+    assert CostWeights((0.005,)).draw(rng) == 0.005
+    assert rng.bit_generator.state == untouched.bit_generator.state
+    assert CostWeights((0.005,)).grid() == (0.005,)
+
+
+def test_a_range_of_weights_is_log_uniform() -> None:
+    weights = CostWeights(low=0.001, high=0.1)
+    np.testing.assert_allclose(weights.grid(3), [0.001, 0.01, 0.1])
+    assert len(weights.grid()) == 5
+    rng = np.random.default_rng(0)
+    drawn = np.log10([weights.draw(rng) for _ in range(4000)])
+    assert -3 <= drawn.min() < -2.99
+    assert -1.01 < drawn.max() <= -1
+    assert np.histogram(drawn, 4, (-3, -1))[0] == pytest.approx([1000] * 4, abs=110)
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high", "says"),
+    [
+        ((), None, None, "a list of at least one, or low and high"),
+        ((1.0,), 0.1, 1.0, "a list of at least one, or low and high"),
+        ((), 0.1, None, "low and high"),
+        ((), None, 0.1, "low and high"),
+        ((0.1, -1.0), None, None, "finite and >= 0, but got -1.0"),
+        ((float("nan"),), None, None, "but got nan"),
+        ((float("inf"),), None, None, "but got inf"),
+        ((), 0.0, 1.0, "0 < low < high, but got 0.0 and 1.0"),
+        ((), 1.0, 1.0, "0 < low < high"),
+        ((), 1.0, float("inf"), "0 < low < high"),
+    ],
+)
+def test_weights_that_are_none(values: tuple[float, ...], low: float | None, high: float | None, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        CostWeights(values, low, high)

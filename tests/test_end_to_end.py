@@ -12,13 +12,13 @@ from tests import tiny
 from treesearch import Tree, build_tree
 from treesearch.config import load_config
 from treesearch.evaluation.comparison import t_interval
-from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, OK, Ledger
+from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, OK, STOPPED, Ledger
 
 pytestmark = pytest.mark.slow
 
 FILES = {"config.yaml", "environment.json", "search.db", "best.tree.json", "comparison.json"}
 CONTRACT = {"name", "kind", "test_nll", "valid_nll", "cost", "expected_depth", "dot_products", "max_depth"}
-RESULTS = ("best.tree.json", "comparison.json")
+TIMES = {"head_us", "head_spread_us", "step_us", "step_spread_us"}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def ray_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     done = tiny.run_module("search", tiny_config, "--out", folder, *settings)
     assert done.code == 0, done.err
     assert "Traceback" not in done.err
-    assert "20 frozen evaluations (0 failed), agent policy_gradient" in done.out
+    assert f"{tiny.EVALUATIONS} frozen evaluations (0 failed), agent policy_gradient" in done.out
     return folder
 
 
@@ -48,6 +48,15 @@ def batches(folder: Path) -> list[tuple[int, bytes, str]]:
     """Number, agent state and metrics of each batch."""
     with closing(sqlite3.connect(folder / "search.db")) as database:
         return database.execute("SELECT batch, agent_state, metrics FROM batches ORDER BY batch").fetchall()
+
+
+def results(folder: Path) -> tuple[bytes, dict]:
+    """The best tree and the comparison without the times that were measured."""
+    comparison = json.loads((folder / "comparison.json").read_text())
+    for row in comparison["rows"]:
+        assert set(row) >= TIMES
+        assert all(row.pop(key) > 0 for key in TIMES)
+    return (folder / "best.tree.json").read_bytes(), comparison
 
 
 def contents(folder: Path) -> list[dict]:
@@ -77,12 +86,19 @@ def test_the_environment(ray_run):
 def test_the_ledger_is_complete(ledger):
     frozen, joint, confirmed = (ledger.rows(rung) for rung in (FROZEN, JOINT, CONFIRM))
     assert [row.id for row in ledger.rows()] == list(range(1, len(ledger.rows()) + 1))
-    assert len(frozen) == 20
+    assert len(frozen) == tiny.EVALUATIONS
     assert [row.label for row in frozen[:3]] == ["huffman", "clustered(arity=4)", "balanced"]
     assert {row.agent for row in frozen[3:]} == {"policy_gradient"}
-    assert [row.batch for row in frozen] == [0] * 3 + [1] * 6 + [2] * 6 + [3] * 5
+    shown = [row for row in frozen[3:] if row.batch == 0]
+    assert 0 < len(shown) < tiny.EVALUATIONS - 3 - 12, "demonstrations leave two batches at least"
+    assert len({row.tree_hash for row in frozen[: 3 + len(shown)]}) == 3 + len(shown)
+    batches = [1 + i // 6 for i in range(tiny.EVALUATIONS - 3 - len(shown))]
+    assert [row.batch for row in frozen] == [0] * (3 + len(shown)) + batches
     assert all(json.loads(row.actions) for row in frozen[3:])
-    assert {row.worker for row in frozen if row.status == OK} <= {"ray-0", "ray-1"}
+    # Nobody had to train a tree whose nodes were all known.
+    assert {row.worker for row in frozen if row.nodes_trained} == {"ray-0", "ray-1"}
+    assert {row.worker for row in frozen if not row.nodes_trained} <= {""}
+    assert {row.cost_weight for row in ledger.rows()} == {0.005}
     assert all(row.test_nll is None for row in frozen + joint)
     assert all(row.test_nll is not None and row.status == OK for row in confirmed)
     assert {row.seed for row in joint} == {tiny.SEED}
@@ -91,7 +107,7 @@ def test_the_ledger_is_complete(ledger):
     for row in ledger.rows():
         assert row.reward == pytest.approx(-row.valid_nll - 0.005 * row.cost)
         assert ledger.tree(row.tree_hash).hash == row.tree_hash
-    assert ledger.last_batch()[0] == 3
+    assert ledger.last_batch()[0] == batches[-1]
     assert ledger.meta("encoder") == frozen[0].encoder
     assert ledger.meta("corpus")["splits"]["train"]["name"] == "train.txt"
 
@@ -153,8 +169,51 @@ def test_the_best_tree(ray_run, rows, tiny_config):
 def test_one_local_worker_gives_the_same_run(ray_run, local_run):
     assert contents(local_run) == contents(ray_run)
     assert batches(local_run) == batches(ray_run)
-    for name in RESULTS:
-        assert (local_run / name).read_bytes() == (ray_run / name).read_bytes()
+    assert results(local_run) == results(ray_run)
+
+
+EVERYTHING = (
+    "--set=search.evaluations=60",
+    "--set=search.refresh_every=12",
+    "--set=cost.weights={low: 0.001, high: 0.1}",
+    "--set=frozen.stop_margin=0.01",
+    "--set=frozen.subset_tokens=600",
+    "--set=confirm.finalists=2",
+    "--set=confirm.rank_trees=5",
+)
+
+
+def test_everything_at_once_is_the_same_on_ray_and_without_the_memo(tiny_config, tmp_path):
+    ray = ("--set=search.executor=ray", "--set=ray.cpus_per_worker=0.5")
+    for name, settings in {"local": (), "ray": ray, "plain": ("--set=frozen.memo=false",)}.items():
+        done = tiny.run_module("search", tiny_config, "--out", tmp_path / name, *EVERYTHING, *settings)
+        assert done.code == 0, done.err
+    assert contents(tmp_path / "local") == contents(tmp_path / "ray")
+    assert batches(tmp_path / "local") == batches(tmp_path / "ray")
+    assert results(tmp_path / "local") == results(tmp_path / "ray")
+
+    with Ledger(tmp_path / "local/search.db") as ledger:
+        frozen, joint = ledger.rows(FROZEN), ledger.rows(JOINT)
+        encoder = ledger.meta("encoder")
+    assert len(frozen) == 60
+    encoders = list(dict.fromkeys(row.encoder for row in frozen))
+    assert len(encoders) >= 2
+    assert encoder == encoders[-1]
+    assert {row.status for row in frozen} >= {OK, STOPPED}
+    assert all(0.001 <= row.cost_weight <= 0.1 for row in frozen)
+    assert {row.cost_weight for row in joint} == {0.005}
+    last = {row.tree_hash for row in frozen if row.encoder == encoder and row.valid_nll is not None}
+    assert {row.tree_hash for row in joint} <= last, "encoders are not mixed"
+    for front in json.loads((tmp_path / "local/comparison.json").read_text())["fronts"].values():
+        assert {point["tree"] for point in front["points"]} <= last
+
+    # Without the memo nothing is known of a tree's nodes beforehand: early stop may differ, results of trees do not.
+    with Ledger(tmp_path / "plain/search.db") as ledger:
+        plain = {(row.encoder, row.tree_hash): row.valid_nll for row in ledger.rows(FROZEN) if row.status == OK}
+    both = [row for row in frozen if row.status == OK and (row.encoder, row.tree_hash) in plain]
+    assert len(both) > 20
+    for row in both:
+        assert row.valid_nll == plain[row.encoder, row.tree_hash]
 
 
 def test_another_agent_and_another_batch_size_repeat_as_well(tiny_config, tmp_path):
@@ -178,5 +237,4 @@ def test_another_seed_gives_another_run(local_run, tiny_config, tmp_path):
 def test_the_folder_of_the_run_is_enough_to_repeat_it(local_run, tmp_path):
     done = tiny.treesearch("search", local_run / "config.yaml", "--out", tmp_path / "again")
     assert done.code == 0, done.err
-    for name in RESULTS:
-        assert (tmp_path / "again" / name).read_bytes() == (local_run / name).read_bytes()
+    assert results(tmp_path / "again") == results(local_run)

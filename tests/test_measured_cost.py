@@ -19,9 +19,10 @@ from treesearch.cost_table import CostTable
 from treesearch.errors import ConfigError, DataError
 from treesearch.launch import check_choices, make_cost_model
 from treesearch.progress import ProgressReporter
-from treesearch.search.confirm import Promoted, choose_finalists, promote
+from treesearch.search.confirm import at_best_rate, choose_finalists
+from treesearch.search.frozen_rung import BUILDER
 from treesearch.search.ledger import FROZEN, JOINT, EvaluationRow, Ledger
-from treesearch.search.loop import BUILDER
+from treesearch.search.promotion import Promoted, promote
 
 COUNTS = np.arange(1.0, 61)
 
@@ -162,7 +163,7 @@ def test_no_more_than_huffmans_cost_is_of_what_the_reward_charges(
             return [replace(promoted.row, valid_nll=nll[promoted.tree]) for promoted, _, _ in jobs]
 
     rung: Any = Rung()
-    finalists = choose_finalists(everything, rung, learning_rates=[0.1], seed=0, cost_model=cost_model)
+    finalists = choose_finalists(at_best_rate(everything, rung, learning_rates=[0.1], seed=0), cost_model=cost_model)
     assert [finalist.promoted.tree for finalist in finalists] == [HUFFMAN, DEAR, cheap]
 
 
@@ -176,15 +177,22 @@ def test_a_run_on_measured_cost(tiny_config: Path, tmp_path: Path) -> None:
     assert (table.in_features, table.batch_size) == (8, 128)
     comparison = json.loads((first / "comparison.json").read_text())
     assert comparison["cost_kind"] == "measured"
-    weight = comparison["cost_weight"]
+    assert comparison["cost_weight"] == 0.05
     with Ledger(first / "search.db") as ledger:
         rows = [row for row in ledger.rows() if row.reward is not None]
     assert {row.rung for row in rows} >= {FROZEN, JOINT}
+    # The unit is the mean time of a decision in the Huffman tree.
+    huffman = next(row for row in rows if row.label == "huffman")
+    unit_us = huffman.cost_measured_us / huffman.cost
     for row in rows:
         assert row.cost_measured_us is not None
-        assert row.reward == pytest.approx(-row.valid_nll - weight * row.cost_measured_us)
-    huffman = next(row for row in rows if row.label == "huffman")
-    assert weight * huffman.cost_measured_us == pytest.approx(0.05 * huffman.cost)
+        assert row.reward == pytest.approx(-row.valid_nll - 0.05 * row.cost_measured_us / unit_us)
+    assert huffman.reward == pytest.approx(-huffman.valid_nll - 0.05 * huffman.cost)
+    front = comparison["fronts"]["frozen"]
+    assert front["cost_kind"] == "measured"
+    by_tree = {row.tree_hash: row for row in rows if row.rung == FROZEN}
+    for point in front["points"]:
+        assert point["cost"] == pytest.approx(by_tree[point["tree"]].cost_measured_us / unit_us)
     assert all(row["cost_measured_us"] > 0 for row in comparison["rows"])
 
     # The same table gives the same run; a new measurement would not.

@@ -14,6 +14,7 @@ import yaml
 NUM_WORDS = 60
 BUILDERS = [{"name": "huffman"}, {"name": "clustered", "arity": 4}, {"name": "balanced"}]
 SEED = 0
+EVALUATIONS = 32  # of which demonstrations take some
 
 
 def write_text(path: Path, *, lines: int, rng: np.random.Generator, transition: np.ndarray) -> None:
@@ -34,7 +35,7 @@ def config(folder: Path) -> dict[str, Any]:
         "joint": {"learning_rates": [0.01], "batch_size": 128},
         "confirm": {"promote": 1, "seeds": 2},
         "environment": {"max_decisions": 4},
-        "search": {"evaluations": 20, "batch_size": 6, "executor": "local", "builders": BUILDERS},
+        "search": {"evaluations": EVALUATIONS, "batch_size": 6, "executor": "local", "builders": BUILDERS},
     }
 
 

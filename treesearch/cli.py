@@ -7,17 +7,23 @@ Data goes to stdout, progress and logs to stderr. Exit codes: 0 done, 1 failure,
 from __future__ import annotations
 
 import json
+import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from treesearch.errors import ConfigError, ExecutionError, RunError, TreeSearchError
+from treesearch.errors import ConfigError, ExecutionError, TreeSearchError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from treesearch.tree import Tree
 
 app = typer.Typer(
     name="treesearch",
@@ -57,27 +63,45 @@ def search(
 
 @app.command()
 def compare(
-    paths: Annotated[list[Path], typer.Argument(help="A run folder, or tree files.")],
+    paths: Annotated[list[Path], typer.Argument(help="A run folder, several of them, or tree files.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
     counts: Annotated[Path | None, typer.Option(help="Class counts for tree files, see build.")] = None,
-    evaluations: Annotated[bool, typer.Option(help="Print every evaluation of a run instead, tab-separated.")] = False,
+    front: Annotated[bool, typer.Option("--front", help="Print the Pareto front of a run instead.")] = False,
+    evaluations: Annotated[
+        bool, typer.Option("--evaluations", help="Print every evaluation of a run instead, tab-separated.")
+    ] = False,
 ) -> None:
-    """Print the comparison of a run with Huffman, or the sizes of tree files side by side."""
+    """Print the comparison of a run with Huffman, runs side by side, or the sizes of tree files."""
+    from treesearch.report import runs
     from treesearch.search.run_folder import RunFolder
 
+    folders = all(path.is_dir() for path in paths)
+    if counts is not None and folders:
+        raise ConfigError("--counts applies to tree files; runs have their own")
+    if front and evaluations:
+        raise ConfigError("give at most one of --front and --evaluations")
     if evaluations:
-        _print_evaluations(paths)
-        return
-    if len(paths) == 1 and paths[0].is_dir():
+        _print_evaluations(_only_run(paths, "--evaluations"))
+    elif front:
+        _print_front(_only_run(paths, "--front"), as_json=as_json)
+    elif folders and len(paths) > 1:
+        rows = [runs.run_row(path) for path in paths]
+        _print_rows(rows, runs.runs_table, as_json=as_json)
+        for line in runs.differences(rows):
+            _tell(line)
+    elif folders:
         comparison = RunFolder(paths[0]).comparison()
+        if as_json:
+            print(json.dumps(comparison["rows"], indent=2, ensure_ascii=False))
+        else:
+            _print_comparison(comparison)
     else:
-        comparison = {"rows": [_file_row(path, counts) for path in paths]}
+        from treesearch.report.tables import comparison_table
+
+        rows = [runs.file_row(path, counts) for path in paths]
         if counts is None:
             _tell("no --counts, so every class weighs the same")
-    if as_json:
-        print(json.dumps(comparison["rows"], indent=2, ensure_ascii=False))
-    else:
-        _print_comparison(comparison)
+        _print_rows(rows, comparison_table, as_json=as_json)
 
 
 @app.command()
@@ -85,14 +109,24 @@ def export(
     source: Annotated[Path, typer.Argument(help="A run folder or a tree file.")],
     format: Annotated[str, typer.Option(help="json, npz or dot.")],
     out: Annotated[Path, typer.Option(help="File to write.")],
+    lambda_: Annotated[
+        float | None, typer.Option("--lambda", min=0, help="Of a run: the best tree of its front under this λ.")
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(min=0, help="Of a run: the best tree of its front that costs no more.")
+    ] = None,
 ) -> None:
-    """Write the best tree of a run, or a tree file, in another format."""
+    """Write the best tree of a run, another one of its front, or a tree file, in another format."""
     from treesearch.exchange import export_tree
+    from treesearch.report.runs import load_tree
 
-    tree = _load_tree(source)
+    if lambda_ is None and max_cost is None:
+        tree, what = load_tree(source), ""
+    else:
+        tree, what = _tree_of_front(source, lambda_, max_cost)
     with _writing(out):
         export_tree(tree, out, format=format)
-    _tell(f"wrote {out}")
+    _tell(f"wrote {out}{what}")
 
 
 @app.command()
@@ -107,9 +141,10 @@ def show(
     """Print a tree's sizes and the top of it."""
     from treesearch.data.counts import load_counts
     from treesearch.report.describe import top_of_tree, tree_statistics
+    from treesearch.report.runs import load_tree, run_counts
 
-    tree = _load_tree(source)
-    weights = _run_counts(source) if counts is None else load_counts(counts)[0]
+    tree = load_tree(source)
+    weights = run_counts(source) if counts is None else load_counts(counts)[0]
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for key, value in tree_statistics(tree, weights).items():
         console.print(f"{key:>15}: {value}")
@@ -172,17 +207,51 @@ def build(
 
 
 @app.command()
+def study(
+    config: Annotated[Path, typer.Argument(help="What the searches have in common.")],
+    variant: Annotated[
+        list[str],
+        typer.Option(help="NAME of an agent, or NAME:key=value;key=value with settings of its own. Repeatable."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the study; what it holds already is not run again.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Searches of each variant.")] = 5,
+    processes: Annotated[int, typer.Option(min=1, help="Searches at a time.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
+    set_: SetOption = None,
+) -> None:
+    """Compare agents and settings: searches on the frozen rung with one encoder, one budget and several seeds."""
+    from treesearch.config import load_config
+
+    resolved = load_config(config, set_ or ())
+    from treesearch.launch.study import Variant, run_study, study_table
+    from treesearch.progress import ProgressReporter
+
+    with ProgressReporter() as progress:
+        rows = run_study(
+            resolved,
+            [Variant.parse(text) for text in variant],
+            num_seeds=seeds,
+            folder=out,
+            num_processes=processes,
+            progress=progress,
+        )
+    _print_rows(rows, study_table, as_json=as_json)
+
+
+@app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="softmax, cost, frozen or trees.")],
+    name: Annotated[str, typer.Argument(help="softmax, cost, frozen, trees or search.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
 ) -> None:
     """Run a benchmark and print its table."""
     from treesearch.bench import BENCHMARKS, benchmark_table
     from treesearch.builders.registry import did_you_mean
+    from treesearch.launch import benchmark
 
-    if name not in BENCHMARKS:
-        raise ConfigError(f"unknown benchmark {name!r}{did_you_mean(name, BENCHMARKS)}")
-    rows = BENCHMARKS[name]()
+    known = {**BENCHMARKS, "search": benchmark.run}  # which needs agents, unlike the others
+    if name not in known:
+        raise ConfigError(f"unknown benchmark {name!r}{did_you_mean(name, known)}")
+    rows = known[name]()
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
@@ -231,68 +300,74 @@ def _writing(out: Path) -> Iterator[None]:
         raise ConfigError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
 
 
-def _load_tree(source: Path) -> Any:
-    from treesearch.search.run_folder import RunFolder
-    from treesearch.tree import Tree
-
-    if source.is_dir():
-        return RunFolder(source).best_tree()
-    if not source.exists():
-        raise RunError(f"no run folder or tree file at {source}")
-    return Tree.load(source)
-
-
-def _run_counts(source: Path) -> list[float] | None:
+def _tree_of_front(source: Path, cost_weight: float | None, max_cost: float | None) -> tuple[Tree, str]:
+    """The tree of a run's front that these choose, with names, and a description of it."""
+    from treesearch.launch import pick_from_front
+    from treesearch.report.runs import run_front
     from treesearch.search.run_folder import RunFolder
 
     if not source.is_dir():
-        return None
-    with RunFolder(source).open() as ledger:
-        counts: list[float] | None = ledger.meta("counts")
-    return counts
+        raise ConfigError(f"--lambda and --max-cost choose from the front of a run, but {source} is no run folder")
+    if not all(value is None or math.isfinite(value) for value in (cost_weight, max_cost)):
+        raise ConfigError(f"--lambda and --max-cost must be finite, but got {cost_weight} and {max_cost}")
+    folder = RunFolder(source)
+    comparison = folder.comparison()
+    rung, front = run_front(comparison, source)
+    point = pick_from_front(comparison, cost_weight=cost_weight, max_cost=max_cost)
+    if point is None:
+        cheapest = min(one["cost"] for one in front["points"])
+        raise ConfigError(f"no tree on the front costs {max_cost} or less; the cheapest costs {cheapest:.4g}")
+    with folder.open() as ledger:
+        tree = ledger.tree(point["tree"])
+    provenance = {key: point[key] for key in ("name", "kind", "cost", "valid_nll")} | {"rung": rung}
+    what = f": {point['name']}, cost {point['cost']:.2f}, validation NLL {point['valid_nll']:.3f} ({rung} rung)"
+    return tree.annotate(class_names=folder.best_tree().class_names, metadata=provenance), what
 
 
-def _file_row(path: Path, counts: Path | None) -> dict[str, Any]:
-    import numpy as np
+def _only_run(paths: list[Path], option: str) -> Path:
+    if len(paths) != 1:
+        raise ConfigError(f"{option} needs exactly one run folder, but got {len(paths)} paths")
+    return paths[0]
 
-    from treesearch.cost import tree_cost
-    from treesearch.data.counts import load_counts
 
-    tree = _load_tree(path)
-    weights = np.ones(tree.num_classes) if counts is None else load_counts(counts)[0]
-    widest = int(tree.projection_dim.max(initial=1))
-    cost = tree_cost(tree, weights, in_features=widest)
-    return {
-        "name": path.name,
-        "kind": "baseline",
-        "test_nll": None,
-        "valid_nll": None,
-        "cost": cost.cost,
-        "expected_depth": cost.expected_depth,
-        "dot_products": cost.dot_products,
-        "max_depth": cost.max_depth,
-    }
+def _print_rows(rows: list[dict[str, Any]], table: Callable[[list[dict[str, Any]]], Table], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        _stdout().print(table(rows))
+
+
+def _print_front(path: Path, *, as_json: bool) -> None:
+    from treesearch.report.runs import front_table, hypervolume_line, run_front
+    from treesearch.search.run_folder import RunFolder
+
+    rung, front = run_front(RunFolder(path).comparison(), path)
+    if as_json:
+        print(json.dumps({"rung": rung, **front}, indent=2, ensure_ascii=False))
+    else:
+        _stdout().print(front_table(rung, front))
+        print(hypervolume_line(front))
 
 
 def _print_comparison(comparison: dict[str, Any]) -> None:
-    from treesearch.report.tables import comparison_table
+    from treesearch.report.tables import comparison_notes, comparison_table
 
     _stdout().print(comparison_table(comparison["rows"]))
+    for note in comparison_notes(comparison["rows"]):
+        print(note)
     tau = (comparison.get("rank_correlation") or {}).get("kendall_tau")
-    if "evaluations" in comparison:
-        agreement = "" if tau is None else f"; Kendall's tau of frozen and joint validation NLL: {tau:.2f}"
-        evaluations = f"{comparison['evaluations']} frozen evaluations ({comparison['failures']} failed)"
-        print(f"{evaluations}, agent {comparison['agent']}{agreement}")
+    agreement = "" if tau is None else f"; Kendall's tau of frozen and joint validation NLL: {tau:.2f}"
+    stopped = f", {comparison['stopped']} stopped early" if comparison.get("stopped") else ""
+    evaluations = f"{comparison['evaluations']} frozen evaluations ({comparison['failures']} failed{stopped})"
+    print(f"{evaluations}, agent {comparison['agent']}{agreement}")
 
 
-def _print_evaluations(paths: list[Path]) -> None:
+def _print_evaluations(path: Path) -> None:
     from dataclasses import asdict
 
     from treesearch.search.run_folder import RunFolder
 
-    if len(paths) != 1:
-        raise ConfigError(f"--evaluations needs exactly one run folder, but got {len(paths)} paths")
-    with RunFolder(paths[0]).open() as ledger:
+    with RunFolder(path).open() as ledger:
         records = [asdict(row) for row in ledger.rows()]
     for index, record in enumerate(records):
         if index == 0:

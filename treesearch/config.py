@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from treesearch.builders.registry import did_you_mean
 from treesearch.errors import ConfigError
@@ -73,6 +73,9 @@ class FrozenConfig(Section):
     learning_rate: PositiveFloat = 0.025
     epochs: Positive = 1
     max_tokens: Positive | None = None  # training tokens read; null for all
+    kernel: Literal["auto", "numba", "torch"] = "auto"  # torch: several trees in one pass; auto: that, where on CUDA
+    device: str = "auto"  # of the torch kernel
+    forest: Positive = 8  # trees in one pass of the torch kernel
     memo: bool = True  # nodes that an earlier tree had are looked up, not trained again; the results are the same
     # A proposal whose reward must end, or on the subset has ended, so many nats below the best under its λ is not
     # finished; null: all are.
@@ -83,6 +86,10 @@ class FrozenConfig(Section):
     def _the_subset_stops(self) -> FrozenConfig:
         if self.subset_tokens is not None and self.stop_margin is None:
             raise ValueError("subset_tokens needs stop_margin, which says when a proposal has fallen behind")
+        if self.subset_tokens is not None and self.max_tokens is not None and self.subset_tokens >= self.max_tokens:
+            raise ValueError(
+                f"subset_tokens must be below max_tokens ({self.max_tokens}), but got {self.subset_tokens}"
+            )
         return self
 
 
@@ -106,6 +113,7 @@ class ConfirmConfig(Section):
     )
     finalists: Positive = 1  # of each kind and cost, by joint validation: trained with all seeds; the best is reported
     seeds: Annotated[int, Field(ge=0)] = 3  # of the reported runs; 0: the search ends on the frozen rung
+    families: tuple[str, ...] = ()  # builders all of whose trees are trained jointly; the best of each is confirmed
     rank_trees: Annotated[int, Field(ge=0)] = 0  # diverse trees also trained jointly, to tell how well rungs agree
     timing: bool = True  # measure the output layer's and the whole training step with every confirmed tree
 
@@ -116,6 +124,25 @@ class WeightRange(Section):
     low: PositiveFloat
     high: PositiveFloat
 
+    @model_validator(mode="after")
+    def _in_order(self) -> WeightRange:
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high, but got {self.low} and {self.high}")
+        return self
+
+
+_TAGS = _LIST, _RANGE = "a list", "a range"  # no names of settings: they are left out of messages
+
+
+def _list_or_range(value: Any) -> str:
+    return _RANGE if isinstance(value, dict | WeightRange) else _LIST
+
+
+WeightList = Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], Field(min_length=1)]
+Weights = Annotated[
+    Annotated[WeightList, Tag(_LIST)] | Annotated[WeightRange, Tag(_RANGE)], Discriminator(_list_or_range)
+]
+
 
 class CostConfig(Section):
     """What compute costs in the reward."""
@@ -125,7 +152,7 @@ class CostConfig(Section):
     # Huffman costs the same either way.
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.005
     # λs that the search draws from, a list or {low, high}: it then ends in a front of trees. null: weight alone.
-    weights: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | WeightRange | None = None
+    weights: Weights | None = None
     phase: Literal["training", "inference"] = "training"  # whose time is measured
     table: Path | None = None  # a cost_table.json of an earlier run; null: measure at the start
 
@@ -147,6 +174,16 @@ class EnvironmentConfig(Section):
     max_decisions: Positive = 32
     closer: str | None = None  # action that closes what is left; null for the default
     categories: Path | None = None  # file of lines 'class name TAB category', for splits by category
+
+    @model_validator(mode="after")
+    def _categories_are_used(self) -> EnvironmentConfig:
+        actions = self.actions or ()
+        by_category = [name for name in actions if name.split("-")[0] == "category"]
+        if by_category and self.categories is None:
+            raise ValueError(f"action {by_category[0]!r} needs categories, a file of lines 'class name TAB category'")
+        if self.categories is not None and not by_category and not any(":" in name for name in actions):
+            raise ValueError(f"categories {str(self.categories)!r} applies to the action 'category'; add it to actions")
+        return self
 
 
 DEFAULT_BUILDERS: tuple[dict[str, Any], ...] = (
@@ -256,6 +293,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return make_config(raw)
 
 
+def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
+    """A configuration with ``a.b=c`` overrides; see `load_config`."""
+    raw = config.model_dump(mode="json")
+    for assignment in overrides:
+        _apply(raw, assignment)
+    return make_config(raw)
+
+
 def make_config(raw: Mapping[str, Any]) -> Config:
     """Validate a mapping; see `load_config`."""
     values = dict(raw)
@@ -311,7 +356,7 @@ def _expand(key: str, value: Any) -> Any:
 
 def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
-    location = ".".join(str(part) for part in first["loc"])
+    location = ".".join(str(part) for part in first["loc"] if part not in _TAGS)
     if first["type"] == "extra_forbidden":
         section = _section_at(first["loc"][:-1])
         return f"unknown key {location!r} in the config{did_you_mean(str(first['loc'][-1]), section.model_fields)}"
@@ -325,8 +370,18 @@ def _one_line(error: ValidationError) -> str:
 def _section_at(location: Sequence[int | str]) -> type[BaseModel]:
     section: type[BaseModel] = Config
     for name in location:
-        annotation = section.model_fields[str(name)].annotation
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, BaseModel)
-        section = annotation
+        field = section.model_fields.get(str(name))
+        if field is not None:  # else the tag of a union
+            section = next(filter(_is_section, _parts(field.annotation)))
     return section
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """A type and what it is a union of."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _parts(part)
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

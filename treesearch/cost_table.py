@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from scipy.interpolate import RegularGridInterpolator
 
 FloatArray = NDArray[np.float64]
-TABLE_FORMAT = "treesearch.cost-table/1"
+TABLE_FORMAT = "treesearch.cost-table/2"
 
 
 @dataclass(frozen=True)
 class CostTable:
     """What nodes cost on one device, measured by `treesearch.evaluation.calibration.calibrate`.
 
-    All times are microseconds. ``training_us[w][a][v]`` is one step, forward and backward with row-sparse gradients,
-    of all the ``visits[v]`` examples of a batch that pass one node of arity ``arities[a]`` whose input has size
-    ``dims[w]``; ``inference_us[w][a]`` is one visit in an exact top-1 search for a single example.
+    All times are microseconds. ``training_us[w][a][v]`` is one step, forward, backward with row-sparse gradients and
+    update by `RowwiseAdam`, of all the ``visits[v]`` examples of a batch that pass one node of arity ``arities[a]``
+    whose input has size ``dims[w]``; ``inference_us[w][a]`` is one visit in an exact top-1 search for a single example.
     """
 
     device: str

@@ -64,6 +64,8 @@ def test_what_is_in_range_is_accepted() -> None:
         ("hybrid", {"policy_share": 2}, r"policy_share must be finite and <= 1"),
         ("hybrid", {"change_root": -1}, r"change_root must be finite and >= 0"),
         ("hybrid", {"change_other": 1.5}, r"change_other must be finite and <= 1"),
+        ("hybrid", {"untried_share": 1.5}, r"untried_share must be finite and <= 1"),
+        ("hybrid", {"near_best": 0}, r"near_best must be finite and > 0"),
         ("hybrid", {"policy_temperature": 0}, r"policy_temperature must be finite and > 0"),
         ("hybrid", {"clip_coef": 0}, r"clip_coef must be finite and > 0"),
         ("random_search", {"seed_size": 1}, r"agent 'random_search' has no setting 'seed_size'"),

@@ -10,6 +10,7 @@ from agents import Agent, Evaluated, Proposal, make_agent, pack_state, unpack_st
 from agents.subtrees import LEFT, SubtreeTable
 from envs import OpenNode, zipf_task
 from tests.agents.content import Classes, ContentReward, classes_below, decided, follow
+from treesearch import Tree
 
 TASK = zipf_task(16, in_features=8, seed=3)
 ROOT = OpenNode(np.arange(16), 1.0, 0, 8, projected=False).digest
@@ -37,7 +38,7 @@ def told(agent: Agent, num: int, seed: int) -> list[Evaluated]:
 
 
 def table_of(agent: Agent, items: list[Evaluated]) -> SubtreeTable:
-    table = SubtreeTable(agent.actions)
+    table = SubtreeTable(agent.actions, agent.closer_action)
     for item in items:
         table.add(item)
     return table
@@ -98,13 +99,21 @@ def test_the_best_plan_is_the_best_of_all_combinations(actions: list[str], max_d
     agent = random_agent(actions, max_decisions, seed)
     items = told(agent, 16, seed)
     table, names, reward = table_of(agent, items), named(items), ContentReward(TASK, seed)
-    trees = {tree.hash: tree for tree in (follow(agent, plan)[0] for plan in all_plans(agent, items))}
+    root = frozenset(range(16))
+    trees: dict[str, tuple[Tree, set[int]]] = {}  # and the actions at its root
+    for plan in all_plans(agent, items):
+        tree, _ = follow(agent, plan)
+        trees.setdefault(tree.hash, (tree, set()))[1].add(plan[root])
     assert len(trees) > len(items)
     for weight in WEIGHTS:
-        best = max(reward(tree).at(weight).reward for tree in trees.values())
+        rewards = [(reward(tree).at(weight).reward, actions) for tree, actions in trees.values()]
+        best = max(earned for earned, _ in rewards)
+        for action, loss in table.losses(ROOT, weight).items():
+            assert -loss == pytest.approx(max(earned for earned, actions in rewards if action in actions), rel=1e-9)
+        assert table.losses(ROOT, weight).keys() == table.tried(ROOT) == set[int]().union(*(a for _, a in rewards))
         plan = {names[digest]: action for digest, action in table.best_plan(ROOT, weight).items()}
-        tree, used = follow(agent, plan)
-        assert used == plan  # all of it is used
+        tree, made = follow(agent, plan)
+        assert made == plan  # all of it is used
         assert reward(tree).at(weight).reward == pytest.approx(best, rel=1e-9)
         assert best >= max(item.evaluation.at(weight).reward for item in items if item.evaluation is not None) - 1e-12
 
@@ -145,7 +154,7 @@ def test_a_block_is_one_that_was_told_and_suits_the_weight() -> None:
     items = [item for item in told(agent, 60, 0) if item.proposal.actions[0] == 0]
     assert len(items) > 5
     table, reward = table_of(agent, items), ContentReward(TASK, 0)
-    plans = [decided(item.proposal) for item in items]
+    plans = [with_left(agent, item.proposal) for item in items]
     names, chosen = named(items), set()
     for weight in np.geomspace(1e-4, 10, 30):
         plan = {names[digest]: action for digest, action in table.best_plan(ROOT, float(weight)).items()}
@@ -153,7 +162,17 @@ def test_a_block_is_one_that_was_told_and_suits_the_weight() -> None:
         best = max(item.evaluation.at(weight).reward for item in items if item.evaluation is not None)
         assert reward(follow(agent, plan)[0]).at(weight).reward == pytest.approx(best, rel=1e-9)
         chosen.add(plans.index(plan))
+        block = {names[digest]: action for digest, action in table.block_plan(ROOT, 0, float(weight)).items()}
+        assert block | {frozenset(range(16)): 0} == plan
     assert len(chosen) > 1
+
+
+def test_what_is_no_block_has_no_plan_of_its_own() -> None:
+    agent = random_agent(SPLITS, 50, 0)
+    table = table_of(agent, told(agent, 3, 0))
+    assert ROOT in table
+    assert b"another" not in table
+    assert {len(table.block_plan(ROOT, action, 0.005)) for action in table.tried(ROOT)} == {0}
 
 
 # -- what is no verdict ------------------------------------------------------------------------------------------------
@@ -173,14 +192,24 @@ def test_failures_and_estimates_say_nothing() -> None:
 # -- what is left ------------------------------------------------------------------------------------------------------
 
 
-def test_what_the_closer_took_is_no_action() -> None:
+def test_what_the_closer_took_counts_as_its_action() -> None:
     agent = random_agent(["kway-3", "close-balanced-2"], 1, 0)
-    item = next(item for item in told(agent, 3, 0) if item.proposal.actions == (0,))
-    table = table_of(agent, [item, item])
-    assert table.tried(ROOT) == {0}
+    items = [item for item in told(agent, 2, 0) if item.proposal.actions == (0,)]
+    (left, *_) = items[0].proposal.left_sets
+    table = table_of(agent, items)
+    assert table.tried(left) == {1}
+    assert table.best_plan(ROOT, 0.005)[left] == 1
+
+
+def test_what_the_closer_took_is_no_action_where_the_closer_is_none() -> None:
+    agent = random_agent(["kway-3"], 1, 0)
+    (item,) = told(agent, 1, 0)
+    table = table_of(agent, [item])
     assert table.tried(item.proposal.left_sets[0]) == set()
     assert table.best_plan(ROOT, 0.005) == {ROOT: 0}
-    assert sorted(table.state()["options"][:, 1].tolist()) == [LEFT] * len(item.proposal.left_sets) + [0]
+    table.add(item)
+    assert len(table.state()["options"]) == 1 + len(item.proposal.left_sets)
+    assert set(table.state()["options"][:, 1].tolist()) == {0, LEFT}
 
 
 # -- state -------------------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("two-level", {}),
     ("two-level", {"by": "similarity"}),
     ("adaptive", {}),
+    ("reassigned", {"arity": 4, "rounds": 1}),
 ]
 every_variant = pytest.mark.parametrize(
     ("name", "options"), VARIANTS, ids=[builder_label(name, options) for name, options in VARIANTS]
@@ -43,7 +44,13 @@ def inputs(num_classes: int, seed: int = 0) -> dict[str, Any]:
     """Zipf counts in random order and Gaussian vectors."""
     rng = np.random.default_rng(seed)
     counts = rng.permutation(1000 // np.arange(1, num_classes + 1) + 1)
-    return {"counts": counts, "vectors": rng.standard_normal((num_classes, DIM))}
+    vectors = rng.standard_normal((num_classes, DIM)).astype(np.float32)
+
+    def directions(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Without training: each part's mean vector."""
+        return np.stack([vectors[part].mean(0) for part in parts]), np.zeros(len(parts), np.float32)
+
+    return {"counts": counts, "vectors": vectors, "directions": directions}
 
 
 def hashes(seed: int) -> list[str]:
@@ -117,7 +124,7 @@ def test_the_seed_decides_random_trees() -> None:
 @every_variant
 def test_input_types_do_not_matter(name: str, options: dict[str, Any]) -> None:
     given = inputs(30)
-    as_lists = {key: value.tolist() for key, value in given.items()}
+    as_lists = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in given.items()}
     given["vectors"] = np.asfortranarray(given["vectors"].astype(np.float32))
     assert build_tree(name, **as_lists, **options) == build_tree(name, **given, **options)
 

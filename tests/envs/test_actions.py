@@ -1,9 +1,11 @@
 """Actions: literal splits, and the legal mask against what applying the action would give."""
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from envs import (
     DEFAULT_ACTIONS,
@@ -16,8 +18,9 @@ from envs import (
     parse_closer,
     zipf_task,
 )
-from envs.actions import MAX_FLAT
-from treesearch import build_tree
+from envs.actions import MAX_FLAT, Grouping
+from treesearch import Tree, build_tree
+from treesearch.builders.reassignment import NodeDirections
 from treesearch.errors import ConfigError, DataError
 
 MORE_ACTIONS = (
@@ -33,6 +36,13 @@ MORE_ACTIONS = (
     "frequency-0.25-project-0.75",
     "shortlist-1-project-0.1",
     "shortlist-3-project-0.5",
+    "interpolated-0",
+    "interpolated-1-project-0.5",
+    "kway-3-reassigned",
+    "similarity-0.5-reassigned",
+    "kway-8-reassigned-project-0.5",
+    "category",
+    "category-project-1",
     "close-huffman-5",
     "close-balanced-2",
     "close-interpolated-0",
@@ -152,6 +162,86 @@ def test_classes_that_never_occurred_can_be_split_and_closed() -> None:
             assert check_by_applying(action, task, node)
 
 
+def test_interpolated_split_is_the_first_step_of_the_builder() -> None:
+    task = zipf_task(50)
+    for weight in (0, 0.5, 1):
+        tree = build_tree("interpolated", counts=task.counts, vectors=task.vectors, weight=float(weight))
+        children = [set(tree.leaf_class[_leaves_below(tree, int(child))].tolist()) for child in tree.children(0)]
+        leaves, parts, _ = split(f"interpolated-{weight}", task, list(range(50)))
+        groups = [{leaf} for leaf in leaves] + [set(part) for part in parts]
+        assert sorted(map(sorted, groups)) == sorted(map(sorted, children))
+
+
+def _leaves_below(tree: Tree, node: int) -> list[int]:
+    if node >= tree.num_internal:
+        return [node - tree.num_internal]
+    return [leaf for child in tree.children(node) for leaf in _leaves_below(tree, int(child))]
+
+
+def test_split_by_category() -> None:
+    task = ConstructionTask(np.ones(7), in_features=4, categories=np.array([5, 0, 5, 9, 0, 9, 1]))
+    assert split("category", task, list(range(7))) == ([6], [[1, 4], [0, 2], [3, 5]], 0)
+    node = OpenNode(np.array([0, 2]), 0.3, 1, 4, False)
+    assert not make_action("category").legal(task, node)
+    with pytest.raises(DataError, match="categories must be integers, one per class"):
+        ConstructionTask(np.ones(7), in_features=4, categories=np.arange(6))
+
+
+def by_mean(task: ConstructionTask) -> NodeDirections:
+    """Directions without training: each part's mean vector."""
+    vectors = task.require_vectors()
+    return lambda parts: (np.stack([vectors[part].mean(0) for part in parts]), np.zeros(len(parts), np.float32))
+
+
+def test_reassigned_splits_ask_for_directions_twice_and_follow_them() -> None:
+    positions = np.array([0.0, 0.1, 0.2, 5.0, 5.1, 5.2])
+    asked: list[list[list[int]]] = []
+
+    def directions(parts: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        asked.append([part.tolist() for part in parts])
+        return np.array([[1.0], [0.0]], np.float32), np.array([-2.5, 0.0], np.float32)  # the first wants the large
+
+    task = ConstructionTask(np.ones(6), positions[:, None], directions=directions)
+    assert split("similarity-0.5-reassigned", task, list(range(6)))[1] == [[3, 4, 5], [0, 1, 2]]
+    assert len(asked) == 2
+    assert asked[1] == [[3, 4, 5], [0, 1, 2]]
+
+
+def custom() -> SplitAction:
+    """Odd and even class ids."""
+
+    class Parity(Grouping):
+        def fits(self, task: ConstructionTask, size: int) -> bool:
+            return True
+
+        def groups(
+            self, task: ConstructionTask, classes: NDArray[np.int64]
+        ) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+            return np.zeros(0, np.int64), [classes[classes % 2 == 0], classes[classes % 2 == 1]]
+
+    return SplitAction("parity", Parity())
+
+
+def not_an_action() -> int:
+    return 3
+
+
+def test_actions_of_the_users_own() -> None:
+    task = zipf_task(8)
+    (action,) = parse_actions([f"{__name__}:custom"])
+    assert action.name == "parity"
+    assert isinstance(action, SplitAction)
+    assert [part.tolist() for part in action.parts(task, np.arange(8)).parts] == [[0, 2, 4, 6], [1, 3, 5, 7]]
+    for name, message in (
+        ("no_such_module:x", "ModuleNotFoundError"),
+        (f"{__name__}:nothing", "AttributeError"),
+        (f"{__name__}:not_an_action", "must return a SplitAction or a Closer, but got int"),
+    ):
+        with pytest.raises(ConfigError, match=message) as caught:
+            make_action(name)
+        assert "\n" not in str(caught.value)
+
+
 # -- the mask ----------------------------------------------------------------------------------------------------------
 
 
@@ -167,7 +257,15 @@ def check_by_applying(action: object, task: ConstructionTask, node: OpenNode) ->
     assert isinstance(action, SplitAction)
     stem, _, projection = action.name.partition("-project-")
     numbers = [int(number) for number in re.findall(r"-(\d+)(?=-|$)", stem)]
-    num_children = {"similarity": 2, "frequency": 2, "kway": numbers and numbers[0]}.get(stem.split("-")[0])
+    if stem == "category":
+        num_children = 0 if task.categories is None else len(set(task.categories[node.classes].tolist()))
+        if num_children < 2 or node.size < 3:
+            return False
+    else:
+        binary = dict.fromkeys(("similarity", "frequency", "interpolated"), 2)
+        num_children = {**binary, "kway": numbers and numbers[0]}.get(stem.split("-")[0])
+    if "-reassigned" in stem and task.directions is None:
+        return False
     if num_children is None:  # shortlist
         num_children = numbers[0] + (numbers[1] if len(numbers) == 2 else 1)
         if numbers[0] >= node.size:
@@ -179,7 +277,11 @@ def check_by_applying(action: object, task: ConstructionTask, node: OpenNode) ->
     assert all(part.size >= 2 and (np.diff(part) > 0).all() for part in outcome.parts)
     together = np.concatenate([outcome.leaves, *outcome.parts])
     assert sorted(together.tolist()) == node.classes.tolist()
-    if outcome.leaves.size + len(outcome.parts) != num_children or not outcome.parts:
+    num_found = outcome.leaves.size + len(outcome.parts)
+    if "-reassigned" in stem:  # parts that trained directions leave empty are dropped
+        if not 2 <= num_found <= num_children or node.size <= num_children:
+            return False
+    elif num_found != num_children or not outcome.parts:
         return False  # fewer children than named, or a flat node in disguise
     if projection:
         dim = int(task.in_features * float(projection))
@@ -192,7 +294,9 @@ def check_by_applying(action: object, task: ConstructionTask, node: OpenNode) ->
 def test_legal_means_that_applying_gives_what_the_name_says(with_vectors: bool) -> None:
     rng = np.random.default_rng(7)
     toy = zipf_task(700, in_features=8)
-    task = toy if with_vectors else ConstructionTask(toy.counts, in_features=8)
+    task = ConstructionTask(toy.counts, in_features=8)
+    if with_vectors:
+        task = ConstructionTask(toy.counts, toy.vectors, categories=np.arange(700) // 90, directions=by_mean(toy))
     actions = parse_actions(MORE_ACTIONS)
     seen: dict[str, set[bool]] = {action.name: set() for action in actions}
     sizes = [
@@ -234,5 +338,5 @@ def test_legal_means_that_applying_gives_what_the_name_says(with_vectors: bool) 
                 seen[action.name].add(legal)
     if with_vectors:  # the sizes must show both sides of every rule
         always_illegal = {name for name, answers in seen.items() if True not in answers}
-        assert always_illegal == {"shortlist-1-project-0.1"}  # int(8 * 0.1) is no dimension
+        assert always_illegal == {"shortlist-1-project-0.1", "shortlist-1024-kway-64"}  # int(8 * 0.1) is 0; 700 classes
         assert all(False in answers for answers in seen.values())

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from treesearch.evaluation.comparison import Interval, paired_difference, rank_correlation, t_interval
+from treesearch.evaluation.comparison import (
+    Interval,
+    bootstrap_interval,
+    paired_difference,
+    pooled_deviation,
+    rank_correlation,
+    t_interval,
+)
 
 
 def test_literal_interval() -> None:
@@ -79,3 +86,73 @@ def test_literal_rank_correlations(first: list[float], second: list[float], tau:
 )
 def test_no_order_no_correlation(first: list[float], second: list[float]) -> None:
     assert rank_correlation(first, second) is None
+
+
+# -- noise within groups
+
+
+def test_literal_pooled_deviation() -> None:
+    # squares about the means: 2 * 0.5**2 and 2 * 1**2 + 0; degrees of freedom 1 + 2; the single value adds nothing
+    assert pooled_deviation([[1, 2], [5, 6, 7], [100]]) == pytest.approx(np.sqrt((0.5 + 2) / 3))
+
+
+def test_pooled_deviation_of_one_group_is_its_own() -> None:
+    values = np.random.default_rng(0).normal(size=9)
+    assert pooled_deviation([values.tolist()]) == pytest.approx(values.std(ddof=1), rel=1e-12)
+    assert pooled_deviation([values.tolist(), (values + 50).tolist()]) == pytest.approx(values.std(ddof=1), rel=1e-9)
+
+
+def test_pooled_deviation_is_unbiased_in_the_variance() -> None:
+    rng = np.random.default_rng(0)
+    groups = [(rng.normal(rng.uniform(-9, 9), 0.3, 3)).tolist() for _ in range(4000)]
+    assert pooled_deviation(groups) == pytest.approx(0.3, rel=0.03)  # 3.8 standard errors
+
+
+@pytest.mark.parametrize("groups", [[], [[]], [[1.0]], [[1.0], [2.0], []]])
+def test_no_deviation_without_two_values_in_any_group(groups: list[list[float]]) -> None:
+    assert pooled_deviation(groups) is None
+
+
+# -- over tokens
+
+
+def test_bootstrap_against_the_normal_interval() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.2, 2.0, 4000).astype(np.float32)
+    interval = bootstrap_interval(values, np.random.default_rng(1), num_samples=2000)
+    half = 1.959964 * values.std(ddof=1) / np.sqrt(values.size)
+    assert interval.mean == pytest.approx(values.astype(np.float64).mean(), rel=1e-12)
+    assert interval.n == 4000
+    assert [interval.mean - interval.low, interval.high - interval.mean] == pytest.approx([half, half], rel=0.06)
+
+
+def test_bootstrap_holds_what_it_promises() -> None:
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(300):
+        values = rng.exponential(1.0, 200).astype(np.float32) - 0.5  # skewed, as NLLs are
+        interval = bootstrap_interval(values, rng, confidence=0.9, num_samples=300)
+        covered.append(interval.low < 0.5 < interval.high)
+    assert np.mean(covered) == pytest.approx(0.9, abs=0.055)  # 3.2 standard errors
+
+
+def test_bootstrap_is_decided_by_its_generator() -> None:
+    values = np.random.default_rng(0).normal(size=50).astype(np.float32)
+    first, again, other = (bootstrap_interval(values, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert first.mean == other.mean
+
+
+def test_bootstrap_widens_with_confidence() -> None:
+    values = np.random.default_rng(0).normal(size=100).astype(np.float32)
+    widths = []
+    for confidence in (0.5, 0.9, 0.99):
+        interval = bootstrap_interval(values, np.random.default_rng(1), confidence=confidence)
+        widths.append(interval.high - interval.low)
+    assert widths == sorted(widths)
+
+
+def test_bootstrap_of_equal_values_has_no_width() -> None:
+    interval = bootstrap_interval(np.full(20, 0.5, np.float32), np.random.default_rng(0))
+    assert interval == Interval(0.5, 0.5, 0.5, 20)

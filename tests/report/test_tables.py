@@ -6,26 +6,36 @@ import pytest
 from rich.console import Console
 
 from treesearch import Tree
-from treesearch.cost import TreeCost
-from treesearch.report.tables import comparison_rows, comparison_table
-from treesearch.search.confirm import BASELINE, FOUND, Confirmed, Finalist, Promoted
+from treesearch.cost import CostModel, TreeCost
+from treesearch.evaluation.timing import StepTime
+from treesearch.report import tables
+from treesearch.report.tables import CANDIDATE, comparison_notes, comparison_table
+from treesearch.search.confirm import Confirmed, Finalist
 from treesearch.search.ledger import FROZEN, OK, EvaluationRow
+from treesearch.search.promotion import BASELINE, FOUND, Promoted
 
 T_95_TWO = 12.706204736174705  # Student's t, 97.5 % quantile, one degree of freedom
 T_95_THREE = 4.302652729749462  # two degrees of freedom
 CONTRACT = {"name", "kind", "test_nll", "valid_nll", "cost", "expected_depth", "dot_products", "max_depth"}
 
 
-def entry(name, kind, valid, test, rate=0.004):
+def entry(name, kind, valid, test, rate=0.004, cost=9.5):
     row = EvaluationRow(
-        id=3, rung=FROZEN, batch=0, agent="a", label=None, tree_hash="h", status=OK, reward=-5.5, valid_nll=5.25
+        id=3, rung=FROZEN, batch=0, agent="a", label=None, tree_hash="h", status=OK, reward=-99.0, valid_nll=5.25
     )
-    promoted = Promoted(name, kind, row, Tree.from_nested([[0, 1], 2]), TreeCost(9.5, 9.25, 9.75, 14))
+    promoted = Promoted(name, kind, row, Tree.from_nested([[0, 1], 2]), TreeCost(cost, 9.25, 9.75, 14))
     return Confirmed(Finalist(promoted, rate, 5.0), valid, test)
 
 
 HUFFMAN = entry("huffman", BASELINE, [5.0, 5.2], [5.1, 5.3])
 FOUND_TREE = entry("found #7", FOUND, [4.8, 5.0], [5.0, 5.0])
+
+
+COST_MODEL = CostModel(8, 0.01)
+
+
+def comparison_rows(confirmed, **options):
+    return tables.comparison_rows(confirmed, cost_model=COST_MODEL, **options)
 
 
 def printed(rows, width=100):
@@ -43,7 +53,9 @@ def test_rows_have_the_contract_and_go_through_json():
     assert [(row["name"], row["kind"]) for row in rows] == [("huffman", "baseline"), ("found #7", "found")]
     row = rows[1]
     assert [row[key] for key in ("cost", "expected_depth", "dot_products", "max_depth")] == [9.5, 9.25, 9.75, 14]
-    assert (row["frozen_nll"], row["frozen_reward"], row["learning_rate"]) == (5.25, -5.5, 0.004)
+    assert (row["frozen_nll"], row["learning_rate"]) == (5.25, 0.004)
+    assert row["frozen_reward"] == pytest.approx(-5.25 - 0.01 * 9.5), "at the run's λ, not the proposal's"
+    assert row["reward"] == pytest.approx(-5.0 - 0.01 * 9.5), "on the test split"
     assert row["valid_nll"] == pytest.approx(4.9)
 
 
@@ -123,3 +135,134 @@ def test_rows_of_tree_files_have_no_scores():
     assert printed([row | {"max_depth": 3}]).splitlines()[-2].split() == [
         *("a.json", "-", "-", "-", "-", "1.00", "2.00", "3"),
     ]
+
+
+# -- rewards against the best builder
+
+
+def test_the_gain_over_the_best_builder_is_paired_by_seed_by_hand():
+    # NLL differences of the seeds 0.1 and 0.3, costs 9.5 and 7.5: 0.2 + 0.02, standard error 0.1.
+    rival = entry("clustered", BASELINE, [4.9, 4.9], [5.1, 5.4], cost=7.5)
+    found = entry("found #7", FOUND, [4.8, 4.8], [5.0, 5.1], cost=9.5)
+    *_, row = comparison_rows([HUFFMAN, rival, found])
+    assert row["best_builder"] == "clustered"
+    gain = row["reward_gain"]
+    assert gain["mean"] == pytest.approx(0.2 - 0.01 * 2.0)
+    assert (gain["low"], gain["high"]) == pytest.approx((0.18 - T_95_TWO * 0.1, 0.18 + T_95_TWO * 0.1))
+    assert gain["n"] == 2
+    rewards = {r["name"]: r["reward"] for r in comparison_rows([HUFFMAN, rival, found])}
+    assert gain["mean"] == pytest.approx(rewards["found #7"] - rewards["clustered"])
+
+
+def test_the_best_builder_costs_no_more_and_is_best_on_validation_data():
+    builders = [
+        entry("huffman", BASELINE, [5.0, 5.0], [5.0, 5.0], cost=9.5),
+        entry("dear", BASELINE, [3.0, 3.0], [3.0, 3.0], cost=20.0),  # far better, but costs more
+        entry("lucky", BASELINE, [4.6, 4.6], [4.0, 4.0], cost=6.0),  # better on the test split only
+        entry("good", BASELINE, [4.5, 4.5], [4.7, 4.7], cost=6.0),
+        entry("equal", BASELINE, [4.4, 4.4], [4.7, 4.7], cost=8.0),
+    ]
+
+    def rival(cost):
+        return comparison_rows([*builders, entry("found #1", FOUND, [4.8, 4.8], [5.0, 5.0], cost=cost)])[-1]
+
+    assert rival(8.0)["best_builder"] == "equal"
+    assert rival(8.0 - 1e-9)["best_builder"] == "good"
+    assert rival(25.0)["best_builder"] == "dear"
+    assert "best_builder" not in rival(5.0)
+    assert "reward_gain" not in rival(5.0)
+    assert all("best_builder" not in row for row in comparison_rows(builders)), "builders have no rival"
+
+
+def test_of_the_found_trees_those_best_on_validation_data_are_reported():
+    confirmed = [
+        HUFFMAN,  # cost 9.5
+        entry("found #1", FOUND, [4.0, 4.0], [4.9, 4.9], cost=20.0),  # best of any cost: -4.2
+        entry("found #2", FOUND, [4.1, 4.1], [4.0, 4.0], cost=20.0),  # luckier on the test split
+        entry("found #3", FOUND, [4.5, 4.5], [4.5, 4.5], cost=9.5),  # best of at most Huffman's
+        entry("found #4", FOUND, [4.47, 4.47], [4.5, 4.5], cost=9.5 + 1e-9),
+        entry("found #5", FOUND, [4.49, 4.56], [4.5, 4.5], cost=5.0),
+        entry("clustered", BASELINE, [3.0, 3.0], [3.0, 3.0], cost=5.0),
+    ]
+    kinds = {row["name"]: row["kind"] for row in comparison_rows(confirmed)}
+    assert kinds == {
+        "huffman": BASELINE,
+        "found #1": FOUND,
+        "found #2": CANDIDATE,
+        "found #3": CANDIDATE,  # -4.595, where #5 has -4.575
+        "found #4": CANDIDATE,
+        "found #5": FOUND,
+        "clustered": BASELINE,
+    }
+
+
+def test_one_tree_can_be_the_best_of_any_cost_and_of_huffmans():
+    confirmed = [HUFFMAN, FOUND_TREE, entry("found #8", FOUND, [4.99, 4.99], [4.0, 4.0], cost=9.0)]
+    assert [row["kind"] for row in comparison_rows(confirmed)] == [BASELINE, FOUND, CANDIDATE]
+
+
+# -- notes
+
+
+def noted(test, n=2, cost=9.5):
+    rival = entry("clustered(arity=32)", BASELINE, [4.9] * n, [5.0] * n)
+    found = entry("found #7", FOUND, [4.8] * n, test, cost=cost)
+    huffman = entry("huffman", BASELINE, [5.5] * n, [5.5] * n)
+    return comparison_notes(comparison_rows([huffman, rival, found, entry("found #8", FOUND, [5.2] * n, [5.2] * n)]))
+
+
+def test_notes_by_hand():
+    half = T_95_TWO * 0.001  # gains 0.1 - 0.001 and 0.1 + 0.001
+    assert noted([4.901, 4.899]) == [
+        f"found #7: better than clustered(arity=32): +0.100 [{0.1 - half:.3f}, {0.1 + half:.3f}] nats"
+    ]
+    assert noted([5.101, 5.099]) == [
+        f"found #7: worse than clustered(arity=32): -0.100 [{-0.1 - half:.3f}, {-0.1 + half:.3f}] nats"
+    ]
+    half = T_95_TWO * 0.1
+    assert noted([4.8, 5.0]) == [
+        f"found #7: not significant against clustered(arity=32): +0.100 [{0.1 - half:.3f}, {0.1 + half:.3f}] nats"
+    ]
+    assert noted([4.9], n=1) == ["found #7: one seed, no interval, against clustered(arity=32): +0.100 nats"]
+    assert noted([4.9, 4.9], cost=1.0) == ["found #7: no builder of at most its cost was confirmed"]
+
+
+def test_an_interval_that_touches_zero_includes_it():
+    row = {"name": "found #1", "kind": FOUND, "best_builder": "b"}
+    for low, says in ((0.0, "not significant"), (1e-12, "better")):
+        (note,) = comparison_notes([row | {"reward_gain": {"mean": 0.1, "low": low, "high": 0.2, "n": 3}}])
+        assert says in note
+
+
+def test_no_notes_on_builders_candidates_and_files():
+    assert comparison_notes(comparison_rows([HUFFMAN])) == []
+    assert comparison_notes([{"name": "a.json", "kind": BASELINE}, {"name": "x", "kind": CANDIDATE}]) == []
+
+
+# -- times
+
+
+def test_times_take_the_place_of_depths_in_100_columns():
+    times = {HUFFMAN.finalist.promoted.tree.hash: StepTime(12.345, 0.1, 345.678, 2.0)}
+    rows = comparison_rows([HUFFMAN, FOUND_TREE], times=times)
+    assert rows[0]["head_us"] == 12.345
+    text = printed(rows)
+    heading, huffman = (text.splitlines()[i] for i in (2, 4))
+    assert heading.split()[-5:] == ["cost", "head", "µs", "step", "µs"]
+    assert "depth" not in heading
+    assert huffman.split()[-3:] == ["9.50", "12.35", "345.68"]
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_with_every_column_nothing_is_cut(measured):
+    rows = comparison_rows([HUFFMAN, entry("found #123456", FOUND, [4.8, 5.0], [5.0, 5.0])])
+    change = {"mean": -0.1234, "low": -0.1345, "high": -0.1123}
+    for row in rows:
+        row |= {"head_us": 1234.56, "step_us": 12345.67, "perplexity": 12345.6, "cost": 1234.5}
+        row |= {"cost_measured_us": 123.45 if measured else None, "perplexity_change": change}
+    text = printed(rows)
+    assert max(Console().measure(line).maximum for line in text.splitlines()) <= 100
+    assert "…" not in text
+    for cell in ("1234.56", "12345.67", "12345.6", "1234.50", "-12.3 % [-13.5, -11.2]", "5.200"):
+        assert cell in text
+    assert ("123.45" in text) == measured

@@ -7,10 +7,11 @@ import pytest
 from treesearch import Tree
 from treesearch.cost import CostModel, tree_cost
 from treesearch.errors import ExecutionError
-from treesearch.search.confirm import BASELINE, FOUND, Finalist, JointRung, Promoted, choose_finalists, confirm, promote
+from treesearch.search.confirm import Confirmed, Finalist, JointRung, at_best_rate, choose_finalists, confirm
 from treesearch.search.executors import Executor, Outcome
-from treesearch.search.ledger import CACHED, CONFIRM, FAILED, FROZEN, JOINT, OK, EvaluationRow, Ledger
-from treesearch.search.loop import BUILDER
+from treesearch.search.frozen_rung import BUILDER
+from treesearch.search.ledger import CACHED, CONFIRM, FAILED, FROZEN, JOINT, OK, STOPPED, EvaluationRow, Ledger
+from treesearch.search.promotion import BASELINE, DIVERSE, FOUND, Promoted, builder_labels, diverse, promote
 from treesearch.search.worker import JointScores
 
 COUNTS = np.array([8.0, 4, 2, 1, 1])
@@ -33,8 +34,8 @@ def ledger(tmp_path):
         yield ledger
 
 
-def record(ledger, *entries):
-    """Frozen rows from (agent, label, tree, reward); no reward is a failure."""
+def record(ledger, *entries, encoder="e0"):
+    """Frozen rows from (agent, label, tree, reward under the run's λ); no reward is a failure."""
     for agent, label, tree, reward in entries:
         cost = tree_cost(tree, COUNTS, in_features=FEATURES)
         row = EvaluationRow(
@@ -45,17 +46,20 @@ def record(ledger, *entries):
             label=label,
             tree_hash=tree.hash,
             status=FAILED if reward is None else OK,
-            reward=reward,
-            valid_nll=None if reward is None else -reward,
+            # Under a λ of the proposal's own: what is promoted must not depend on it.
+            cost_weight=7.0,
+            reward=None if reward is None else reward + (COST_WEIGHT - 7.0) * cost.cost,
+            valid_nll=None if reward is None else -reward - COST_WEIGHT * cost.cost,
             cost=cost.cost,
+            expected_depth=cost.expected_depth,
+            encoder=encoder,
         )
         ledger.record(row, tree)
 
 
-def promoted_names(ledger, num_trees=1):
-    return [
-        (p.name, p.kind, p.tree) for p in promote(ledger, counts=COUNTS, cost_model=COST_MODEL, num_trees=num_trees)
-    ]
+def promoted_names(ledger, num_trees=1, **options):
+    promoted = promote(ledger, counts=COUNTS, cost_model=COST_MODEL, num_trees=num_trees, **options)
+    return [(p.name, p.kind, p.tree) for p in promoted]
 
 
 # -- promotion
@@ -134,6 +138,133 @@ def test_without_huffman_nothing_can_be_compared(ledger, reward):
         promoted_names(ledger)
 
 
+# Rewards under λ = 0.1 and NLLs: FLAT -4.000 3.875, PAIR -3.900 3.696, DEEP -3.800 3.444; see `record`.
+FRONT = (
+    (BUILDER, "huffman", HUFFMAN, -5.0),
+    ("agent", None, FLAT, -4.0),
+    ("agent", None, PAIR, -3.9),
+    ("agent", None, DEEP, -3.8),
+)
+
+
+@pytest.mark.parametrize(
+    ("weights", "found"),
+    [
+        ((), [DEEP, FLAT]),  # the best, and the best of at most Huffman's cost
+        ((0.0,), [DEEP, FLAT]),
+        ((0.1,), [DEEP, FLAT]),
+        ((0.2,), [DEEP, FLAT, PAIR]),  # 4.125, 4.104, 4.156
+        ((1.0,), [DEEP, FLAT]),
+        ((1.0, 0.2, 0.0), [DEEP, FLAT, PAIR]),
+    ],
+)
+def test_of_either_kind_the_best_under_each_further_weight_goes_as_well(ledger, weights, found):
+    record(ledger, *FRONT)
+    assert [tree for _, kind, tree in promoted_names(ledger, cost_weights=weights) if kind == FOUND] == found
+
+
+def test_builders_go_for_further_weights_too(ledger):
+    record(ledger, *((BUILDER, label or f"b{i}", tree, reward) for i, (_, label, tree, reward) in enumerate(FRONT)))
+    assert [tree for _, _, tree in promoted_names(ledger)] == [HUFFMAN, DEEP, FLAT]
+    assert [tree for _, _, tree in promoted_names(ledger, cost_weights=(0.2,))] == [HUFFMAN, DEEP, FLAT, PAIR]
+
+
+def test_num_trees_is_per_weight(ledger):
+    record(ledger, *FRONT)
+    assert len(promoted_names(ledger, num_trees=3, cost_weights=(0.0, 0.2))) == 4
+
+
+def test_stopped_trees_are_not_promoted(ledger):
+    record(ledger, FRONT[0], FRONT[1])
+    row = EvaluationRow(
+        id=9, rung=FROZEN, batch=1, agent="agent", label=None, tree_hash=PAIR.hash, status=STOPPED, cost=1.0
+    )
+    ledger.record(row, PAIR)
+    assert [tree for _, _, tree in promoted_names(ledger, num_trees=9)] == [HUFFMAN, FLAT]
+
+
+def test_encoders_are_not_mixed(ledger):
+    """Under the first encoder every reward is better by far, and another tree is best."""
+    record(
+        ledger,
+        (BUILDER, "huffman", HUFFMAN, -1.0),
+        (BUILDER, "flat", FLAT, -0.5),
+        ("agent", None, DEAR, -0.1),
+        encoder="e0",
+    )
+    record(
+        ledger,
+        (BUILDER, "huffman", HUFFMAN, -5.0),
+        (BUILDER, "wide", WIDE, -4.5),
+        ("agent", None, PAIR, -4.0),
+        ("agent", None, FLAT, -4.2),
+        encoder="e1",
+    )
+    promoted = promote(ledger, counts=COUNTS, cost_model=COST_MODEL, num_trees=9, encoder="e1")
+    assert {p.row.encoder for p in promoted} == {"e1"}
+    assert [(p.name, p.kind) for p in promoted] == [
+        ("huffman", BASELINE),
+        ("flat, earlier encoder #2", BASELINE),  # an agent built it under the new one, but a builder did before
+        ("wide", BASELINE),
+        ("found #6", FOUND),
+    ]
+    first = promote(ledger, counts=COUNTS, cost_model=COST_MODEL, num_trees=9, encoder="e0")
+    assert [(p.name, p.row.encoder) for p in first] == [("huffman", "e0"), ("flat", "e0"), ("found #3", "e0")]
+
+
+def test_without_huffman_under_the_last_encoder_nothing_can_be_compared(ledger):
+    record(ledger, (BUILDER, "huffman", HUFFMAN, -1.0), encoder="e0")
+    record(ledger, (BUILDER, "flat", FLAT, -1.0), encoder="e1")
+    with pytest.raises(ExecutionError, match="Huffman tree could not be evaluated"):
+        promoted_names(ledger, encoder="e1")
+
+
+def test_builder_labels_prefer_the_encoder_in_question(ledger):
+    record(ledger, (BUILDER, "a", FLAT, -1.0), (BUILDER, "b", FLAT, -1.0), encoder="e0")
+    record(ledger, ("agent", None, PAIR, -1.0), (BUILDER, "c", FLAT, None), (BUILDER, "d", WIDE, -1.0), encoder="e1")
+    rows = ledger.rows()
+    assert builder_labels(rows, "e1") == {FLAT.hash: "c", WIDE.hash: "d"}
+    assert builder_labels(rows, "e0") == {FLAT.hash: "a", WIDE.hash: "d, earlier encoder #5"}
+    assert builder_labels(rows) == {FLAT.hash: "a", WIDE.hash: "d"}
+
+
+def test_the_frozen_reward_is_under_the_runs_weight(ledger):
+    record(ledger, *FRONT)
+    rewards = {
+        p.tree: p.frozen_reward(COST_MODEL) for p in promote(ledger, counts=COUNTS, cost_model=COST_MODEL, num_trees=9)
+    }
+    assert rewards == pytest.approx({tree: reward for _, _, tree, reward in FRONT})
+
+
+# -- diverse trees
+
+
+def test_diverse_trees_are_far_apart_and_huffman_is_first(ledger):
+    record(
+        ledger,
+        ("agent", None, PAIR, -4.0),
+        (BUILDER, "huffman", HUFFMAN, -5.0),
+        ("agent", None, FLAT, -9.0),
+        ("agent", None, WIDE, -6.0),
+        ("agent", None, DEEP, -3.0),
+        ("agent", None, DEAR, None),
+    )
+    record(ledger, ("agent", None, DEAR, -1.0), encoder="other")
+
+    def names(num):
+        chosen = diverse(ledger, counts=COUNTS, cost_model=COST_MODEL, num_trees=num, encoder="e0")
+        assert {p.kind for p in chosen} == {DIVERSE}
+        assert {p.row.encoder for p in chosen} == {"e0"}
+        return [p.name for p in chosen]
+
+    # Ranks of cost, NLL, depth and nodes; Huffman has 2, 2, 2 (FLAT 0, WIDE 1, PAIR 3, DEEP 4 by cost and by NLL
+    # backwards). FLAT differs most from it, then DEEP from both.
+    assert names(1) == ["huffman"]
+    assert names(3) == ["huffman", "found #3", "found #5"]
+    assert names(4)[:3] == names(3)
+    assert sorted(names(99)) == ["found #1", "found #3", "found #4", "found #5", "huffman"]
+
+
 # -- joint training
 
 
@@ -159,6 +290,9 @@ class FakeTrainer(Executor):
                 yield Outcome(task, None, "FloatingPointError: nan", 1, 0.1, "fake-1")
             else:
                 yield Outcome(task, JointScores(nll, nll + 1 if job.use_test else None, EPOCHS), None, 1, 0.1, "fake-0")
+
+    def _replace(self, arrays):
+        raise NotImplementedError
 
     def _release(self):
         pass
@@ -194,14 +328,20 @@ def joint_rung(ledger, nll=typical):
     return JointRung(trainer, ledger, cost_model=COST_MODEL, on_row=announced.append), trainer, announced
 
 
-def finalists(ledger, nll=typical, contenders=CONTENDERS):
+def finalists(ledger, nll=typical, contenders=CONTENDERS, **options):
+    return choose_finalists(trained(ledger, nll, contenders), cost_model=COST_MODEL, **options)
+
+
+def trained(ledger, nll=typical, contenders=CONTENDERS):
     rung, _, _ = joint_rung(ledger, nll)
-    return choose_finalists(contenders, rung, learning_rates=RATES, seed=0, cost_model=COST_MODEL)
+    return at_best_rate(contenders, rung, learning_rates=RATES, seed=0)
 
 
 def test_every_tree_is_trained_with_every_rate_and_keeps_its_own_best(ledger):
     rung, trainer, announced = joint_rung(ledger)
-    chosen = choose_finalists(CONTENDERS, rung, learning_rates=RATES, seed=7, cost_model=COST_MODEL)
+    best = at_best_rate(CONTENDERS, rung, learning_rates=RATES, seed=7)
+    assert list(best) == [p.tree.hash for p in CONTENDERS]
+    chosen = choose_finalists(best, cost_model=COST_MODEL)
     trained = Counter((job.tree, job.learning_rate, job.seed) for job in trainer.jobs)
     assert trained == {(p.tree, rate, 7): 1 for p in CONTENDERS for rate in RATES}
     assert [(f.promoted.name, f.learning_rate) for f in chosen] == [
@@ -256,6 +396,50 @@ def test_huffman_must_not_diverge(ledger):
 def test_one_tree_can_be_best_and_best_cheap(ledger):
     chosen = finalists(ledger, contenders=[CONTENDERS[0], CONTENDERS[4]])
     assert [f.promoted.name for f in chosen] == ["huffman", "found #5"]
+
+
+def test_several_finalists_of_each_kind(ledger):
+    # By reward: found PAIR, DEAR, WIDE, of which WIDE alone is cheap; builders DEEP, FLAT, of which FLAT is.
+    names = [f.promoted.name for f in finalists(ledger, num_finalists=2)]
+    assert names == ["huffman", "deep", "flat", "found #4", "found #6", "found #5"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "further"),
+    [
+        ((), []),
+        ((0.3,), []),
+        ((0.27,), []),
+        ((0.25,), ["found #6"]),
+        ((0.0, 0.1, 0.4), ["found #6"]),
+    ],
+)
+def test_finalists_for_further_weights(ledger, weights, further):
+    # DEAR beats PAIR by 0.4 nats here and costs 1.525 more: under λ < 0.262 it is the better one. WIDE is far off.
+    base = {HUFFMAN: 5.0, FLAT: 6.0, DEEP: 4.0, PAIR: 3.4, WIDE: 5.5, DEAR: 3.0}
+    model = CostModel(FEATURES, 0.3)
+    best = trained(ledger, lambda tree, rate, seed: base[tree])
+    chosen = choose_finalists(best, cost_model=model, cost_weights=weights)
+    names = [f.promoted.name for f in chosen]
+    assert names == ["huffman", "deep", "flat", "found #4", "found #5", *further]
+
+
+def test_trees_that_were_trained_to_compare_rungs_are_no_finalists(ledger):
+    star = as_promoted("found #9", DIVERSE, DEAR)
+    assert [f.promoted.name for f in finalists(ledger, contenders=[CONTENDERS[0], star, CONTENDERS[4]])] == [
+        "huffman",
+        "found #5",
+    ]
+
+
+def test_rewards_of_finalists_and_confirmed_trees(ledger):
+    finalist = Finalist(CONTENDERS[3], 0.1, 3.0)
+    assert finalist.units(COST_MODEL) == CONTENDERS[3].cost.cost == pytest.approx(2.0375)
+    assert finalist.reward(COST_MODEL) == pytest.approx(-3.0 - 0.1 * 2.0375)
+    for weight in (0.0, 2.0):
+        assert finalist.reward(COST_MODEL, weight) == pytest.approx(-3.0 - weight * 2.0375)
+    confirmed = Confirmed(finalist, [3.5, 4.5], [9.0, 9.0])
+    assert confirmed.valid_reward(COST_MODEL) == pytest.approx(-4.0 - 0.1 * 2.0375)
 
 
 # -- confirmation

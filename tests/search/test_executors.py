@@ -143,6 +143,53 @@ def test_failing_abandoned_task_is_not_taken_for_a_broken_worker(executor):
     assert run_all(executor, ("dot", 1))[0].ok
 
 
+def test_replaced_arrays_reach_every_worker(executor):
+    """The shared pool gets its own arrays back."""
+    run_all(executor, *[("count",)] * 4)
+    ones = {"x": np.ones(1000, np.float32), "new": np.arange(3)[::-1]}
+    executor.replace_arrays(ones)
+    try:
+        for outcome in run_all(executor, *[("fetch",)] * 6):
+            assert list(outcome.result) == ["x", "new"]
+            for name, (array, _, f_contiguous) in outcome.result.items():
+                np.testing.assert_array_equal(array, ones[name], strict=True)
+                assert f_contiguous
+        weights = np.random.default_rng(5).standard_normal(1000)
+        assert [outcome.result for outcome in run_all(executor, *[("dot", 5)] * 4)] == [float(weights.sum()) * 2.0] * 4
+        assert {outcome.reason for outcome in run_all(executor, ("write", "x"), ("write", "new"))} == {
+            "ValueError: assignment destination is read-only"
+        }
+        assert ones["x"].flags.writeable
+        assert run_all(executor, ("fail", "value"))[0].reason == "ValueError: class 7 is missing"
+        assert run_all(executor, ("count",))[0].result[1] == 1, "a new worker has counted nothing yet"
+    finally:
+        executor.replace_arrays(ARRAYS)
+    assert run_all(executor, ("fetch",))[0].result["y"][0].tolist() == ARRAYS["y"].tolist()
+
+
+def test_replacing_arrays_abandons_what_is_under_way(executor):
+    first = executor.run(tasks_of(*[("nap", 0.1)] * 6))
+    next(first)
+    executor.replace_arrays(ARRAYS)
+    assert list(first) == []
+    assert [outcome.task.key for outcome in executor.run(tasks_of(("dot", 1), start=100))] == [100]
+
+
+@pytest.mark.parametrize("make", [local_executor, ray_executor])
+def test_a_closed_executor_takes_no_arrays(make, pool):
+    executor = make()
+    executor.close()
+    with pytest.raises(ExecutionError, match="this one was closed"):
+        executor.replace_arrays(ARRAYS)
+
+
+def test_arrays_can_be_replaced_before_the_first_task(pool):
+    for make in (local_executor, ray_executor):
+        with make() as executor:
+            executor.replace_arrays({"x": np.zeros(3)})
+            assert run_all(executor, ("dot", 1))[0].result == 0.0
+
+
 @pytest.mark.parametrize("make", [local_executor, ray_executor])
 def test_factory_that_raises(make, pool):
     with make(fakes.broken_factory, {"encoder": "lstm"}) as executor:

@@ -19,14 +19,18 @@ FULL = EvaluationRow(
     status=OK,
     reason="ValueError: 'ü'",
     attempts=3,
+    cost_weight=0.005,
     reward=-5.1234567890123456,
     valid_nll=0.1 + 0.2,
+    subset_nll=0.7,
     test_nll=1e-300,
     cost=9.5,
     cost_measured_us=0.75,
     expected_depth=2.5,
     dot_products=3.5,
     max_depth=4,
+    num_nodes=7,
+    nodes_trained=5,
     learning_rate=0.004,
     seed=1000,
     epochs=2,
@@ -213,7 +217,9 @@ def without_column(path, column):
     database.close()
 
 
-@pytest.mark.parametrize("column", ["cost_measured_us", "epochs"])
+@pytest.mark.parametrize(
+    "column", ["cost_measured_us", "epochs", "cost_weight", "subset_nll", "num_nodes", "nodes_trained"]
+)
 def test_a_ledger_from_before_a_column_was_added(path, column):
     with Ledger(path, create=True) as ledger:
         ledger.record(FULL, TREE)

@@ -3,18 +3,24 @@ import json
 import numpy as np
 import pytest
 
-from tests.nested import random_nested
+from tests.search.frozen_fakes import FakeExecutor, mean_nll
+from tests.search.frozen_fakes import distinct as distinct_trees
 from treesearch import Tree
 from treesearch.cost import CostModel, tree_cost
 from treesearch.errors import ExecutionError
-from treesearch.evaluation.frozen import NodeScores
-from treesearch.search.executors import Executor, Outcome
-from treesearch.search.ledger import CACHED, FAILED, FROZEN, OK, Ledger
-from treesearch.search.loop import BUILDER, MAX_CONSECUTIVE_FAILURES, Candidate, FrozenRung, Objective, search
+from treesearch.search.frozen_rung import (
+    BUILDER,
+    MAX_CONSECUTIVE_FAILURES,
+    Candidate,
+    EarlyStop,
+    FrozenRung,
+    Objective,
+)
+from treesearch.search.ledger import CACHED, FAILED, FROZEN, OK, STOPPED, Ledger
+from treesearch.search.loop import Era, search
 
 COUNTS = np.array([8.0, 4, 2, 1, 1])
 OBJECTIVE = Objective(COUNTS, CostModel(6, 0.5), encoder="e0")
-NUM_TOKENS = 10
 
 
 HUFFMAN = Tree.from_nested([0, [1, [2, [3, 4]]]])
@@ -25,42 +31,21 @@ BUILDERS = [
 ]
 
 
-def nll(tree):
-    """What the fake worker says of each node: some numbers that the tree alone decides."""
-    return np.random.default_rng(int(tree.hash[:8], 16)).uniform(1, 5, tree.num_internal)
-
-
-class FakeExecutor(Executor):
-    """Finishes tasks last to first, and fails where ``fails(tree)`` gives a reason."""
-
-    num_workers = 3
-
-    def __init__(self, fails=lambda tree: None):
-        super().__init__()
-        self.fails = fails
-        self.ran = []
-
-    def _outcomes(self, tasks):
-        for task in reversed(tasks):
-            tree = task.payload.tree
-            self.ran.append(tree.hash)
-            reason = self.fails(tree)
-            result = (
-                NodeScores(nll(tree), np.zeros(tree.num_internal, np.int64), NUM_TOKENS) if reason is None else None
-            )
-            yield Outcome(task, result, reason, 1, 0.5, "fake-0")
-
-    def _release(self):
-        pass
-
-
 class Script:
     """A proposer that proposes a list of trees and keeps what it is told."""
 
-    def __init__(self, trees):
+    def __init__(self, trees, demonstrations=()):
         self.trees = list(trees)
+        self.demonstrations = list(demonstrations)
         self.asked = []
         self.told = []
+        self.warmed = []
+
+    def demonstrate(self):
+        return self.demonstrations
+
+    def warm_start(self, scores):
+        self.warmed.append(list(scores))
 
     def ask(self, num):
         self.asked.append(num)
@@ -74,6 +59,9 @@ class Script:
     def pack(self):
         return f"state after {len(self.told)}".encode()
 
+    def unpack(self, state):
+        raise NotImplementedError
+
 
 @pytest.fixture
 def ledger(tmp_path):
@@ -81,24 +69,28 @@ def ledger(tmp_path):
         yield ledger
 
 
-def run(ledger, trees, *, evaluations, batch_size=3, fails=lambda tree: None, builders=BUILDERS):
+def run(
+    ledger,
+    trees,
+    *,
+    evaluations,
+    batch_size=3,
+    fails=lambda tree: None,
+    builders=BUILDERS,
+    demonstrations=(),
+    early_stop=None,
+    **options,
+):
     """A whole search; gives executor, proposer and the rows that were announced, in that order."""
-    executor, script, announced = FakeExecutor(fails), Script(trees), []
-    rung = FrozenRung(executor, ledger, OBJECTIVE, announced.append)
-    search(rung, script, builders, ledger, evaluations=evaluations, batch_size=batch_size)
+    executor, script, announced = FakeExecutor(fails), Script(trees, demonstrations), []
+    rung = FrozenRung(executor, ledger, OBJECTIVE, announced.append, early_stop=early_stop)
+    search(Era(rung, builders, script), ledger, evaluations=evaluations, batch_size=batch_size, **options)
     return executor, script, announced
 
 
 def distinct(num):
-    """Different trees, none of which a builder built; there are 236 over five classes."""
-    rng, known = np.random.default_rng(0), {builder.tree for builder in BUILDERS}
-    trees = []
-    while len(trees) < num:
-        tree = Tree.from_nested(random_nested(rng, len(COUNTS)))
-        if tree not in known:
-            known.add(tree)
-            trees.append(tree)
-    return trees
+    """Different trees, none of which a builder built."""
+    return distinct_trees(num, but=[builder.tree for builder in BUILDERS])
 
 
 # -- budget and order
@@ -132,7 +124,7 @@ def test_ids_follow_the_proposals_whatever_finishes_first(ledger):
     assert [row.tree_hash for row in ledger.rows()][2:] == [tree.hash for tree in trees]
     assert [json.loads(row.actions) for row in ledger.rows()[2:5]] == [["close", f"split({i})"] for i in range(3)]
     for tree, score in zip(trees, [score for told in script.told for score in told], strict=True):
-        assert score.valid_nll == pytest.approx(nll(tree).sum() / NUM_TOKENS)
+        assert score.valid_nll == pytest.approx(mean_nll(tree))
 
 
 # -- scores
@@ -145,11 +137,12 @@ def test_rewards_by_hand(ledger):
     # [[0, 1], [2, 3, 4]]: the root and {0, 1} are binary (1 each), {2, 3, 4} costs 1 + 3/20; 12 of 16 go left.
     assert row.cost == cost.cost == pytest.approx(1 + 12 / 16 * 1 + 4 / 16 * 1.15)
     assert (row.expected_depth, row.max_depth) == (2.0, 2)
-    assert row.valid_nll == pytest.approx(nll(TWO_PARTS).sum() / NUM_TOKENS)
+    assert row.valid_nll == pytest.approx(mean_nll(TWO_PARTS))
     assert row.reward == pytest.approx(-row.valid_nll - 0.5 * row.cost)
-    assert (row.reward, row.valid_nll) == (score.reward, score.valid_nll)
-    assert -score.node_loss.sum() == pytest.approx(row.reward)
+    assert (row.reward, row.valid_nll) == (score.reward(0.5), score.valid_nll)
+    assert -(score.node_nll + 0.5 * score.node_cost).sum() == pytest.approx(row.reward)
     assert (row.encoder, row.status, row.attempts, row.seconds, row.worker) == ("e0", OK, 1, 0.5, "fake-0")
+    assert (row.cost_weight, row.num_nodes, row.nodes_trained, row.subset_nll) == (0.5, 3, 3, None)
     assert row.test_nll is row.learning_rate is row.seed is row.reason is None
 
 
@@ -157,7 +150,9 @@ def test_what_was_seen_before_is_cached_and_not_run_again(ledger):
     first, second, third = distinct(3)
     proposals = [first, HUFFMAN, first, second, first, second, third]
     executor, script, _ = run(ledger, proposals, evaluations=9, batch_size=4)
-    assert sorted(executor.ran) == sorted({BUILDERS[1].tree.hash, *(tree.hash for tree in proposals)})
+    assert len(executor.ran) == len(set(executor.ran))
+    assert set(executor.ran) <= {BUILDERS[1].tree.hash, *(tree.hash for tree in proposals)}
+    assert len(executor.trained) == len(set(executor.trained))
     rows = ledger.rows()
     assert [row.status for row in rows] == [OK, OK, OK, CACHED, CACHED, OK, CACHED, CACHED, OK]
     scores = [score for told in script.told for score in told]
@@ -165,7 +160,7 @@ def test_what_was_seen_before_is_cached_and_not_run_again(ledger):
     for row, score in zip(rows[2:], scores, strict=True):
         values = (row.reward, row.valid_nll, row.cost, row.expected_depth, row.dot_products, row.max_depth)
         assert by_tree.setdefault(row.tree_hash, values) == values
-        assert score.reward == row.reward
+        assert score.reward(0.5) == row.reward
     assert by_tree[HUFFMAN.hash][0] == rows[0].reward, "a builder's tree is known, too"
     assert all((row.attempts, row.seconds, row.worker) == (0, 0.0, "") for row in rows if row.status == CACHED)
 
@@ -245,8 +240,152 @@ def test_an_interrupted_batch_has_rows_but_no_state(ledger):
                     raise Stop
 
     script = Script(distinct(9))
-    rung = FrozenRung(Interrupted(), ledger, OBJECTIVE, lambda row: None)
+    rung = FrozenRung(Interrupted(), ledger, OBJECTIVE, lambda row: None, memoise=False)
     with pytest.raises(Stop):
-        search(rung, script, BUILDERS, ledger, evaluations=11, batch_size=3)
+        search(Era(rung, BUILDERS, script), ledger, evaluations=11, batch_size=3)
     assert ledger.last_batch() == (1, b"state after 1")
     assert [row.id for row in ledger.rows()] == [1, 2, 3, 4, 5, 7, 8]
+
+
+# -- demonstrations
+
+
+def shown(*trees, weight=None):
+    return [Candidate(tree, "script", actions=("close",), cost_weight=weight) for tree in trees]
+
+
+def test_demonstrations_come_after_the_builders_and_from_the_budget(ledger):
+    first, second, *rest = distinct(6)
+    demonstrations = shown(HUFFMAN, first, second)
+    _, script, _ = run(ledger, rest, evaluations=8, demonstrations=demonstrations)
+    rows = ledger.rows()
+    assert [row.id for row in rows] == list(range(1, 9))
+    assert [(row.agent, row.batch) for row in rows[:5]] == [(BUILDER, 0)] * 2 + [("script", 0)] * 2 + [("script", 1)]
+    assert [row.tree_hash for row in rows[2:4]] == [first.hash, second.hash], "a builder's tree takes nothing"
+    assert script.asked == [3, 1]
+    assert [score.valid_nll for score in script.warmed[0]] == pytest.approx(
+        [mean_nll(tree) for tree in (HUFFMAN, first, second)]
+    )
+
+
+def test_a_tree_shown_for_several_weights_takes_one_evaluation(ledger):
+    first, second, *rest = distinct(6)
+    demonstrations = [one for weight in (0.1, 1.0, 10.0) for one in shown(first, second, weight=weight)]
+    _, script, _ = run(ledger, rest, evaluations=8, demonstrations=demonstrations)
+    rows = ledger.rows()
+    assert [row.tree_hash for row in rows[2:4]] == [first.hash, second.hash]
+    assert [row.cost_weight for row in rows[2:4]] == [0.1, 0.1]
+    assert (len(rows), script.asked) == (8, [3, 1])
+    assert [score.valid_nll for score in script.warmed[0]] == pytest.approx([mean_nll(first), mean_nll(second)] * 3)
+
+
+@pytest.mark.parametrize("evaluations", range(1, 8))
+def test_the_budget_is_exact_even_where_it_does_not_reach_the_agent(ledger, evaluations):
+    demonstrations = shown(*distinct(3))
+    _, script, _ = run(ledger, distinct(6)[3:], evaluations=evaluations, demonstrations=demonstrations)
+    assert len(ledger.rows()) == evaluations
+    assert sum(script.asked) == max(0, evaluations - 5)
+    assert [score is None for score in script.warmed[0]] == [i >= evaluations - 2 for i in range(3)]
+
+
+def test_demonstrations_are_not_stopped_early(ledger):
+    trees = distinct(8)
+    stop = EarlyStop(1e-6, subset_tokens=2)
+    _, script, _ = run(ledger, trees[4:], evaluations=10, demonstrations=shown(*trees[:4]), early_stop=stop)
+    status = [row.status for row in ledger.rows()]
+    assert status[:6] == [OK] * 6
+    assert STOPPED in status[6:]
+    assert None not in script.warmed[0]
+
+
+# -- eras
+
+
+class Encoders:
+    """A search with refreshes: each era has a rung, builders and an encoder of its own, and one agent."""
+
+    def __init__(self, ledger, script, *, builders=BUILDERS, stop=None):
+        self.executor, self.announced, self.spent = FakeExecutor(), [], []
+        self.ledger, self.script, self.builders, self.stop = ledger, script, builders, stop
+        self.number = 0
+
+    def era(self):
+        objective = Objective(COUNTS, CostModel(6, 0.5), encoder=f"e{self.number}")
+        rung = FrozenRung(self.executor, self.ledger, objective, self.announced.append, early_stop=self.stop)
+        return Era(rung, self.builders, self.script)
+
+    def next(self):
+        self.number += 1
+        self.spent.append(len(self.ledger.rows()))
+        return self.era()
+
+    def run(self, **options):
+        search(self.era(), self.ledger, next_era=self.next, **options)
+
+
+def test_the_encoder_is_refreshed_after_so_many_proposals(ledger):
+    trees = distinct(20)
+    encoders = Encoders(ledger, Script(trees[:16], shown(*trees[16:18])))
+    encoders.run(evaluations=27, batch_size=3, refresh_every=6)
+    rows = ledger.rows()
+    assert [row.id for row in rows] == list(range(1, 28))
+    assert encoders.spent == [10, 20], "2 builders, 2 demonstrations and 6 proposals each"
+    assert [row.encoder for row in rows] == ["e0"] * 10 + ["e1"] * 10 + ["e2"] * 7
+    for start in (0, 10, 20):
+        again = rows[start : start + 4]
+        assert [(row.label, row.agent, row.status) for row in again] == [
+            ("huffman", BUILDER, OK),
+            ("flat", BUILDER, OK),
+            (None, "script", OK),
+            (None, "script", OK),
+        ], "nothing is known under a new encoder"
+        assert all(row.nodes_trained for row in again[:2])
+    assert [row.batch for row in rows] == [0] * 4 + [1] * 3 + [2] * 3 + [3] * 4 + [4] * 3 + [5] * 3 + [6] * 4 + [7] * 3
+    assert ledger.last_batch()[0] == 7
+    assert len(encoders.script.warmed) == 3
+
+
+@pytest.mark.parametrize(("evaluations", "spent"), [(12, []), (13, [8]), (20, [8]), (21, [8, 16]), (29, [8, 16, 24])])
+def test_no_refresh_that_leaves_nothing_to_propose(ledger, evaluations, spent):
+    encoders = Encoders(ledger, Script(distinct(40)))
+    encoders.run(evaluations=evaluations, batch_size=3, refresh_every=4)
+    assert encoders.spent == spent
+    rows = ledger.rows()
+    assert len(rows) == evaluations
+    for number in range(len(spent) + 1):
+        assert sum(row.encoder == f"e{number}" and row.agent == "script" for row in rows) >= 3
+
+
+def test_builders_alone_do_not_call_for_a_refresh(ledger):
+    """However many they are: a search would otherwise spend its budget on them."""
+    encoders = Encoders(ledger, Script(distinct(40)), builders=BUILDERS * 4)
+    encoders.run(evaluations=30, batch_size=3, refresh_every=2)
+    assert encoders.spent == [11], "a third era would have the builders alone"
+    assert sum(row.agent == "script" for row in ledger.rows()) == 30 - 2 * 8
+
+
+def test_without_refreshes_the_encoder_stays(ledger):
+    encoders = Encoders(ledger, Script(distinct(40)))
+    encoders.run(evaluations=30, batch_size=3, refresh_every=None)
+    assert encoders.spent == []
+
+
+@pytest.mark.parametrize("evaluations", range(12, 27))
+def test_the_budget_is_exact_with_refreshes_and_demonstrations(ledger, evaluations):
+    trees = distinct(40)
+    encoders = Encoders(ledger, Script(trees[:36], shown(HUFFMAN, *trees[36:])))
+    encoders.run(evaluations=evaluations, batch_size=4, refresh_every=4)
+    assert [row.id for row in ledger.rows()] == list(range(1, evaluations + 1))
+    assert len(encoders.announced) == evaluations
+
+
+def test_a_tree_that_was_stopped_under_one_encoder_is_judged_anew_under_the_next(ledger):
+    script = Script([*distinct(4), *distinct(4)])
+    encoders = Encoders(ledger, script, stop=EarlyStop(0.01))
+    encoders.run(evaluations=12, batch_size=4, refresh_every=4)
+    proposals = [row for row in ledger.rows() if row.agent == "script"]
+    first, second = proposals[:4], proposals[4:]
+    assert [(row.tree_hash, row.status, row.reward) for row in first] == [
+        (row.tree_hash, row.status, row.reward) for row in second
+    ]
+    assert CACHED not in {row.status for row in proposals}

@@ -3,7 +3,6 @@
 import copy
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.softmax import oracle
 from tests.softmax.oracle import TREES, projected, random_batch, random_layer
+from tests.waiting import NoWaiting, cuda, no_waiting_on_cuda
 from treesearch import Tree, build_tree
 from treesearch.errors import DataError
 from treesearch.paths import class_paths
@@ -561,33 +560,10 @@ def test_under_fake_tensors(name: str, inside: bool) -> None:
         assert gpu.full_log_prob(tables, fake_input, *parameters).shape == (9, TREES[name].num_classes)
 
 
-class _NoWaiting(TorchDispatchMode):
-    """Fails on operations that read a value back, or whose result's shape depends on values."""
-
-    FORBIDDEN = (
-        "_local_scalar_dense",
-        "nonzero",
-        "unique",
-        "masked_select",
-        "is_nonzero",
-        "equal",
-        "repeat_interleave",
-    )
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        name = func.overloadpacket.__name__
-        assert not name.startswith(self.FORBIDDEN), f"{func} waits for the device"
-        if name.startswith("index") and len(args) > 1 and isinstance(args[1], (list, tuple)):
-            assert all(index is None or index.dtype != torch.bool for index in args[1]), f"{func} by a mask"
-        return func(*args, **(kwargs or {}))
-
-
 def test_the_detector_of_waiting_works() -> None:
     values = torch.tensor([1.0, -1.0])
     for waiting in (lambda: values.sum().item(), lambda: values[values > 0], lambda: values.nonzero()):
-        with pytest.raises(AssertionError), _NoWaiting():
+        with pytest.raises(AssertionError), NoWaiting():
             waiting()
 
 
@@ -596,7 +572,7 @@ def test_the_detector_of_waiting_works() -> None:
 def test_nothing_waits_for_the_device(name: str, options: dict[str, int]) -> None:
     case = make_case(TREES[name])
     tables = tables_of(case, **options)
-    with _NoWaiting():
+    with NoWaiting():
         for sparse in (False, True):
             output = gpu.target_log_prob(tables, case.input, case.target, *case.parameters, sparse=sparse)
             gradients(output, case.leaves)
@@ -789,18 +765,6 @@ def test_a_forest_is_compiled_whole() -> None:
 
 
 # -- CUDA ----------------------------------------------------------------------------------------------------------
-
-cuda = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
-
-
-@contextmanager
-def no_waiting_on_cuda() -> Iterator[None]:
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 class TestCuda:

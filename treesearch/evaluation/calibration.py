@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from treesearch.cost_table import CostTable
 from treesearch.evaluation.joint import one_thread
-from treesearch.softmax import HierarchicalSoftmax
+from treesearch.softmax import HierarchicalSoftmax, RowwiseAdam
 from treesearch.tree import Tree
 
 ARITIES = (2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -32,6 +33,7 @@ MAX_ENTRIES = 16_384  # decisions of a batch in all chains
 MAX_CHAIN = 16
 ROWS = 64  # examples of a search in which visits are timed
 REPEATS = 9
+LEARNING_RATE = 1e-4  # of the updates that are timed
 SECONDS = 0.03  # of one measurement, where fewer calls than REPEATS would be done earlier
 
 
@@ -78,19 +80,24 @@ def calibrate(
     )
 
 
-def training_step(layer: nn.Module, input: Tensor, targets: Iterator[Tensor]) -> Callable[[], None]:
+def training_step(
+    layer: nn.Module, input: Tensor, targets: Iterator[Tensor], optimizer: Optimizer | None = None
+) -> Callable[[], None]:
     """A call that goes forward and backward on the next targets; gradients of the last one are dropped.
 
     Args:
         layer: Returns its ``loss`` as torch's adaptive softmax does.
         input: Wants its gradient.
         targets: One batch for each call.
+        optimizer: Makes its step too; None for no update.
     """
 
     def step() -> None:
         layer.zero_grad(set_to_none=True)
         input.grad = None
         layer(input, next(targets)).loss.backward()
+        if optimizer is not None:
+            optimizer.step()
 
     return step
 
@@ -132,7 +139,7 @@ class _Bench:
         target = torch.from_numpy(targets)[order].to(self.device)
         input = torch.randn(targets.size, self.in_features, generator=self.generator).to(self.device).requires_grad_()
 
-        return training_step(layer, input, repeat(target))
+        return training_step(layer, input, repeat(target), RowwiseAdam(layer.parameters(), lr=LEARNING_RATE))
 
     def step_us(self, tree: Tree, targets: NDArray[np.int64], project: int) -> float:
         """Median time of a training step."""

@@ -30,20 +30,24 @@ def pareto_front(points: Sequence[Point]) -> list[int]:
 
 
 def hypervolume(points: Sequence[Point], reference: Point) -> float:
-    """What the points dominate up to the reference, in nats times e-folds of cost (Zitzler & Thiele 1999).
+    """What the points dominate up to the reference, in nats times e-folds of cost (Zitzler & Thiele 1999); 0 for none.
 
     Costs count on a logarithmic scale: halving a cost is worth as much at 40 units as at 4. A point that is beyond the
     reference in either direction adds nothing.
     """
     inside = [point for point in points if point.cost < reference.cost and point.nll < reference.nll]
     front = [inside[position] for position in pareto_front(inside)]
-    edges = [math.log(point.cost) for point in front[1:]] + [math.log(reference.cost)]
+    right = [*front[1:], reference]  # where what each point dominates alone ends; one more than there are points
     return sum(
-        (edge - math.log(point.cost)) * (reference.nll - point.nll) for point, edge in zip(front, edges, strict=True)
+        math.log(edge.cost / point.cost) * (reference.nll - point.nll)
+        for point, edge in zip(front, right, strict=False)
     )
 
 
 def nadir(*groups: Sequence[Point]) -> Point:
-    """The reference of several groups: the largest cost and the largest NLL on any of their fronts."""
+    """The reference of several groups: the largest cost and the largest NLL on any of their fronts.
+
+    There must be at least one point.
+    """
     fronts = [group[position] for group in groups for position in pareto_front(group)]
     return Point(max(point.cost for point in fronts), max(point.nll for point in fronts))

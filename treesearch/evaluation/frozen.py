@@ -76,11 +76,7 @@ def evaluate_frozen(
         DataError: Tree, features, counts and wanted nodes do not fit together.
     """
     train, valid = read_only(train), read_only(valid)
-    for split in (train, valid):
-        if split.x.shape != (expected := (split.y.size, *train.x.shape[-1:])):
-            raise DataError(f"features must have shape {expected}, one row per label, but got {split.x.shape}")
-        if split.y.size and not 0 <= split.y.min() <= split.y.max() < tree.num_classes:
-            raise DataError(f"labels must lie in [0, {tree.num_classes}), but got {split.y.min()} to {split.y.max()}")
+    check_splits(train, valid, tree.num_classes)
     wanted_N = np.ones(tree.num_internal, np.bool_) if wanted is None else _checked_wanted(tree, wanted)
     layout, parameters = initial_state(tree, train.x.shape[1], counts, seed)
     if wanted is not None:
@@ -92,11 +88,28 @@ def evaluate_frozen(
             for _ in range(epochs):
                 run_epoch(layout, parameters, train.x, train.y, np.float32(learning_rate), True, ignored)
             run_epoch(layout, parameters, valid.x, valid.y, np.float32(0.0), False, scores)
-    passes = np.zeros(tree.num_internal, np.int64)
-    if valid.y.size:
-        seen = np.bincount(valid.y, minlength=tree.num_classes)
-        passes = tree.node_mass(seen)[: tree.num_internal].astype(np.int64)
-    return NodeScores(np.where(wanted_N, scores, np.nan), passes, valid.y.size)
+    return NodeScores(np.where(wanted_N, scores, np.nan), passes(tree, valid.y), valid.y.size)
+
+
+def check_splits(train: Features, valid: Features, num_classes: int) -> None:
+    """Check that both splits have features of one size, a row per label, and labels of these classes.
+
+    Raises:
+        DataError: They do not.
+    """
+    for split in (train, valid):
+        if split.x.shape != (expected := (split.y.size, *train.x.shape[-1:])):
+            raise DataError(f"features must have shape {expected}, one row per label, but got {split.x.shape}")
+        if split.y.size and not 0 <= split.y.min() <= split.y.max() < num_classes:
+            raise DataError(f"labels must lie in [0, {num_classes}), but got {split.y.min()} to {split.y.max()}")
+
+
+def passes(tree: Tree, labels_T: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Tokens that pass each internal node, [N]."""
+    if not labels_T.size:
+        return np.zeros(tree.num_internal, np.int64)
+    seen = np.bincount(labels_T, minlength=tree.num_classes)
+    return tree.node_mass(seen)[: tree.num_internal].astype(np.int64)
 
 
 def _checked_wanted(tree: Tree, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -129,7 +142,7 @@ def initial_state(tree: Tree, in_features: int, counts: NDArray[np.float64], see
     weight = np.zeros(int(rows @ widths), np.float32)
     bias = log_mass_biases(tree, counts)[softmax_layout.row_order]
     square = np.full(bias.size, INITIAL_SQUARE, np.float32)
-    projections = [_projection_start(dim, source_dim, seed) for dim, source_dim in dims]
+    projections = [projection_start(dim, source_dim, seed).ravel() for dim, source_dim in dims]
     projection = np.concatenate([np.zeros(0, np.float32), *projections])
     parameters = Parameters(
         weight=weight,
@@ -150,10 +163,10 @@ def _addresses(flat: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDArray[n
     return flat.ctypes.data + flat.itemsize * (np.cumsum(sizes) - sizes)
 
 
-def _projection_start(dim: int, source_dim: int, seed: int) -> NDArray[np.float32]:
+def projection_start(dim: int, source_dim: int, seed: int) -> NDArray[np.float32]:
+    """What a projection of this size starts from, [dim, source_dim]: see `evaluate_frozen`."""
     if dim == source_dim:
-        return np.eye(dim, dtype=np.float32).ravel()
+        return np.eye(dim, dtype=np.float32)
     rng = np.random.default_rng([seed, dim, source_dim])
     basis, _ = np.linalg.qr(rng.standard_normal((max(dim, source_dim), min(dim, source_dim))))
-    start = basis.T if dim < source_dim else basis
-    return np.ascontiguousarray(start, np.float32).ravel()
+    return np.ascontiguousarray(basis.T if dim < source_dim else basis, np.float32)

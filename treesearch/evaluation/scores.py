@@ -23,6 +23,7 @@ class TreeScore:
     node_nll: NDArray[np.float64]  # [N] each node's share of the NLL, per token of the corpus
     node_cost: NDArray[np.float64]  # [N] units each node is charged, per token of the corpus
     node_mass: NDArray[np.float64]  # [N] share of training tokens that pass the node
+    exact: bool = True  # False: an estimate of a tree whose evaluation was stopped
 
     def reward(self, cost_weight: float) -> float:
         """-(validation NLL) - λ * units, nats."""

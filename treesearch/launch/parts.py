@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,16 +119,20 @@ def make_task(config: Config, corpus: Corpus, preparation: Preparation) -> Const
     Raises:
         DataError: The file of categories cannot be used.
     """
-    path = config.environment.categories
     return ConstructionTask(
         corpus.counts.astype(np.float64),
         preparation.vectors,
         config.encoder.features,
         config.cost.weight,
         config.seed,
-        categories=None if path is None else load_categories(path, corpus.class_names),
+        categories=_categories(config, corpus.class_names),
         directions=make_directions(config, corpus, preparation),
     )
+
+
+def _categories(config: Config, class_names: Sequence[str] | None) -> NDArray[np.int64] | None:
+    path = config.environment.categories
+    return None if path is None or class_names is None else load_categories(path, class_names)
 
 
 def make_executor(config: Config, corpus: Corpus, preparation: Preparation) -> Executor:
@@ -153,20 +158,43 @@ def make_executor(config: Config, corpus: Corpus, preparation: Preparation) -> E
     )
 
 
-def check_choices(config: Config, counts: NDArray[np.float64]) -> None:
-    """Refuse unknown encoders, devices, agents, settings, actions, builders, options and cost tables before training.
+def check_choices(
+    config: Config, counts: NDArray[np.float64], *, class_names: Sequence[str] | None = None, policy: Path | None = None
+) -> None:
+    """Refuse before training what would be refused after it.
+
+    Unknown encoders, devices, agents, settings, actions, builders, options; cost tables, categories and policies that
+    cannot be used.
+
+    Args:
+        config: What to do.
+        counts: [C] training counts.
+        class_names: C names; None leaves the file of categories unread.
+        policy: What the agent's policy is to start from.
 
     Raises:
         ConfigError: One of them is unknown or out of range, or the cost table is of another layer.
-        DataError: ``cost.table`` is no cost table.
+        DataError: ``cost.table`` is no cost table, or the file of categories cannot be used.
+        RunError: The policy cannot be read, or is for other actions.
     """
     features = config.encoder.features
     make_encoder(config.encoder.kind, 1, context=1, embedding=1, features=1)
     resolve_device(config.joint.device)
+    resolve_device(config.frozen.device)
     if config.cost.table is not None:
         _measured_cost_model(config, counts, CostTable.load(config.cost.table))
     placeholder = np.zeros((counts.size, features), np.float32)
-    make_proposer(config, ConstructionTask(counts, placeholder, features, config.cost.weight, config.seed))
+    categories = _categories(config, class_names)
+    task = ConstructionTask(
+        counts,
+        placeholder,
+        features,
+        config.cost.weight,
+        config.seed,
+        categories=categories,
+        directions=_no_directions(features),
+    )
+    make_proposer(config, task, policy)
     few = np.sort(counts)[::-1][:64]
     for name, options in map(split_builder, config.search.builders):
         if "cutoffs" not in options:  # those are meant for the whole vocabulary

@@ -15,7 +15,7 @@ from treesearch.search.frozen_rung import Candidate
 from treesearch.search.ledger import Ledger
 from treesearch.search.run_folder import RunFolder
 
-CARRIED = 8  # best trees whose decisions are repeated after a refresh of the encoder
+CARRIED = 8  # best trees, over all λs, whose decisions are repeated after a refresh of the encoder
 
 
 class AgentProposer:
@@ -29,15 +29,19 @@ class AgentProposer:
         self.agent = agent
         self._asked: list[Proposal] = []
         self._shown: list[Proposal] = []
-        self._best: list[tuple[float, Proposal]] = []  # reward under its λ and the proposal, best first
+        weights = agent.cost_weights.grid()
+        self._num_carried = max(1, CARRIED // len(weights))
+        self._best: dict[float, list[tuple[float, Proposal]]] = {weight: [] for weight in weights}  # by λ, best first
 
     def demonstrate(self) -> list[Candidate]:
         """The builders' trees that the agent can build, and after `use_task` also its best decisions, repeated."""
-        self._shown = [
-            *self.agent.demonstrate(),
-            *(self.agent.replay(proposal.actions, proposal.cost_weight) for _, proposal in self._best),
-        ]
-        self._best = []
+        carried = {
+            (proposal.tree.hash, weight): (proposal.actions, weight)
+            for weight, best in self._best.items()
+            for _, proposal in best
+        }
+        self._shown = [*self.agent.demonstrate(), *(self.agent.replay(*what) for what in carried.values())]
+        self._best = {weight: [] for weight in self._best}
         return self._candidates(self._shown)
 
     def warm_start(self, scores: Sequence[TreeScore | None]) -> None:
@@ -51,10 +55,12 @@ class AgentProposer:
 
     def tell(self, scores: Sequence[TreeScore | None]) -> dict[str, float]:
         """Pass the scores on."""
-        evaluated = self._judged(self._asked, scores)
-        told = [(item.evaluation.reward, item.proposal) for item in evaluated if item.evaluation is not None]
-        self._best = sorted([*self._best, *told], key=lambda one: -one[0])[:CARRIED]
-        return self.agent.tell(evaluated)
+        told = [(score, one) for score, one in zip(scores, self._asked, strict=True) if score is not None]
+        for weight, best in self._best.items():
+            known = {proposal.tree.hash for _, proposal in best}
+            new = {one.tree.hash: (score.reward(weight), one) for score, one in told if one.tree.hash not in known}
+            self._best[weight] = sorted([*best, *new.values()], key=lambda one: -one[0])[: self._num_carried]
+        return self.agent.tell(self._judged(self._asked, scores))
 
     def use_task(self, task: ConstructionTask) -> None:
         """Go on with new class vectors."""
@@ -82,7 +88,9 @@ class AgentProposer:
 
     def _judged(self, proposals: Sequence[Proposal], scores: Sequence[TreeScore | None]) -> list[Evaluated]:
         return [
-            Evaluated(proposal, None if score is None else _evaluation(score, proposal.cost_weight))
+            Evaluated(proposal, None)
+            if score is None
+            else Evaluated(proposal, _evaluation(score, proposal.cost_weight), score.exact)
             for proposal, score in zip(proposals, scores, strict=True)
         ]
 
@@ -100,13 +108,16 @@ def cost_weights(config: Config) -> CostWeights:
     return CostWeights((config.cost.weight,) if weights is None else weights)
 
 
-def make_proposer(config: Config, task: ConstructionTask, policy: Path | None = None) -> AgentProposer:
+def make_proposer(
+    config: Config, task: ConstructionTask, policy: Path | None = None, *, seed: int | None = None
+) -> AgentProposer:
     """The configured agent.
 
     Args:
         config: Names it.
         task: What its trees are for.
         policy: A run folder, or a packed state, whose policy it starts from.
+        seed: Of the agent; None takes the run's.
 
     Raises:
         ConfigError: Unknown agent, setting or action, or an agent without a policy.
@@ -120,7 +131,7 @@ def make_proposer(config: Config, task: ConstructionTask, policy: Path | None = 
             actions=DEFAULT_ACTIONS if environment.actions is None else environment.actions,
             max_decisions=environment.max_decisions,
             closer=environment.closer,
-            seed=config.seed,
+            seed=config.seed if seed is None else seed,
             cost_weights=cost_weights(config),
             **settings,
         )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from treesearch.config import Config
 from treesearch.cost import CostModel
 from treesearch.data import Corpus
@@ -14,9 +12,9 @@ from treesearch.evaluation.comparison import pooled_deviation, rank_correlation
 from treesearch.evaluation.front import Point, hypervolume, nadir, pareto_front
 from treesearch.evaluation.timing import StepTime
 from treesearch.report.tables import comparison_rows
-from treesearch.search.confirm import BASELINE, FOUND, HUFFMAN, Confirmed, Finalist, Promoted
-from treesearch.search.frozen_rung import BUILDER
-from treesearch.search.ledger import FROZEN, JOINT, EvaluationRow, Ledger
+from treesearch.search.confirm import Confirmed, Finalist
+from treesearch.search.ledger import FAILED, FROZEN, JOINT, STOPPED, Ledger
+from treesearch.search.promotion import BASELINE, FOUND, Promoted, builder_labels
 from treesearch.tree import Tree
 
 
@@ -35,8 +33,8 @@ def summarise(
     return {
         "rows": comparison_rows(confirmed, cost_model=cost_model, times=times),
         "evaluations": len(rows),
-        "failures": sum(row.status == "failed" for row in rows),
-        "stopped": sum(row.status == "stopped" for row in rows),
+        "failures": sum(row.status == FAILED for row in rows),
+        "stopped": sum(row.status == STOPPED for row in rows),
         "agent": config.search.agent,
         "seeds": config.confirm.seeds,
         "cost_kind": config.cost.kind,
@@ -44,8 +42,8 @@ def summarise(
         "noise": {"test_nll_deviation": pooled_deviation([entry.test_nll for entry in confirmed])},
         "rank_correlation": rungs_agreement(ledger, encoder),
         "fronts": {
-            "frozen": front(_frozen_points(ledger, encoder), cost_model),
-            "joint": front(_joint_points(trained), cost_model),
+            "frozen": front(_frozen_points(ledger, encoder, cost_model), cost_model),
+            "joint": front(_joint_points(trained, cost_model), cost_model),
         },
     }
 
@@ -71,6 +69,7 @@ Entry = tuple[str, str, str, Point]  # tree hash, name, kind, place
 def front(entries: Sequence[Entry], cost_model: CostModel) -> dict[str, Any]:
     """The trees that no other one beats in NLL and cost, and what found trees and builders dominate.
 
+    ``cost`` is in the units that the reward charges; ``cost_kind`` says whether they are analytic or measured.
     ``hypervolume`` is up to the largest cost and NLL on either front, in nats times e-folds of cost.
     """
     points = [entry[3] for entry in entries]
@@ -88,52 +87,46 @@ def front(entries: Sequence[Entry], cost_model: CostModel) -> dict[str, Any]:
     return {"points": listed, "hypervolume": volumes, "cost_kind": "measured" if cost_model.table else "analytic"}
 
 
-def _frozen_points(ledger: Ledger, encoder: str) -> list[Entry]:
-    rows = [row for row in ledger.rows(FROZEN) if row.encoder == encoder and row.valid_nll is not None]
-    labels = {row.tree_hash: str(row.label) for row in rows if row.agent == BUILDER}
+def _frozen_points(ledger: Ledger, encoder: str, cost_model: CostModel) -> list[Entry]:
+    rows = ledger.rows(FROZEN)
+    labels = builder_labels(rows, encoder)
     entries: dict[str, Entry] = {}
     for row in rows:
-        kind = BASELINE if row.tree_hash in labels else FOUND
-        name = labels.get(row.tree_hash, f"{FOUND} #{row.id}")
-        entries.setdefault(row.tree_hash, (row.tree_hash, name, kind, Point(_charged(row), row.valid_nll or 0.0)))
+        if row.encoder == encoder and row.valid_nll is not None:
+            kind = BASELINE if row.tree_hash in labels else FOUND
+            name = labels.get(row.tree_hash, f"{FOUND} #{row.id}")
+            place = Point(cost_model.charged(row.cost or 0.0, row.cost_measured_us), row.valid_nll)
+            entries.setdefault(row.tree_hash, (row.tree_hash, name, kind, place))
     return list(entries.values())
 
 
-def _charged(row: EvaluationRow) -> float:
-    return (row.cost if row.cost_measured_us is None else row.cost_measured_us) or 0.0
-
-
-def _joint_points(trained: Mapping[str, Finalist]) -> list[Entry]:
+def _joint_points(trained: Mapping[str, Finalist], cost_model: CostModel) -> list[Entry]:
     return [
         (
             tree_hash,
             finalist.promoted.name,
             FOUND if finalist.promoted.name.startswith(f"{FOUND} #") else BASELINE,
-            Point(_charged(_with_cost(finalist)), finalist.valid_nll),
+            Point(finalist.units(cost_model), finalist.valid_nll),
         )
         for tree_hash, finalist in trained.items()
     ]
 
 
-def _with_cost(finalist: Finalist) -> EvaluationRow:
-    return finalist.promoted.row
-
-
 def best_tree(promoted: Sequence[Promoted], confirmed: Sequence[Confirmed], cost_model: CostModel) -> Promoted:
     """The tree to export: best joint reward on validation data, or best frozen reward where nothing was confirmed."""
     if not confirmed:
-        return max(promoted, key=lambda p: -(p.row.valid_nll or np.inf) - cost_model.loss(p.cost))
+        return max(promoted, key=lambda one: one.frozen_reward(cost_model))
     return max(confirmed, key=lambda entry: entry.valid_reward(cost_model)).finalist.promoted
 
 
-def export_best(best: Promoted, corpus: Corpus) -> Tree:
+def export_best(best: Promoted, corpus: Corpus, cost_model: CostModel) -> Tree:
     """The best tree with names and provenance; no time and no path."""
     row = best.row
     provenance = {
         "found_by": row.agent,
         "label": row.label,
         "evaluation": row.id,
-        "frozen_reward": row.reward,
+        "frozen_reward": best.frozen_reward(cost_model),
         "frozen_valid_nll": row.valid_nll,
         "corpus": corpus.hash,
     }
@@ -145,6 +138,8 @@ def pick_from_front(
 ) -> dict[str, Any] | None:
     """The point of a run's front with the best reward under λ, or the lowest NLL, at no more than ``max_cost`` units.
 
+    Of equal ones the cheapest.
+
     The joint front where the run has one, else the frozen one. None where no point is cheap enough.
     """
     fronts = comparison.get("fronts") or {}
@@ -152,6 +147,3 @@ def pick_from_front(
     cheap = [point for point in points if max_cost is None or point["cost"] <= max_cost]
     weight = 0.0 if cost_weight is None else cost_weight
     return min(cheap, key=lambda point: point["valid_nll"] + weight * point["cost"], default=None)
-
-
-__all__ = ["HUFFMAN", "best_tree", "export_best", "front", "pick_from_front", "summarise"]

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from treesearch.config import Config
+from agents import Agent
+from treesearch.config import Config, FrozenConfig
 from treesearch.cost import CostModel
 from treesearch.data import Corpus
 from treesearch.data.contexts import context_windows
 from treesearch.evaluation.examples import TextSplit
+from treesearch.evaluation.joint import resolve_device
 from treesearch.evaluation.preparation import Preparation
 from treesearch.evaluation.timing import StepTime, time_trees
 from treesearch.launch.parts import (
@@ -26,22 +28,13 @@ from treesearch.launch.parts import (
 from treesearch.launch.proposer import AgentProposer, cost_weights, make_proposer
 from treesearch.launch.results import best_tree, export_best, summarise
 from treesearch.progress import ProgressReporter
-from treesearch.search.confirm import (
-    Confirmed,
-    Finalist,
-    JointRung,
-    Promoted,
-    at_best_rate,
-    choose_finalists,
-    confirm,
-    diverse,
-    promote,
-)
+from treesearch.search.confirm import Confirmed, Finalist, JointRung, at_best_rate, choose_finalists, confirm
 from treesearch.search.executors import Executor
 from treesearch.search.frozen_rung import EarlyStop, FrozenRung, Objective
 from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, EvaluationRow, Ledger
 from treesearch.search.loop import Era, search
 from treesearch.search.monitor import SearchMonitor
+from treesearch.search.promotion import Promoted, diverse, promote
 from treesearch.search.run_folder import RunFolder, next_free_folder
 from treesearch.search.trackers import make_tracker
 
@@ -68,7 +61,7 @@ def run_search(
     folder.check_free()
     corpus = load_corpus(config)
     counts = corpus.counts.astype(float)
-    check_choices(config, counts)
+    check_choices(config, counts, class_names=corpus.class_names, policy=policy)
     with folder.create(config) as ledger, make_tracker(config, folder.path) as tracker:
         progress.say(f"{corpus.num_classes} classes, {len(corpus.train)} training tokens; results go to {folder.path}")
         preparation = prepare_run(config, corpus, progress)
@@ -102,7 +95,7 @@ def run_search(
             encoder=eras.encoder,
         )
         best = best_tree(promoted, confirmed, cost_model)
-        folder.write_results(export_best(best, corpus), comparison)
+        folder.write_results(export_best(best, corpus, cost_model), comparison)
         tracker.finish(comparison, folder.best_tree_file)
     return comparison
 
@@ -139,11 +132,16 @@ class Eras:
         self._executor, self._ledger, self._monitor, self._progress = executor, ledger, monitor, progress
         self._proposer: AgentProposer
 
-    def first(self, preparation: Preparation, policy: Path | None) -> Era:
-        """The era of the encoder that was trained on cheap trees."""
+    def first(self, preparation: Preparation, policy: Path | None, *, seed: int | None = None) -> Era:
+        """The era of the encoder that was trained on cheap trees; ``seed`` is the agent's, None takes the run's."""
         task = make_task(self._config, self._corpus, preparation)
-        self._proposer = make_proposer(self._config, task, policy)
+        self._proposer = make_proposer(self._config, task, policy, seed=seed)
         return self._era(preparation)
+
+    @property
+    def agent(self) -> Agent:
+        """Who proposes."""
+        return self._proposer.agent
 
     def next(self) -> Era:
         """Train the encoder anew on the best tree of the last era, and go on with its features and class vectors."""
@@ -166,8 +164,22 @@ class Eras:
         self._monitor.new_encoder()
         objective = Objective(self._corpus.counts.astype(float), self._cost_model, self.encoder)
         stop = None if frozen.stop_margin is None else EarlyStop(frozen.stop_margin, frozen.subset_tokens)
-        rung = FrozenRung(self._executor, self._ledger, objective, self._monitor, early_stop=stop, memoise=frozen.memo)
+        rung = FrozenRung(
+            self._executor,
+            self._ledger,
+            objective,
+            self._monitor,
+            early_stop=stop,
+            memoise=frozen.memo,
+            forest_size=forest_size(frozen),
+        )
         return Era(rung, builder_candidates(self._config, self._proposer.agent.task), self._proposer)
+
+
+def forest_size(frozen: FrozenConfig) -> int | None:
+    """Trees that a worker trains in one pass; None where the compiled kernel trains one at a time."""
+    on_cuda = frozen.kernel == "auto" and resolve_device(frozen.device).type == "cuda"
+    return frozen.forest if frozen.kernel == "torch" or on_cuda else None
 
 
 def confirm_search(
@@ -194,6 +206,7 @@ def confirm_search(
         num_trees=settings.promote,
         encoder=encoder,
         cost_weights=weights,
+        families=settings.families,
     )
     if settings.seeds == 0:
         return promoted, {}, []
@@ -209,7 +222,13 @@ def confirm_search(
 
     rung = JointRung(executor, ledger, cost_model=cost_model, on_row=on_row)
     trained = at_best_rate(contenders, rung, learning_rates=config.joint.learning_rates, seed=config.seed)
-    finalists = choose_finalists(trained, cost_model=cost_model, num_finalists=settings.finalists, cost_weights=weights)
+    finalists = choose_finalists(
+        trained,
+        cost_model=cost_model,
+        num_finalists=settings.finalists,
+        cost_weights=weights,
+        families=settings.families,
+    )
     seeds = [CONFIRM_SEEDS * (config.seed + 1) + i for i in range(settings.seeds)]
     total[CONFIRM] = len(finalists) * len(seeds)
     return promoted, trained, confirm(finalists, rung, seeds=seeds)

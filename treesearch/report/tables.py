@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +14,8 @@ from rich.text import Text
 from treesearch.cost import CostModel
 from treesearch.evaluation.comparison import paired_difference, t_interval
 from treesearch.evaluation.timing import StepTime
-from treesearch.search.confirm import BASELINE, FOUND, HUFFMAN, Confirmed
+from treesearch.search.confirm import Confirmed
+from treesearch.search.promotion import BASELINE, FOUND, HUFFMAN
 
 CANDIDATE = "candidate"
 
@@ -55,7 +56,7 @@ def comparison_rows(
             "max_depth": promoted.cost.max_depth,
             "perplexity": math.exp(test.mean),
             "frozen_nll": promoted.row.valid_nll,
-            "frozen_reward": promoted.row.reward,
+            "frozen_reward": promoted.frozen_reward(cost_model),
             "learning_rate": entry.finalist.learning_rate,
             "tree": promoted.tree.hash,
             "reward": -test.mean - cost_model.loss(promoted.cost),
@@ -101,7 +102,7 @@ def _best_builder(entry: Confirmed, confirmed: Sequence[Confirmed], cost_model: 
 
 
 def comparison_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """The rows for people; fits 100 columns."""
+    """The rows for people; fits 100 columns, so that times take the place of depths."""
     table = Table(
         title="Test split, trained jointly",
         title_justify="left",
@@ -110,24 +111,63 @@ def comparison_table(rows: Sequence[dict[str, Any]]) -> Table:
         collapse_padding=True,
     )
     table.add_column("tree", overflow="fold", min_width=12)
-    measured = any(row.get("cost_measured_us") is not None for row in rows)
-    headings = ["perplexity", "vs Huffman [95 %]", "test NLL", "valid NLL", "cost", "depth", "max"]
-    for heading in headings + ["µs"] * measured:
+    for heading, _ in (columns := _columns(rows)):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         style = "bold" if row["kind"] == FOUND else ""
-        table.add_row(
-            Text(row["name"], style=style),
-            _number(row.get("perplexity"), 1),
-            _change(row),
-            _number((row["test_nll"] or {}).get("mean"), 3),
-            _number(row["valid_nll"], 3),
-            _number(row["cost"], 2),
-            _number(row["expected_depth"], 2),
-            str(row["max_depth"]),
-            *([_number(row.get("cost_measured_us"), 2)] * measured),
-        )
+        table.add_row(Text(row["name"], style=style), *(cell(row) for _, cell in columns))
     return table
+
+
+Column = tuple[str, Callable[[dict[str, Any]], str]]
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> list[Column]:
+    """Headings, and what stands below them."""
+
+    def column(heading: str, key: str, digits: int) -> Column:
+        return heading, lambda row: number(row.get(key), digits)
+
+    timed = any(row.get("step_us") is not None for row in rows)
+    measured = any(row.get("cost_measured_us") is not None for row in rows)
+    columns: list[Column] = [
+        column("perplexity", "perplexity", 1),
+        ("vs Huffman [95 %]", _change),
+        ("test NLL", lambda row: number((row["test_nll"] or {}).get("mean"), 3)),
+    ]
+    if not (timed and measured):
+        columns.append(column("valid NLL", "valid_nll", 3))
+    columns.append(column("cost", "cost", 2))
+    if not timed:
+        columns += [column("depth", "expected_depth", 2), column("max", "max_depth", 0)]
+    if measured:
+        columns.append(column("µs", "cost_measured_us", 2))
+    if timed:
+        columns += [column("head µs", "head_us", 2), column("step µs", "step_us", 2)]
+    return columns
+
+
+def comparison_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """One line for each found tree: whether its reward is above that of the best builder of at most its cost."""
+    notes = []
+    for row in rows:
+        gain = row.get("reward_gain")
+        if row["kind"] != FOUND:
+            continue
+        if gain is None:
+            notes.append(f"{row['name']}: no builder of at most its cost was confirmed")
+            continue
+        interval = f"{gain['mean']:+.3f} [{gain['low']:.3f}, {gain['high']:.3f}] nats"
+        if gain["n"] < 2:
+            verdict, interval = "one seed, no interval, against", f"{gain['mean']:+.3f} nats"
+        elif gain["low"] > 0:
+            verdict = "better than"
+        elif gain["high"] < 0:
+            verdict = "worse than"
+        else:
+            verdict = "not significant against"
+        notes.append(f"{row['name']}: {verdict} {row['best_builder']}: {interval}")
+    return notes
 
 
 def _change(row: dict[str, Any]) -> str:
@@ -139,5 +179,6 @@ def _change(row: dict[str, Any]) -> str:
     return f"{100 * change['mean']:+.1f} %{interval}"
 
 
-def _number(value: float | None, digits: int) -> str:
+def number(value: float | None, digits: int) -> str:
+    """A cell of a table; "-" where there is no value."""
     return "-" if value is None else f"{value:.{digits}f}"

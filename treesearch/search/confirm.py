@@ -1,40 +1,23 @@
-"""Promotion and confirmation: from the frozen rung to joint training, and on to the test split.
+"""Confirmation: promoted trees are trained jointly, and the best of them again, up to the test split.
 
-The best trees of the frozen rung, builders' and found ones alike, are trained jointly with every learning rate of one
-grid. Validation data chooses each tree's rate, and which trees are reported. Those are trained again with fresh seeds;
-only these runs read the test split.
+Promoted trees, builders' and found ones alike, are trained with every learning rate of one grid. Validation data
+chooses each tree's rate, and which trees are reported. Those are trained again with fresh seeds; only these runs read
+the test split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from treesearch.cost import CostModel, TreeCost
+from treesearch.cost import CostModel
 from treesearch.errors import ExecutionError
-from treesearch.paths import block_roots
 from treesearch.search.executors import Executor, Task
-from treesearch.search.frozen_rung import BUILDER
-from treesearch.search.ledger import CONFIRM, FAILED, FROZEN, JOINT, OK, EvaluationRow, Ledger
+from treesearch.search.ledger import CONFIRM, FAILED, JOINT, OK, EvaluationRow, Ledger
+from treesearch.search.promotion import BASELINE, FOUND, HUFFMAN, Promoted, family
 from treesearch.search.worker import JointScores, JointTask
-from treesearch.tree import Tree
-
-FOUND, BASELINE, DIVERSE = "found", "baseline", "diverse"
-HUFFMAN = "huffman"
-
-
-@dataclass(frozen=True)
-class Promoted:
-    """A tree that left the frozen rung."""
-
-    name: str  # row name in the comparison
-    kind: str  # found, baseline, or diverse: trained to compare rungs
-    row: EvaluationRow  # its frozen evaluation
-    tree: Tree
-    cost: TreeCost
 
 
 @dataclass(frozen=True)
@@ -130,103 +113,6 @@ class JointRung:
         return [rows[key] for key in range(len(jobs))]
 
 
-def promote(
-    ledger: Ledger,
-    *,
-    counts: NDArray[np.float64],
-    cost_model: CostModel,
-    num_trees: int,
-    encoder: str | None = None,
-    cost_weights: Sequence[float] = (),
-) -> list[Promoted]:
-    """Huffman, and by frozen reward the best builders and the best found trees: of any cost, and of Huffman's at most.
-
-    Costs are compared in what the reward charges: analytic units, or measured time where the cost model has a table. A
-    builder's own tree is never called found, whoever proposed it.
-
-    Args:
-        ledger: With the finished frozen rung.
-        counts: [C] training counts.
-        cost_model: What compute takes from the reward, at the λ that the run reports.
-        num_trees: Trees of each of the four kinds, and of either kind for each further λ.
-        encoder: Hash of the features; rows of other encoders are left out. None where there is only one.
-        cost_weights: Further λs.
-
-    Raises:
-        ExecutionError: Huffman's evaluation failed, so that nothing can be compared.
-    """
-    evaluations = [row for row in ledger.rows(FROZEN) if encoder is None or row.encoder == encoder]
-    labels = {row.tree_hash: row.label for row in reversed(evaluations) if row.agent == BUILDER}
-    rows = [row for row in evaluations if row.valid_nll is not None]
-    builders = {row.tree_hash: row for row in reversed(rows) if row.tree_hash in labels}
-    huffman = next((row for row in rows if row.label == HUFFMAN), None)
-    if huffman is None:
-        raise ExecutionError("the Huffman tree could not be evaluated, so nothing can be compared with it")
-    found = {row.tree_hash: row for row in reversed(rows) if row.tree_hash not in labels}
-
-    def charged(row: EvaluationRow) -> float:
-        return cost_model.charged(row.cost or 0.0, row.cost_measured_us)
-
-    def best(candidates: Iterable[EvaluationRow], weight: float) -> list[EvaluationRow]:
-        return sorted(candidates, key=lambda row: ((row.valid_nll or 0.0) + weight * charged(row), row.id))[:num_trees]
-
-    def cheap(candidates: Iterable[EvaluationRow]) -> list[EvaluationRow]:
-        return [row for row in candidates if charged(row) <= charged(huffman)]
-
-    chosen = {huffman.tree_hash: (HUFFMAN, BASELINE, huffman)}
-    for kind, pool in ((BASELINE, builders.values()), (FOUND, found.values())):
-        own = cost_model.weight
-        further = [row for weight in cost_weights for row in best(pool, weight)]
-        for row in [*best(pool, own), *best(cheap(pool), own), *further]:
-            chosen.setdefault(row.tree_hash, (labels.get(row.tree_hash) or f"{FOUND} #{row.id}", kind, row))
-    return [promoted(ledger, row, name, kind, counts, cost_model) for name, kind, row in chosen.values()]
-
-
-def promoted(
-    ledger: Ledger, row: EvaluationRow, name: str, kind: str, counts: NDArray[np.float64], cost_model: CostModel
-) -> Promoted:
-    """A tree of the ledger with its cost."""
-    tree = ledger.tree(row.tree_hash)
-    return Promoted(name, kind, row, tree, cost_model.tree_cost(tree, counts))
-
-
-def diverse(
-    ledger: Ledger, *, counts: NDArray[np.float64], cost_model: CostModel, num_trees: int, encoder: str
-) -> list[Promoted]:
-    """Trees that differ as much as possible: to see how well rungs agree where it is not only about details.
-
-    Each tree is a point: ranks of cost, of frozen NLL, of expected depth and of nodes, and the share of its nodes under
-    projections. Huffman is taken first, then always the tree farthest from those taken.
-    """
-    rows: dict[str, EvaluationRow] = {}
-    for row in ledger.rows(FROZEN):
-        if row.encoder == encoder and row.valid_nll is not None:
-            rows.setdefault(row.tree_hash, row)
-    pool = list(rows.values())
-    trees = [ledger.tree(row.tree_hash) for row in pool]
-    columns = [
-        _ranks([row.cost for row in pool]),
-        _ranks([row.valid_nll for row in pool]),
-        _ranks([row.expected_depth for row in pool]),
-        _ranks([tree.num_internal for tree in trees]),
-        np.array([float((block_roots(tree) >= 0).mean()) if tree.num_internal else 0.0 for tree in trees]),
-    ]
-    place = np.stack(columns, axis=1)
-    taken = [next((i for i, row in enumerate(pool) if row.label == HUFFMAN), 0)]
-    while len(taken) < min(num_trees, len(pool)):
-        distance = np.min([np.abs(place - place[i]).sum(1) for i in taken], axis=0)
-        distance[taken] = -1.0
-        taken.append(int(distance.argmax()))
-    return [
-        promoted(ledger, pool[i], pool[i].label or f"{FOUND} #{pool[i].id}", DIVERSE, counts, cost_model) for i in taken
-    ]
-
-
-def _ranks(values: Sequence[float | int | None]) -> NDArray[np.float64]:
-    order = np.argsort(np.argsort(np.array(values, np.float64), kind="stable"), kind="stable")
-    return order / max(1, len(values) - 1)
-
-
 def at_best_rate(
     trees: Sequence[Promoted], rung: JointRung, *, learning_rates: Sequence[float], seed: int
 ) -> dict[str, Finalist]:
@@ -249,6 +135,7 @@ def choose_finalists(
     cost_model: CostModel,
     num_finalists: int = 1,
     cost_weights: Sequence[float] = (),
+    families: Sequence[str] = (),
 ) -> list[Finalist]:
     """The trees to confirm, by joint reward on validation data.
 
@@ -260,6 +147,7 @@ def choose_finalists(
         cost_model: What compute takes from the reward, at the λ that the run reports.
         num_finalists: Trees of each of the four kinds.
         cost_weights: Further λs.
+        families: Names of builders of each of which the tree with the lowest NLL is confirmed too.
 
     Raises:
         ExecutionError: Huffman diverged at every rate.
@@ -274,6 +162,8 @@ def choose_finalists(
         cheap = [f for f in pool if f.units(cost_model) <= huffman.units(cost_model)]
         own = cost_model.weight
         groups = [(pool, own, num_finalists), (cheap, own, num_finalists), *((pool, w, 1) for w in cost_weights)]
+        if kind == BASELINE:
+            groups += [([f for f in pool if family(f.promoted.name) == name], 0.0, 1) for name in families]
         for group, weight, num in groups:
             for finalist in sorted(group, key=lambda f: -f.reward(cost_model, weight))[:num]:
                 if finalist not in chosen:

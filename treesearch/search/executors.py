@@ -126,9 +126,16 @@ class Executor(ABC):
         self._current = self._outcomes(tasks)
         return self._current
 
-    @abstractmethod
     def replace_arrays(self, arrays: Arrays) -> None:
-        """Build all workers anew on other shared data; between two runs only."""
+        """Build all workers anew on other shared data, at their next tasks; a run that is under way is abandoned.
+
+        Raises:
+            ExecutionError: The executor is closed.
+        """
+        if self._closed:
+            raise ExecutionError("new data need an open executor, but this one was closed; make a new one")
+        self._abandon()
+        self._replace(arrays)
 
     def close(self) -> None:
         """Stop the workers and whatever else the executor has started; a second call does nothing."""
@@ -153,6 +160,10 @@ class Executor(ABC):
         """The generator behind `run`; closed early when the run is abandoned."""
 
     @abstractmethod
+    def _replace(self, arrays: Arrays) -> None:
+        """What is behind `replace_arrays`; no run is under way."""
+
+    @abstractmethod
     def _release(self) -> None:
         """Give back processes and memory; called once."""
 
@@ -172,10 +183,9 @@ class LocalExecutor(Executor):
         super().__init__()
         self._factory = factory
         self._settings = settings
-        self.replace_arrays(arrays)
+        self._replace(arrays)
 
-    def replace_arrays(self, arrays: Arrays) -> None:
-        """Build the worker anew at the next task."""
+    def _replace(self, arrays: Arrays) -> None:
         self._arrays = read_only(arrays)
         self._worker: Worker | None = None
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from treesearch.cost import CostModel
 from treesearch.errors import ExecutionError
+from treesearch.evaluation.memo import NodeMemo
 from treesearch.evaluation.scores import TreeScore, score_tree
 from treesearch.search.executors import Executor
 from treesearch.search.ledger import CACHED, FAILED, FROZEN, OK, STOPPED, EvaluationRow, Ledger
@@ -49,6 +51,12 @@ class EarlyStop:
     subset_tokens: int | None = None  # training tokens on which all are scored first; None: no such rung
 
 
+@dataclass(frozen=True)
+class _Stop:
+    reason: str
+    estimate: TreeScore
+
+
 class FrozenRung:
     """Evaluates candidates on frozen features and writes each into the ledger as it finishes.
 
@@ -59,6 +67,7 @@ class FrozenRung:
         on_row: Called with every new row.
         early_stop: When to give up on a proposal; None never.
         memoise: Whether nodes that an earlier tree had are looked up instead of trained again.
+        forest_size: See `NodeEvaluator`.
     """
 
     def __init__(
@@ -70,15 +79,19 @@ class FrozenRung:
         *,
         early_stop: EarlyStop | None = None,
         memoise: bool = True,
+        forest_size: int | None = None,
     ) -> None:
         self._ledger = ledger
         self._objective = objective
         self._on_row = on_row
         self._early_stop = early_stop
-        self._evaluator = NodeEvaluator(executor, memoise=memoise)
+        self._evaluator = NodeEvaluator(executor, memo=NodeMemo() if memoise else None, forest_size=forest_size)
         self._subset: NodeEvaluator | None = None
         if early_stop is not None and early_stop.subset_tokens is not None:
-            self._subset = NodeEvaluator(executor, max_tokens=early_stop.subset_tokens, memoise=memoise)
+            memo = NodeMemo() if memoise else None
+            self._subset = NodeEvaluator(
+                executor, max_tokens=early_stop.subset_tokens, memo=memo, forest_size=forest_size
+            )
         self._known: dict[str, TreeScore] = {}
         self._on_subset: dict[str, TreeScore] = {}
         self._failures: list[str] = []
@@ -87,11 +100,17 @@ class FrozenRung:
         """The score of a tree that was evaluated before."""
         return self._known.get(tree.hash)
 
-    def evaluate(self, candidates: Sequence[Candidate], batch: int) -> list[TreeScore | None]:
+    def evaluate(self, candidates: Sequence[Candidate], batch: int, *, finish: bool = False) -> list[TreeScore | None]:
         """Score candidates; a tree that was seen before is not evaluated again.
 
         Builders' trees are always finished. A proposal that is stopped early is given an estimate: what is known of
-        its nodes, and of the others what trees like it cost.
+        its nodes, and of the others what trees like it cost. A tree that is proposed for several λs at once is stopped
+        where it is hopeless under all of them.
+
+        Args:
+            candidates: Trees, of which some may be the same.
+            batch: Number for the ledger.
+            finish: Stop none of them early.
 
         Returns:
             In the order of the candidates; None where the evaluation failed.
@@ -100,16 +119,12 @@ class FrozenRung:
             ExecutionError: Too many evaluations in a row have failed.
         """
         first_id = self._ledger.next_id()
-        first_of: dict[str, int] = {}
+        same: dict[str, list[int]] = {}  # positions of each tree that is new
         for position, candidate in enumerate(candidates):
-            first_of.setdefault(candidate.tree.hash, position)
-        new = [position for tree_hash, position in first_of.items() if tree_hash not in self._known]
-        stopped = self._hopeless(candidates, new)
-        new = [position for position in new if position not in stopped]
-        if self._subset is not None:
-            failed = self._score(self._subset, self._on_subset, candidates, new)
-            stopped |= self._behind(candidates, [position for position in new if position not in failed])
-            new = [position for position in new if position not in stopped]
+            if candidate.tree.hash not in self._known:
+                same.setdefault(candidate.tree.hash, []).append(position)
+        stopped = self._stopped(candidates, list(same.values()), None if finish else self._early_stop)
+        new = [positions[0] for positions in same.values() if positions[0] not in stopped]
         reasons: dict[str, str] = {}
         for verdict in self._evaluator.run([candidates[position].tree for position in new]):
             position = new[verdict.position]
@@ -126,82 +141,92 @@ class FrozenRung:
                     f"{len(self._failures)} evaluations in a row failed, the first with: {self._failures[0]}"
                 )
         recorded = set(new)
-        hopeless = {candidates[position].tree.hash: reason_score for position, reason_score in stopped.items()}
         for position, candidate in enumerate(candidates):
             if position not in recorded:
-                reason, _ = hopeless.get(candidate.tree.hash, (reasons.get(candidate.tree.hash), None))
-                stop = candidate.tree.hash in hopeless
-                self._record(first_id + position, batch, candidate, None, reason, stopped=stop)
-        estimates = {tree_hash: estimate for tree_hash, (_, estimate) in hopeless.items()}
-        return [self._known.get(candidate.tree.hash, estimates.get(candidate.tree.hash)) for candidate in candidates]
+                stop = stopped.get(position)
+                reason = reasons.get(candidate.tree.hash) if stop is None else stop.reason
+                self._record(first_id + position, batch, candidate, None, reason, stopped=stop is not None)
+        return [
+            stopped[position].estimate if position in stopped else self._known.get(candidate.tree.hash)
+            for position, candidate in enumerate(candidates)
+        ]
 
     # -- early stop ----------------------------------------------------------------------------------------------------
 
-    def _hopeless(self, candidates: Sequence[Candidate], new: Sequence[int]) -> dict[int, tuple[str, TreeScore]]:
-        """Proposals too dear to come near the best, were their NLL that of their known nodes or the best so far."""
-        if self._early_stop is None or not self._known:
-            return {}
-        best_nll = min(score.valid_nll for score in self._known.values())
-        stopped = {}
-        for position in new:
-            candidate = candidates[position]
-            if candidate.agent == BUILDER:
-                continue
-            weight, tree = self._weight(candidate), candidate.tree
-            at_least = max(best_nll, self._evaluator.known_nll(tree))
-            estimate = self._estimate(tree, at_least)
-            bound, best = estimate.reward(weight), self._best_reward(self._known, weight)
-            if bound < best - self._early_stop.margin:
-                reason = f"hopeless: reward at most {bound:.4f} at an NLL of {at_least:.4f}, but the best is {best:.4f}"
-                stopped[position] = (reason, estimate)
+    def _stopped(
+        self, candidates: Sequence[Candidate], trees: Sequence[Sequence[int]], stop: EarlyStop | None
+    ) -> dict[int, _Stop]:
+        """What is not worth finishing, by position; ``trees`` holds the positions of each."""
+        stopped = {} if stop is None else self._agreed(candidates, trees, partial(self._hopeless, stop.margin))
+        if self._subset is None:
+            return stopped
+        running = [positions for positions in trees if positions[0] not in stopped]
+        self._score_subset(self._subset, [candidates[positions[0]].tree for positions in running])
+        scale = self._subset_scale()
+        if stop is not None and scale is not None:
+            scored = [positions for positions in running if candidates[positions[0]].tree.hash in self._on_subset]
+            stopped |= self._agreed(candidates, scored, partial(self._behind, stop.margin, scale))
         return stopped
 
-    def _behind(self, candidates: Sequence[Candidate], new: Sequence[int]) -> dict[int, tuple[str, TreeScore]]:
-        """Proposals that lie too far behind on the subset of tokens; estimates are scaled to the whole."""
-        assert self._early_stop is not None
-        both = [tree_hash for tree_hash in self._on_subset if tree_hash in self._known]
-        if not both:
-            return {}
-        scale = float(np.mean([self._known[h].valid_nll / self._on_subset[h].valid_nll for h in both]))
-        stopped = {}
-        for position in new:
-            candidate = candidates[position]
-            if candidate.agent == BUILDER:
-                continue
-            weight, score = self._weight(candidate), self._on_subset[candidate.tree.hash]
-            best = self._best_reward(self._on_subset, weight)
-            if score.reward(weight) < best - self._early_stop.margin:
-                reason = f"behind: reward {score.reward(weight):.4f} on the subset, where the best is {best:.4f}"
-                stopped[position] = (reason, self._score_tree(candidate.tree, score.node_nll * scale))
-        return stopped
+    def _agreed(
+        self,
+        candidates: Sequence[Candidate],
+        trees: Sequence[Sequence[int]],
+        judge: Callable[[Candidate], _Stop | None],
+    ) -> dict[int, _Stop]:
+        """The stops, by position, of trees that get one under each of their λs and are no builder's."""
+        agreed: dict[int, _Stop] = {}
+        for positions in trees:
+            if all(candidates[position].agent != BUILDER for position in positions):
+                judged = {position: judge(candidates[position]) for position in positions}
+                stops = {position: stop for position, stop in judged.items() if stop is not None}
+                if len(stops) == len(positions):
+                    agreed |= stops
+        return agreed
+
+    def _hopeless(self, margin: float, candidate: Candidate) -> _Stop | None:
+        """Too dear to come near the best, were its NLL that of its known nodes or the best so far."""
+        if not self._known:
+            return None
+        weight, tree = self._weight(candidate), candidate.tree
+        best_nll = min(score.valid_nll for score in self._known.values())
+        at_least = max(best_nll, self._evaluator.known_nll(tree))
+        estimate = self._estimate(tree, at_least)
+        bound, best = estimate.reward(weight), _best_reward(self._known, weight)
+        if bound >= best - margin:
+            return None
+        reason = f"hopeless: reward at most {bound:.4f} at an NLL of {at_least:.4f}, but the best is {best:.4f}"
+        return _Stop(reason, estimate)
+
+    def _behind(self, margin: float, scale: float, candidate: Candidate) -> _Stop | None:
+        """Too far behind on the subset of tokens; the estimate is scaled to the whole."""
+        weight, score = self._weight(candidate), self._on_subset[candidate.tree.hash]
+        reward, best = score.reward(weight), _best_reward(self._on_subset, weight)
+        if reward >= best - margin:
+            return None
+        reason = f"behind: reward {reward:.4f} on the subset, where the best is {best:.4f}"
+        return _Stop(reason, replace(self._score_tree(candidate.tree, score.node_nll * scale), exact=False))
+
+    def _subset_scale(self) -> float | None:
+        """NLL after all tokens over NLL after the subset, the mean over the trees that have both; None without any."""
+        both = sorted(self._on_subset.keys() & self._known.keys())  # the last digits of a mean depend on the order
+        ratios = [self._known[h].valid_nll / self._on_subset[h].valid_nll for h in both]
+        return float(np.mean(ratios)) if ratios else None
 
     def _estimate(self, tree: Tree, valid_nll: float) -> TreeScore:
         """A tree of this NLL whose nodes share it like the bits that they decide."""
         bits = tree.pass_shares(self._objective.counts) * np.log2(tree.arities)
-        return self._score_tree(tree, valid_nll * bits / bits.sum())
-
-    def _best_reward(self, scores: dict[str, TreeScore], weight: float) -> float:
-        return max(score.reward(weight) for score in scores.values())
+        return replace(self._score_tree(tree, valid_nll * bits / bits.sum()), exact=False)
 
     # -- scores and rows -----------------------------------------------------------------------------------------------
 
-    def _score(
-        self,
-        evaluator: NodeEvaluator,
-        scores: dict[str, TreeScore],
-        candidates: Sequence[Candidate],
-        positions: Sequence[int],
-    ) -> set[int]:
-        """Score trees into ``scores``; returns the positions that failed."""
-        failed = set()
-        for verdict in evaluator.run([candidates[position].tree for position in positions]):
-            position = positions[verdict.position]
-            if verdict.node_nll is None:
-                failed.add(position)
-            else:
-                tree = candidates[position].tree
-                scores[tree.hash] = self._score_tree(tree, verdict.node_nll)
-        return failed
+    def _score_subset(self, evaluator: NodeEvaluator, trees: Sequence[Tree]) -> None:
+        """Score trees on the subset; one that fails there is left to fail on the whole."""
+        new = [tree for tree in trees if tree.hash not in self._on_subset]
+        for verdict in evaluator.run(new):
+            if verdict.node_nll is not None:
+                tree = new[verdict.position]
+                self._on_subset[tree.hash] = self._score_tree(tree, verdict.node_nll)
 
     def _score_tree(self, tree: Tree, node_nll: NDArray[np.float64]) -> TreeScore:
         objective = self._objective
@@ -256,3 +281,7 @@ class FrozenRung:
         )
         self._ledger.record(row, candidate.tree)
         self._on_row(row)
+
+
+def _best_reward(scores: Mapping[str, TreeScore], weight: float) -> float:
+    return max(score.reward(weight) for score in scores.values())

@@ -60,6 +60,11 @@ class EvaluationRow:
     seconds: float = 0.0  # wall time in the worker
     worker: str = ""
 
+    def action_names(self) -> list[str]:
+        """The actions that built the tree; none for a builder's."""
+        names: list[str] = [] if self.actions is None else json.loads(self.actions)
+        return names
+
     def content(self) -> dict[str, Any]:
         """All that must not depend on when and where the evaluation ran."""
         return {key: value for key, value in asdict(self).items() if key not in ("seconds", "worker", "attempts")}

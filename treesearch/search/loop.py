@@ -56,36 +56,44 @@ def search(
     Args:
         era: Encoder, builders and agent to start with.
         ledger: Gets the agent's state after every batch.
-        evaluations: The budget, builders included.
+        evaluations: The budget, builders and demonstrations included.
         batch_size: Proposals between two updates of the agent; does not depend on the number of workers.
-        refresh_every: Evaluations between two refreshes of the encoder; None: it stays.
+        refresh_every: Proposals, in whole batches, after which the encoder is refreshed; None: it stays. It also stays
+            where the rest of the budget would not reach for a batch beyond what the last start took.
         next_era: Retrains the encoder on the best tree so far.
     """
-    spent, batch, refreshed = start(era, ledger, batch=0, evaluations=evaluations), 0, 0
+    spent = began = start(era, ledger, batch=0, evaluations=evaluations)
+    batch = proposed = 0
     while spent < evaluations:
         batch += 1
-        if refresh_every is not None and next_era is not None and spent - refreshed >= refresh_every:
-            era, refreshed = next_era(), spent
-            spent += start(era, ledger, batch=batch, evaluations=evaluations - spent)
+        left = evaluations - spent
+        due = refresh_every is not None and proposed >= refresh_every
+        if due and next_era is not None and left >= began + batch_size:
+            era, proposed = next_era(), 0
+            began = start(era, ledger, batch=batch, evaluations=left)
+            spent += began
             continue
-        candidates = era.proposer.ask(min(batch_size, evaluations - spent))
+        candidates = era.proposer.ask(min(batch_size, left))
         assert candidates, "a proposer proposes what it is asked for"  # or the budget would never be spent
         scores = era.rung.evaluate(candidates, batch)
         metrics = era.proposer.tell(scores)
         ledger.finish_batch(batch, era.proposer.pack(), metrics)
         spent += len(candidates)
+        proposed += len(candidates)
 
 
 def start(era: Era, ledger: Ledger, *, batch: int, evaluations: int) -> int:
     """Evaluate the builders and what the agent demonstrates; returns what that took from the budget.
 
-    Demonstrations that are builders' trees take nothing.
+    Demonstrations that are builders' trees take nothing, nor does one that differs from another in its λ alone. None
+    is stopped early.
     """
     builders = era.builders[:evaluations]
     era.rung.evaluate(builders, batch)
     demonstrations = era.proposer.demonstrate()
-    new = [one for one in demonstrations if era.rung.known(one.tree) is None][: evaluations - len(builders)]
-    era.rung.evaluate(new, batch)
+    distinct = {one.tree.hash: one for one in reversed(demonstrations) if era.rung.known(one.tree) is None}
+    new = list(reversed(distinct.values()))[: evaluations - len(builders)]
+    era.rung.evaluate(new, batch, finish=True)
     era.proposer.warm_start([era.rung.known(one.tree) for one in demonstrations])
     ledger.finish_batch(batch, era.proposer.pack(), {})
     return len(builders) + len(new)

@@ -16,7 +16,7 @@ class SearchMonitor:
         evaluations: The budget.
         cost_model: Its λ is the one that progress is told of, whatever the proposals are for.
         progress: Told the best reward and its gain over Huffman.
-        log: Told metrics.
+        log: Told metrics; ``reward`` and ``best_reward`` are under that λ as well.
     """
 
     def __init__(
@@ -43,20 +43,21 @@ class SearchMonitor:
         """Take note of one evaluation."""
         self._done += 1
         self._failed += row.status == FAILED
+        metrics = {"evaluations": float(self._done), "failures": float(self._failed)}
         if row.valid_nll is not None:
             units = self._cost_model.charged(row.cost or 0.0, row.cost_measured_us)
-            reward = -row.valid_nll - self._cost_model.weight * units
+            reward = metrics["reward"] = -row.valid_nll - self._cost_model.weight * units
             self._best = reward if self._best is None else max(self._best, reward)
             if row.label == "huffman":
                 self._huffman = reward
-        note = "" if self._best is None else f"best reward {self._best:.4f}"
-        if self._best is not None and self._huffman is not None:
-            note += f" ({self._best - self._huffman:+.4f} over Huffman)"
+        notes = []
+        if self._best is not None:
+            gain = "" if self._huffman is None else f" ({self._best - self._huffman:+.4f} over Huffman)"
+            notes.append(f"best reward {self._best:.4f}{gain}")
         if self._failed:
-            note += f", {self._failed} failed"
-        self._progress.update("search", self._done, self._evaluations, note)
-        metrics = {"evaluations": float(self._done), "failures": float(self._failed)}
-        for key in ("reward", "valid_nll", "cost", "seconds"):
+            notes.append(f"{self._failed} failed")
+        self._progress.update("search", self._done, self._evaluations, ", ".join(notes))
+        for key in ("valid_nll", "cost", "seconds"):
             value = getattr(row, key)
             if value is not None:
                 metrics[key] = value

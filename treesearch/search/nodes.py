@@ -6,15 +6,17 @@ features a node's result is the same, to the bit, whatever tree it stands in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from treesearch.evaluation.frozen import NodeScores
 from treesearch.evaluation.memo import Keys, NodeMemo, memo_keys
 from treesearch.search.executors import Executor, Outcome, Task
-from treesearch.search.worker import FrozenTask
+from treesearch.search.worker import ForestTask, FrozenTask
 from treesearch.tree import Tree
 
 FloatArray = NDArray[np.float64]
@@ -29,19 +31,22 @@ class Verdict:
     reason: str | None  # of the failure
     num_trained: int  # nodes that were trained for this tree; others had them already
     attempts: int = 0  # 0 where nothing had to be trained
-    seconds: float = 0.0  # wall time in the worker
+    seconds: float = 0.0  # wall time in workers
     worker: str = ""
 
 
 @dataclass(eq=False)
-class _Pending:
+class _Pending:  # compared by identity, so that it can be a key
     position: int
     tree: Tree
     keys: Keys
+    node_nll: FloatArray  # what is known of its nodes; NaN elsewhere
+    missing: NDArray[np.bool_]
+    owners: set[int] = field(default_factory=set)  # positions of the trees that train what this one lacks
     num_trained: int = 0
     outcome: Outcome | None = None
-    node_nll: FloatArray | None = None  # of the nodes trained for it
-    owners: set[int] = field(default_factory=set)  # positions of the trees that train what this one lacks
+    reason: str | None = None  # why it has failed
+    seconds: float = 0.0
 
 
 class NodeEvaluator:
@@ -50,13 +55,23 @@ class NodeEvaluator:
     Args:
         executor: Runs the training.
         max_tokens: Training tokens read; None for all that the workers have.
-        memoise: Whether to remember nodes; without, every tree is trained whole.
+        memo: Where nodes are remembered; None: every tree is trained whole.
+        forest_size: Trees that a worker trains in one pass, in torch and whole; None: one at a time, by the compiled
+            kernel, new nodes only.
     """
 
-    def __init__(self, executor: Executor, *, max_tokens: int | None = None, memoise: bool = True) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        max_tokens: int | None = None,
+        memo: NodeMemo | None = None,
+        forest_size: int | None = None,
+    ) -> None:
         self._executor = executor
         self._max_tokens = max_tokens
-        self._memo = NodeMemo() if memoise else None
+        self._memo = memo
+        self._forest_size = forest_size
 
     def known_nll(self, tree: Tree) -> float:
         """NLL of the nodes that are known already, nats per token of the validation split: a bound from below."""
@@ -64,73 +79,104 @@ class NodeEvaluator:
 
     def run(self, trees: Sequence[Tree]) -> Iterator[Verdict]:
         """Score distinct trees; a verdict comes as soon as its last node is trained, in any order."""
-        waiting = [_Pending(position, tree, memo_keys(tree)) for position, tree in enumerate(trees)]
+        waiting = [self._pending(position, tree) for position, tree in enumerate(trees)]
+        trained = list(waiting)
         while waiting:  # again, only where a tree waited for another one that failed
-            tasks = self._assign(waiting)
-            by_position = {pending.position: pending for pending in waiting}
-            done: set[int] = {pending.position for pending in waiting} - {task.key for task in tasks}
-            yield from self._finished(waiting, done)
-            for outcome in self._executor.run(tasks):
-                pending = by_position[outcome.task.key]
-                pending.outcome = outcome
-                done.add(pending.position)
-                if outcome.result is not None:
-                    pending.node_nll = outcome.result.nll / outcome.result.num_tokens
-                    if self._memo is not None:
-                        self._memo.store(pending.keys, pending.node_nll)
-                yield from self._finished(waiting, done)
+            fresh = NodeMemo()  # what this round trains
+            wanted = self._assign(waiting)
+            groups = {group[0].position: group for group in _batched(wanted, self._forest_size or 1)}
+            done = {pending.position for pending in waiting if pending not in wanted}
+            yield from self._finished(waiting, done, fresh)
+            for outcome in self._executor.run([self._task(key, group, wanted) for key, group in groups.items()]):
+                group = groups[outcome.task.key]
+                for pending, result in zip(group, self._results(outcome, len(group)), strict=True):
+                    pending.outcome = outcome
+                    pending.seconds += outcome.seconds / len(group)
+                    if isinstance(result, NodeScores):
+                        _take(pending, result, wanted[pending], fresh)
+                    else:
+                        pending.reason = result
+                    done.add(pending.position)
+                yield from self._finished(waiting, done, fresh)
+        if self._memo is not None:
+            for pending in trained:  # in this order, whichever finished first: it decides what a full memo forgets
+                self._memo.store(pending.keys, pending.node_nll)
 
-    def _assign(self, waiting: Sequence[_Pending]) -> list[Task]:
-        """Give each unknown node to the first tree that has it."""
-        tasks = []
+    def _pending(self, position: int, tree: Tree) -> _Pending:
+        keys = memo_keys(tree)
+        known = np.full(len(keys), np.nan) if self._memo is None else self._memo.look_up(keys)
+        return _Pending(position, tree, keys, known, np.isnan(known))
+
+    def _task(self, key: int, group: Sequence[_Pending], wanted: Mapping[_Pending, NDArray[np.bool_]]) -> Task:
+        if self._forest_size is not None:
+            return Task(key, ForestTask(tuple(pending.tree for pending in group), self._max_tokens))
+        own = wanted[group[0]]
+        return Task(key, FrozenTask(group[0].tree, None if own.all() else own, self._max_tokens))
+
+    def _results(self, outcome: Outcome, num: int) -> list[NodeScores | str]:
+        """For each tree of a task its scores, or why there are none."""
+        if outcome.result is None:
+            return [str(outcome.reason)] * num
+        return [outcome.result] if self._forest_size is None else list(outcome.result)
+
+    def _assign(self, waiting: Sequence[_Pending]) -> dict[_Pending, NDArray[np.bool_]]:
+        """Give each unknown node to the first tree that has it; which trees have to be trained, and which nodes."""
+        assigned = {}
         owner = NodeMemo()
         for pending in waiting:
             pending.owners = {pending.position}
-            missing = np.ones(len(pending.keys), np.bool_)
+            wanted = pending.missing.copy()
             if self._memo is not None:
-                missing = np.isnan(self._memo.look_up(pending.keys))
-                owned = owner.look_up(pending.keys[missing])
-                pending.owners.update(np.unique(owned[~np.isnan(owned)]).astype(int).tolist())
-                missing[np.flatnonzero(missing)[~np.isnan(owned)]] = False
-                owner.store(pending.keys[missing], np.full(int(missing.sum()), float(pending.position)))
-            pending.num_trained += int(missing.sum())
-            if missing.any():
-                wanted = None if missing.all() else missing
-                tasks.append(Task(pending.position, FrozenTask(pending.tree, wanted, self._max_tokens)))
-        return tasks
+                owned = owner.look_up(pending.keys)
+                others = wanted & ~np.isnan(owned)
+                pending.owners.update(np.unique(owned[others]).astype(int).tolist())
+                wanted &= ~others
+                owner.store(pending.keys[wanted], np.full(int(wanted.sum()), float(pending.position)))
+            pending.num_trained += int(wanted.sum())
+            if wanted.any():
+                assigned[pending] = wanted
+        return assigned
 
-    def _finished(self, waiting: list[_Pending], done: set[int]) -> Iterator[Verdict]:
+    def _finished(self, waiting: list[_Pending], done: set[int], fresh: NodeMemo) -> Iterator[Verdict]:
         """The verdicts that are complete; they leave ``waiting``."""
         for pending in [one for one in waiting if one.owners <= done]:
-            outcome = pending.outcome
-            if outcome is not None and not outcome.ok:
+            if pending.reason is not None:
                 waiting.remove(pending)
-                yield self._verdict(pending, None, outcome.reason)
+                yield _verdict(pending, None, pending.reason)
                 continue
-            node_nll = self._assembled(pending)
-            if node_nll is not None:
+            if pending.missing.any():  # trained for others, unless those have failed
+                pending.node_nll[pending.missing] = fresh.look_up(pending.keys[pending.missing])
+                pending.missing = np.isnan(pending.node_nll)
+            if not pending.missing.any():
                 waiting.remove(pending)
-                yield self._verdict(pending, node_nll, None)
+                yield _verdict(pending, pending.node_nll, None)
 
-    def _assembled(self, pending: _Pending) -> FloatArray | None:
-        """All nodes of a tree; None where the tree that was to train some of them has failed."""
-        if self._memo is None:
-            return pending.node_nll
-        known = self._memo.look_up(pending.keys)
-        if pending.node_nll is not None:  # a memo that overflowed has forgotten what it was given
-            known = np.where(np.isnan(known), pending.node_nll, known)
-        return None if np.isnan(known).any() else known
 
-    def _verdict(self, pending: _Pending, node_nll: FloatArray | None, reason: str | None) -> Verdict:
-        outcome = pending.outcome
-        if outcome is None:
-            return Verdict(pending.position, node_nll, reason, pending.num_trained)
-        return Verdict(
-            pending.position,
-            node_nll,
-            reason,
-            pending.num_trained,
-            outcome.attempts,
-            outcome.seconds,
-            outcome.worker,
-        )
+def _verdict(pending: _Pending, node_nll: FloatArray | None, reason: str | None) -> Verdict:
+    outcome = pending.outcome
+    if outcome is None:
+        return Verdict(pending.position, node_nll, reason, pending.num_trained)
+    return Verdict(
+        pending.position,
+        node_nll,
+        reason,
+        pending.num_trained,
+        outcome.attempts,
+        pending.seconds,
+        outcome.worker,
+    )
+
+
+def _take(pending: _Pending, scores: NodeScores, wanted: NDArray[np.bool_], fresh: NodeMemo) -> None:
+    """Keep what a tree's own training gave."""
+    nll = scores.nll / scores.num_tokens
+    assert np.isfinite(nll[wanted]).all(), "a worker fails where a node has no finite NLL"
+    pending.node_nll[wanted] = nll[wanted]
+    fresh.store(pending.keys[wanted], nll[wanted])
+    pending.missing = np.isnan(pending.node_nll)
+
+
+def _batched(pending: Mapping[_Pending, object], size: int) -> Iterator[list[_Pending]]:
+    left = iter(pending)
+    while group := list(islice(left, size)):
+        yield group

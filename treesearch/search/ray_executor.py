@@ -148,13 +148,12 @@ class RayExecutor(Executor):
             runtime_env={"env_vars": dict.fromkeys(THREAD_VARIABLES, str(threads))},
         )
 
-    def replace_arrays(self, arrays: Arrays) -> None:
-        """Store other shared data; every slot gets a fresh actor at its next task."""
-        self._abandon()
+    def _replace(self, arrays: Arrays) -> None:
         for slot in self._slots:
             self._kill(slot)
         self._flights.clear()
         factory, _, settings, threads = self._build_args
+        self._build_args = ()  # frees the old arrays: the store may not have room for both
         refs = {name: self._ray.put(array) for name, array in arrays.items()}
         self._build_args = (factory, refs, settings, threads)
 

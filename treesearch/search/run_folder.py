@@ -104,7 +104,7 @@ class RunFolder:
         """
         try:
             content: dict[str, Any] = json.loads(self.comparison_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise RunError(
                 f"{self.path} holds no comparison.json; the search has not finished, or this is no run folder"
             ) from None

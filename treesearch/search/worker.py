@@ -16,6 +16,7 @@ from treesearch.config import EncoderConfig, FrozenConfig, JointConfig
 from treesearch.data.contexts import context_windows
 from treesearch.evaluation.examples import TextSplit
 from treesearch.evaluation.frozen import Features, NodeScores, evaluate_frozen
+from treesearch.evaluation.frozen_torch import evaluate_forest
 from treesearch.evaluation.joint import one_thread, resolve_device, score, train_joint
 from treesearch.evaluation.trainer import make_model
 from treesearch.tree import Tree
@@ -28,6 +29,17 @@ class FrozenTask:
     tree: Tree
     wanted: NDArray[np.bool_] | None = None  # [N] the nodes to train; None for all
     max_tokens: int | None = None  # training tokens to read; None for all
+
+
+@dataclass(frozen=True)
+class ForestTask:
+    """Train several trees in one pass over the cached features, in torch.
+
+    The result is a list, `NodeScores` or, for a tree whose training diverged, what was wrong.
+    """
+
+    trees: tuple[Tree, ...]
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ class WorkerSettings:
 
 
 class EvaluationWorker:
-    """Evaluates `FrozenTask` and `JointTask`.
+    """Evaluates `FrozenTask`, `ForestTask` and `JointTask`.
 
     Args:
         arrays: ``train``, ``valid``, ``test``: int32 token streams; ``train_features``, ``valid_features``: float32
@@ -73,7 +85,9 @@ class EvaluationWorker:
         self._arrays = arrays
         self._settings = settings
 
-    def __call__(self, payload: FrozenTask | JointTask) -> NodeScores | JointScores:
+    def __call__(
+        self, payload: FrozenTask | ForestTask | JointTask
+    ) -> NodeScores | list[NodeScores | str] | JointScores:
         """Evaluate one task.
 
         Raises:
@@ -81,14 +95,16 @@ class EvaluationWorker:
         """
         if isinstance(payload, FrozenTask):
             return self._frozen(payload)
+        if isinstance(payload, ForestTask):
+            return self._forest(payload)
         with one_thread():
             return self._joint(payload)
 
     def _frozen(self, task: FrozenTask) -> NodeScores:
-        settings, train = self._settings.frozen, self._features("train")
+        settings = self._settings.frozen
         scores = evaluate_frozen(
             task.tree,
-            train=Features(train.x[: task.max_tokens], train.y[: task.max_tokens]),
+            train=self._features("train", task.max_tokens),
             valid=self._features("valid"),
             counts=self._arrays["counts"],
             learning_rate=settings.learning_rate,
@@ -98,8 +114,26 @@ class EvaluationWorker:
         )
         trained = scores.nll if task.wanted is None else scores.nll[task.wanted]
         if not np.isfinite(trained).all():
-            raise FloatingPointError(f"validation NLL is {trained.sum()}; lower frozen.learning_rate")
+            raise FloatingPointError(_diverged(trained))
         return scores
+
+    def _forest(self, task: ForestTask) -> list[NodeScores | str]:
+        settings = self._settings.frozen
+        with one_thread():
+            scores = evaluate_forest(
+                task.trees,
+                train=self._features("train", task.max_tokens),
+                valid=self._features("valid"),
+                counts=self._arrays["counts"],
+                learning_rate=settings.learning_rate,
+                epochs=settings.epochs,
+                seed=self._settings.seed,
+                device=resolve_device(settings.device),
+            )
+        return [
+            one if np.isfinite(one.nll).all() else f"{FloatingPointError.__name__}: {_diverged(one.nll)}"
+            for one in scores
+        ]
 
     def _joint(self, task: JointTask) -> JointScores:
         settings = self._settings.joint
@@ -125,11 +159,15 @@ class EvaluationWorker:
         test_nll = score(encoder, layer, self._split("test")) if task.use_test else None
         return JointScores(fit.valid_nll, test_nll, fit.epochs)
 
-    def _features(self, split: str) -> Features:
-        x = self._arrays[f"{split}_features"]
+    def _features(self, split: str, max_tokens: int | None = None) -> Features:
+        x = self._arrays[f"{split}_features"][:max_tokens]
         return Features(x, self._arrays[split][: len(x)])
 
     def _split(self, name: str) -> TextSplit:
         stream = self._arrays[name]
         windows = context_windows(stream, size=self._settings.encoder.context, pad=self._settings.pad)
         return TextSplit(windows, stream)
+
+
+def _diverged(nll: NDArray[np.float64]) -> str:
+    return f"validation NLL is {nll.sum()}; lower frozen.learning_rate"

@@ -1,0 +1,86 @@
+"""A frozen rung whose results are known beforehand."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from tests.nested import random_nested
+from treesearch import Tree
+from treesearch.evaluation.frozen import NodeScores
+from treesearch.evaluation.memo import memo_keys
+from treesearch.search.executors import Executor, Outcome
+
+NUM_TOKENS = 10
+SUBSET_FACTOR = 1.25  # what every node costs after the subset of tokens, over what it costs after all
+
+
+def node_nll(tree: Tree) -> np.ndarray:
+    """Nats of each node, summed over the tokens: some numbers that its content alone decides."""
+    return 1 + memo_keys(tree)[:, 0] % 1000 / 250
+
+
+def mean_nll(tree: Tree) -> float:
+    return float((node_nll(tree) / NUM_TOKENS).sum())
+
+
+class FakeExecutor(Executor):
+    """Finishes tasks in the order that ``order`` gives, and fails where ``fails(tree)`` gives a reason.
+
+    ``asked`` holds (tree, wanted nodes, tokens) of every task.
+    """
+
+    def __init__(
+        self,
+        fails: Callable[[Tree], str | None] = lambda tree: None,
+        *,
+        order: Callable[[list], Iterable] = reversed,
+        nll: Callable[[Tree], np.ndarray] = node_nll,
+        num_workers: int = 3,
+    ) -> None:
+        super().__init__()
+        self.fails, self.order, self.nll, self.num_workers = fails, order, nll, num_workers
+        self.asked: list[tuple[Tree, np.ndarray, int | None]] = []
+        self.arrays: list[object] = []
+
+    @property
+    def ran(self) -> list[str]:
+        """Hashes of the trees of all tasks."""
+        return [tree.hash for tree, _, _ in self.asked]
+
+    @property
+    def trained(self) -> list[bytes]:
+        """Keys of all nodes that were trained."""
+        return [key.tobytes() for tree, wanted, _ in self.asked for key in memo_keys(tree)[wanted]]
+
+    def _outcomes(self, tasks):
+        for index, task in enumerate(self.order(list(tasks))):
+            tree, tokens = task.payload.tree, task.payload.max_tokens
+            wanted = task.payload.wanted
+            assert wanted is None or wanted.any(), "a task trains something"
+            wanted = np.ones(tree.num_internal, bool) if wanted is None else wanted
+            self.asked.append((tree, wanted, tokens))
+            worker = f"fake-{index % self.num_workers}"
+            if reason := self.fails(tree):
+                yield Outcome(task, None, reason, 1, 0.5, worker)
+                continue
+            nll = self.nll(tree) * (1.0 if tokens is None else SUBSET_FACTOR)
+            passes = np.zeros(tree.num_internal, np.int64)
+            yield Outcome(task, NodeScores(np.where(wanted, nll, np.nan), passes, NUM_TOKENS), None, 1, 0.5, worker)
+
+    def _replace(self, arrays):
+        self.arrays.append(arrays)
+
+    def _release(self):
+        pass
+
+
+def distinct(num: int, *, seed: int = 0, num_classes: int = 5, but: Iterable[Tree] = ()) -> list[Tree]:
+    """Different trees, none of ``but``; there are 236 over five classes."""
+    rng, known = np.random.default_rng(seed), set(but)
+    trees: list[Tree] = []
+    while len(trees) < num:
+        tree = Tree.from_nested(random_nested(rng, num_classes))
+        if tree not in known:
+            known.add(tree)
+            trees.append(tree)
+    return trees

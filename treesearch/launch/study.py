@@ -1,0 +1,287 @@
+"""Searches side by side: the same task, builders and budget, other agents, settings and seeds; frozen rung alone."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, ClassVar
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from treesearch.config import Config, dump_config, with_overrides
+from treesearch.data import Corpus
+from treesearch.errors import ConfigError, RunError
+from treesearch.evaluation.comparison import paired_difference, t_interval
+from treesearch.evaluation.preparation import Preparation
+from treesearch.launch.parts import check_choices, load_corpus, make_cost_model, make_executor, prepare_run
+from treesearch.launch.run import Eras
+from treesearch.progress import ProgressReporter
+from treesearch.search.ledger import FROZEN, Ledger
+from treesearch.search.loop import search
+from treesearch.search.monitor import SearchMonitor
+
+FINISHED = "finished"  # meta entry of a search that has spent its budget: its seconds
+FIRST_SEED = 1  # of the agents; the task keeps the config's
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A configuration under a name."""
+
+    POLICY: ClassVar[str] = "policy"
+
+    name: str
+    assignments: tuple[str, ...]  # "search.agent=evolution", ...
+    policy: Path | None = None  # where its agent starts
+
+    @classmethod
+    def parse(cls, text: str) -> Variant:
+        """From ``NAME`` (an agent), or ``NAME:key=value;key=value`` with settings, and ``policy=PATH`` for a start.
+
+        Raises:
+            ConfigError: An assignment without ``=``, or a name that cannot be a folder's.
+        """
+        name, colon, rest = text.partition(":")
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise ConfigError(f"a variant's name must be letters, digits, '_', '-' or '.', but got {name!r:.80}")
+        assignments = [part.strip() for part in rest.split(";") if part.strip()] if colon else [f"search.agent={name}"]
+        for assignment in assignments:
+            if "=" not in assignment:
+                raise ConfigError(f"a variant must be NAME or NAME:key=value;..., but got {text!r:.80}")
+        policies = [entry.partition("=")[2] for entry in assignments if entry.startswith(f"{cls.POLICY}=")]
+        settings = tuple(entry for entry in assignments if not entry.startswith(f"{cls.POLICY}="))
+        return cls(name, settings, Path(policies[-1]) if policies else None)
+
+    def apply(self, config: Config) -> Config:
+        """The configuration with the settings."""
+        return with_overrides(config, self.assignments)
+
+
+def run_study(
+    config: Config,
+    variants: Sequence[Variant],
+    *,
+    num_seeds: int,
+    folder: Path,
+    num_processes: int,
+    progress: ProgressReporter,
+) -> list[dict[str, Any]]:
+    """Run every variant with every seed; searches that the folder holds already are not run again.
+
+    The encoder, its features, the class vectors and the builders are the same for all; a seed is the agent's.
+
+    Args:
+        config: What all have in common.
+        variants: Different names; the first is what the others are compared with.
+        num_seeds: Searches of each.
+        folder: One ledger for each search goes there.
+        num_processes: Searches at a time.
+        progress: Who is told.
+
+    Returns:
+        Rows of `study_rows`.
+
+    Raises:
+        TreeSearchError: Input or configuration cannot be used, or the folder holds another study.
+    """
+    names = [variant.name for variant in variants]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"variants must have different names, but got {names}")
+    configs = {variant.name: variant.apply(config) for variant in variants}
+    corpus = load_corpus(config)
+    for variant in variants:
+        check_choices(
+            configs[variant.name],
+            corpus.counts.astype(float),
+            class_names=corpus.class_names,
+            policy=variant.policy,
+        )
+        _check_common(config, configs[variant.name], variant.name)
+    _claim(folder, config)
+    jobs = [(name, seed) for seed in range(FIRST_SEED, FIRST_SEED + num_seeds) for name in names]
+    open_jobs = [job for job in jobs if not _is_finished(_ledger_file(folder, *job))]
+    if open_jobs:
+        _prepare(config, corpus, folder, progress)
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(num_processes, mp_context=context, initializer=_one_thread_each) as pool:
+            policies = {variant.name: variant.policy for variant in variants}
+            futures = [
+                pool.submit(_search, configs[name], folder, name, seed, policies[name]) for name, seed in open_jobs
+            ]
+            for done, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                progress.update("study", done, len(open_jobs), "searches")
+    return study_rows(curves(folder, names, num_seeds, config.cost.weight), names[0])
+
+
+def curves(folder: Path, names: Sequence[str], num_seeds: int, cost_weight: float) -> dict[str, list[list[float]]]:
+    """Best reward so far after each evaluation, under one λ: by variant, by seed."""
+    found: dict[str, list[list[float]]] = {}
+    for name in names:
+        for seed in range(FIRST_SEED, FIRST_SEED + num_seeds):
+            with Ledger(_ledger_file(folder, name, seed)) as ledger:
+                unit = float(ledger.meta("unit_us") or 1.0)
+                rewards = [
+                    -np.inf
+                    if row.valid_nll is None
+                    else -row.valid_nll
+                    - cost_weight * ((row.cost_measured_us or 0) / unit if row.cost_measured_us else row.cost or 0.0)
+                    for row in ledger.rows(FROZEN)
+                ]
+            found.setdefault(name, []).append(np.maximum.accumulate(rewards).tolist())
+    return found
+
+
+def study_rows(best: Mapping[str, Sequence[Sequence[float]]], reference: str) -> list[dict[str, Any]]:
+    """One row per variant: best reward at the full budget and over the whole curve, and the gain over the reference.
+
+    Args:
+        best: Best reward so far after each evaluation, by variant and seed.
+        reference: The variant that gains are taken from, paired by seed.
+    """
+    rows = []
+    for name, runs in best.items():
+        final = [run[-1] for run in runs]
+        mean = [float(np.mean(run)) for run in runs]
+        row: dict[str, Any] = {
+            "variant": name,
+            "seeds": len(runs),
+            "evaluations": len(runs[0]),
+            "best_reward": t_interval(final).as_dict(),
+            "mean_best_so_far": t_interval(mean).as_dict(),
+            "by_seed": final,
+        }
+        others = best[reference]
+        goal = [run[-1] for run in others]
+        row["to_reach_reference"] = [_first_at_least(run, value) for run, value in zip(runs, goal, strict=True)]
+        if name != reference:
+            row["gain"] = paired_difference(final, [run[-1] for run in others]).as_dict()
+            row["gain_curve"] = paired_difference(mean, [float(np.mean(run)) for run in others]).as_dict()
+        rows.append(row)
+    return rows
+
+
+def _first_at_least(run: Sequence[float], goal: float) -> int | None:
+    """After how many evaluations the best reward reaches ``goal``; None where it never does."""
+    return next((number for number, value in enumerate(run, start=1) if value >= goal), None)
+
+
+def study_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows for people."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    headings = ["best reward", f"gain over {rows[0]['variant']} [95 %]", "mean of the curve, gain [95 %]", "reaches it"]
+    table.add_column("variant", overflow="fold", min_width=12)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        reached = [number for number in row["to_reach_reference"] if number is not None]
+        table.add_row(
+            row["variant"],
+            f"{row['best_reward']['mean']:.4f}",
+            _interval(row.get("gain")),
+            _interval(row.get("gain_curve")),
+            f"{len(reached)}/{row['seeds']}" + (f", after {np.median(reached):.0f}" if reached else ""),
+        )
+    return table
+
+
+def _interval(gain: Mapping[str, float] | None) -> str:
+    return "-" if gain is None else f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
+
+
+# -- one search --------------------------------------------------------------------------------------------------------
+
+
+def _search(config: Config, folder: Path, name: str, seed: int, policy: Path | None) -> None:
+    """Run one search in this process; its ledger appears whole when it has finished."""
+    corpus, preparation = load_corpus(config), _load_preparation(folder)
+    final = _ledger_file(folder, name, seed)
+    partial = final.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with ProgressReporter(quiet=True) as progress:
+        cost_model = make_cost_model(config, corpus.counts.astype(float), progress)
+        with Ledger(partial, create=True) as ledger, make_executor(_local(config), corpus, preparation) as executor:
+            ledger.set_meta("unit_us", cost_model.unit_us)
+            monitor = SearchMonitor(config.search.evaluations, cost_model, progress, lambda metrics: None)
+            eras = Eras(config, corpus, cost_model, executor, ledger, monitor, progress)
+            begin = perf_counter()
+            search(
+                eras.first(preparation, policy, seed=seed),
+                ledger,
+                evaluations=config.search.evaluations,
+                batch_size=config.search.batch_size,
+                refresh_every=config.search.refresh_every,
+                next_era=eras.next,
+            )
+            ledger.set_meta(FINISHED, perf_counter() - begin)
+    partial.rename(final)
+
+
+def _local(config: Config) -> Config:
+    return config.model_copy(update={"search": config.search.model_copy(update={"executor": "local"})})
+
+
+def _one_thread_each() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _check_common(config: Config, own: Config, name: str) -> None:
+    """Variants share what makes rewards comparable."""
+    for section in ("data", "encoder"):
+        if getattr(config, section) != getattr(own, section):
+            raise ConfigError(f"variants must have {section} in common, but {name!r} changes it; make another study")
+    if (config.seed, config.cost) != (own.seed, own.cost) or config.frozen.max_tokens != own.frozen.max_tokens:
+        raise ConfigError(f"variants must have seed, cost and frozen.max_tokens in common, but {name!r} changes them")
+
+
+# -- the folder --------------------------------------------------------------------------------------------------------
+
+
+def _ledger_file(folder: Path, name: str, seed: int) -> Path:
+    return folder / name / f"seed-{seed}.db"
+
+
+def _is_finished(path: Path) -> bool:
+    return path.is_file()
+
+
+def _claim(folder: Path, config: Config) -> None:
+    """Make the folder, or see that it is of the same study."""
+    file = folder / "config.yaml"
+    text = dump_config(config)
+    if file.exists() and file.read_text(encoding="utf-8") != text:
+        raise RunError(f"{folder} holds a study of another configuration; choose another --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written ({error.strerror}); choose another --out") from None
+
+
+def _prepare(config: Config, corpus: Corpus, folder: Path, progress: ProgressReporter) -> None:
+    if (folder / "preparation.json").exists():
+        return
+    preparation = prepare_run(config, corpus, progress)
+    np.save(folder / "train_features.npy", preparation.train_features)
+    np.save(folder / "valid_features.npy", preparation.valid_features)
+    np.save(folder / "vectors.npy", preparation.vectors)
+    (folder / "preparation.json").write_text(json.dumps({"hash": preparation.hash}))
+
+
+def _load_preparation(folder: Path) -> Preparation:
+    arrays = (
+        np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("train_features", "valid_features", "vectors")
+    )
+    train, valid, vectors = arrays
+    return Preparation(train, valid, np.array(vectors), json.loads((folder / "preparation.json").read_text())["hash"])
