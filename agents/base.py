@@ -122,10 +122,21 @@ class Agent(ABC):
         self.rng = np.random.default_rng(seed)
         self._asked: dict[str, None] = {}  # hashes of all trees proposed so far
         self._closer = closer
-        self.use_task(task)
+        self._set_task(task)
 
     def use_task(self, task: ConstructionTask) -> None:
-        """Go on with another task over the same classes, such as one with new class vectors."""
+        """Go on with another task over the same classes, such as one with the class vectors of another encoder.
+
+        Only what the agent has learned is kept; what it was told holds for the old task and is forgotten.
+        """
+        self._set_task(task)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop all that was told of trees."""
+        self._asked.clear()
+
+    def _set_task(self, task: ConstructionTask) -> None:
         self.task = task
         self.closer = parse_closer(self._closer, task)
         self._splits = SplitCache(task)

@@ -53,6 +53,11 @@ class Evolution(Agent):
         """The told trees join the population, and as many of the oldest leave it."""
         self._population.extend(told_elites(evaluated))
 
+    def forget(self) -> None:
+        """Nobody is left."""
+        super().forget()
+        self._population.clear()
+
     def identity(self) -> dict[str, Any]:
         """What a state must agree on to fit this agent: its settings as well."""
         return {**super().identity(), "settings": asdict(self.settings)}

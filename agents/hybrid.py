@@ -56,9 +56,8 @@ class Hybrid(PolicyGradient):
     def __init__(self, *args: Any, settings: HybridSettings | None = None, **options: Any) -> None:
         super().__init__(*args, settings=HybridSettings() if settings is None else settings, **options)
 
-    def use_task(self, task: ConstructionTask) -> None:
-        """Go on with another task; what is known of class sets is forgotten, since it holds for the old one."""
-        super().use_task(task)
+    def _set_task(self, task: ConstructionTask) -> None:
+        super()._set_task(task)
         self._table = SubtreeTable(self.actions, self.closer_action)
         self._root = OpenNode(np.arange(task.num_classes), 1.0, 0, task.in_features, projected=False).digest
 

@@ -56,6 +56,11 @@ class LocalSearch(Agent):
         """Keep the best."""
         self._archive.add(told_elites(evaluated))
 
+    def forget(self) -> None:
+        """Start from nothing."""
+        super().forget()
+        self._archive.load([])
+
     def identity(self) -> dict[str, Any]:
         """What a state must agree on to fit this agent: its settings as well."""
         return {**super().identity(), "settings": asdict(self.settings)}

@@ -341,6 +341,13 @@ class PolicyGradient(Agent):
         nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
         self._optimizer.step()
 
+    def forget(self) -> None:
+        """Drop elites, and the scale of returns; policy and value stay."""
+        super().forget()
+        self._archive.load([])
+        self._moments = RunningMoments()
+        self._worst_reward = None
+
     # -- state ---------------------------------------------------------------------------------------------------------
 
     def identity(self) -> dict[str, Any]:

@@ -208,3 +208,15 @@ def test_rewards_of_a_uniform_policy_are_those_of_random_search() -> None:
         means.append((np.mean(rewards), np.std(rewards) / np.sqrt(150)))
     (one, error), (other, other_error) = means
     assert abs(one - other) < 4 * np.hypot(error, other_error)
+
+
+def test_what_was_told_of_the_old_task_is_forgotten(name: str) -> None:
+    """With another task an agent is as if it had been told nothing, but for what its policy and draws have become."""
+    agent = make(name)
+    converse(agent, 3)
+    agent.use_task(TASK)
+    fresh = make(name).state_dict()
+    state = agent.state_dict()
+    for memory in {"asked", "archive", "population", "table", "moments", "worst_reward"} & set(state):
+        assert pack_state({"memory": state[memory]}) == pack_state({"memory": fresh[memory]}), memory
+    assert len(converse(agent, 1)) == 4
