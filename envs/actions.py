@@ -109,6 +109,11 @@ class Action(ABC):
 
     name: str
 
+    @property
+    def by_size(self) -> bool:
+        """Whether what is legal depends on the number of classes and what the node sees, not on which they are."""
+        return True
+
     @abstractmethod
     def legal(self, task: ConstructionTask, node: OpenNode) -> bool:
         """Whether the action can be taken at ``node``."""
@@ -267,6 +272,11 @@ class SplitAction(Action):
     grouping: Grouping
     shrink: float | None = None  # F of the projection
 
+    @property
+    def by_size(self) -> bool:
+        """Unless the grouping looks at the classes."""
+        return type(self.grouping).fits_classes is Grouping.fits_classes
+
     def legal(self, task: ConstructionTask, node: OpenNode) -> bool:
         """See the table of the module."""
         grouping = self.grouping
@@ -297,6 +307,13 @@ class Closer(Action):
     name: str
     builder: str
     option: tuple[str, Any] | None = None
+
+    @property
+    def flat_size(self) -> int:
+        """Up to how many classes the subtree is one flat node, whatever they are."""
+        if self.builder == "flat":
+            return MAX_FLAT
+        return int(self.option[1]) if self.option is not None and self.option[0] == "arity" else 2
 
     def legal(self, task: ConstructionTask, node: OpenNode) -> bool:
         """See the table of the module."""

@@ -6,6 +6,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from envs.nodes import OpenNode
 from envs.task import ConstructionTask
 
@@ -25,6 +28,8 @@ class SplitCache:
         self.task = task
         self.max_ids = max_ids
         self.num_ids = 0
+        # Legal actions by size, for (names of all actions, number of classes, inputs, whether they are projected).
+        self.masks: dict[tuple[tuple[str, ...], int, int, bool], NDArray[np.int8]] = {}
         self._entries: OrderedDict[tuple[str, bytes], tuple[Any, int]] = OrderedDict()
 
     def get(self, what: str, node: OpenNode, compute: Callable[[], Value]) -> Value:

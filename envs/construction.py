@@ -68,6 +68,8 @@ class Construction:
         self._splits = SplitCache(task) if splits is None else splits
         if self._splits.task is not task:
             raise ConfigError("a SplitCache serves one task, but this one was made for another; make SplitCache(task)")
+        self._action_names = tuple(action.name for action in self.actions)
+        self._by_classes = [index for index, action in enumerate(self.actions) if not action.by_size]
         self._assembly = TreeAssembly()
         self._heap: list[tuple[float, int, OpenNode]] = []  # (-mass, number of nodes opened before, node)
         self._num_opened = 0
@@ -113,7 +115,15 @@ class Construction:
     def action_mask(self) -> NDArray[np.int8]:
         """1 for each action that is legal at the current node, int8 [A]; at least one is."""
         if self._mask is None:
-            self._mask = np.array([action.legal(self.task, self.current) for action in self.actions], np.int8)
+            node = self.current
+            key = (self._action_names, node.size, node.input_dim, node.projected)
+            mask = self._splits.masks.get(key)
+            if mask is None:
+                mask = np.array([action.by_size and action.legal(self.task, node) for action in self.actions], np.int8)
+                self._splits.masks[key] = mask
+            self._mask = mask.copy()
+            for index in self._by_classes:
+                self._mask[index] = self.actions[index].legal(self.task, node)
         return self._mask.copy()
 
     def step(self, action: int) -> bool:
@@ -184,5 +194,9 @@ class Construction:
 
     def _close(self, node: OpenNode, closer: Action) -> int:
         assert isinstance(closer, Closer)
+        if node.size <= closer.flat_size:  # most of what is left at the end: no builder, no memo
+            own = self._own_id(node)
+            self._assembly.add_leaves(own, node.classes)
+            return own
         subtree: Tree = self._splits.get(closer.name, node, lambda: closer.close(self.task, node.classes))
         return self._assembly.graft(node.parent, subtree, node.classes, projection_dim=node.projection_dim)

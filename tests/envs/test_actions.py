@@ -340,3 +340,13 @@ def test_legal_means_that_applying_gives_what_the_name_says(with_vectors: bool) 
         always_illegal = {name for name, answers in seen.items() if True not in answers}
         assert always_illegal == {"shortlist-1-project-0.1", "shortlist-1024-kway-64"}  # int(8 * 0.1) is 0; 700 classes
         assert all(False in answers for answers in seen.values())
+
+
+@pytest.mark.parametrize("name", [name for name in MORE_ACTIONS if name.startswith("close-")])
+def test_small_sets_are_flat_nodes_whatever_they_are(name: str) -> None:
+    """What a construction takes for granted, without asking the builder."""
+    closer, task = make_action(name), zipf_task(600)
+    assert isinstance(closer, Closer)
+    for size in {3, closer.flat_size - 1, closer.flat_size}:
+        if 3 <= size <= closer.flat_size:
+            assert closer.close(task, np.arange(0, size)).num_internal == 1
