@@ -156,3 +156,15 @@ def test_bootstrap_widens_with_confidence() -> None:
 def test_bootstrap_of_equal_values_has_no_width() -> None:
     interval = bootstrap_interval(np.full(20, 0.5, np.float32), np.random.default_rng(0))
     assert interval == Interval(0.5, 0.5, 0.5, 20)
+
+
+def test_blocks_keep_neighbours_together() -> None:
+    """Values that come in runs of ten have the interval of their runs, wider than that of independent values."""
+    runs = np.random.default_rng(0).normal(size=300).astype(np.float32)
+    values = np.repeat(runs, 10)
+    single, together = (bootstrap_interval(values, np.random.default_rng(1), block=block) for block in (1, 10))
+    of_runs = bootstrap_interval(runs, np.random.default_rng(1))
+    assert [together.low, together.high] == pytest.approx([of_runs.low, of_runs.high], rel=1e-6)
+    assert together.high - together.low > 2.5 * (single.high - single.low)
+    ragged = bootstrap_interval(values[:-3], np.random.default_rng(1), block=10)
+    assert ragged.mean == pytest.approx(values[:-3].mean(), rel=1e-6)

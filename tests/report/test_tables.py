@@ -1,7 +1,9 @@
 import io
 import json
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -266,3 +268,13 @@ def test_with_every_column_nothing_is_cut(measured):
     for cell in ("1234.56", "12345.67", "12345.6", "1234.50", "-12.3 % [-13.5, -11.2]", "5.200"):
         assert cell in text
     assert ("123.45" in text) == measured
+
+
+def test_the_difference_over_tokens_is_that_of_the_means_over_seeds() -> None:
+    tokens = np.random.default_rng(0).exponential(5.0, 5000)
+    shifted = [replace(HUFFMAN, token_nll=tokens), replace(FOUND_TREE, token_nll=tokens - 0.25)]
+    row = tables.comparison_rows(shifted, cost_model=COST_MODEL)[1]
+    over_tokens = row["difference_over_tokens"]
+    assert over_tokens["n"] == 5000
+    assert [over_tokens["low"], over_tokens["mean"], over_tokens["high"]] == pytest.approx([-0.25] * 3, abs=1e-5)
+    assert "difference_over_tokens" not in tables.comparison_rows([HUFFMAN, FOUND_TREE], cost_model=COST_MODEL)[1]

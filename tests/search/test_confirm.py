@@ -289,7 +289,9 @@ class FakeTrainer(Executor):
             if nll is None:
                 yield Outcome(task, None, "FloatingPointError: nan", 1, 0.1, "fake-1")
             else:
-                yield Outcome(task, JointScores(nll, nll + 1 if job.use_test else None, EPOCHS), None, 1, 0.1, "fake-0")
+                tokens = np.array([nll, nll + 2], np.float32) if job.use_test else None
+                scores = JointScores(nll, nll + 1 if job.use_test else None, EPOCHS, tokens)
+                yield Outcome(task, scores, None, 1, 0.1, "fake-0")
 
     def _replace(self, arrays):
         raise NotImplementedError
@@ -455,6 +457,8 @@ def test_confirmation_pairs_by_seed_and_reads_the_test_split(ledger):
         base = BASE[entry.finalist.promoted.tree]
         assert entry.valid_nll == [base + 30, base + 10, base + 20]
         assert entry.test_nll == [base + 31, base + 11, base + 21]
+        assert entry.token_nll is not None
+        assert entry.token_nll.tolist() == pytest.approx([base + 20, base + 22])  # means over the seeds
     assert [entry.finalist for entry in confirmed] == FINALISTS
     assert all(job.use_test for job in trainer.jobs)
     rows = ledger.rows(CONFIRM)

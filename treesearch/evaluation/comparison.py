@@ -49,20 +49,32 @@ def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:
 
 
 def bootstrap_interval(
-    differences: NDArray[np.float32], rng: np.random.Generator, *, confidence: float = 0.95, num_samples: int = 1000
+    differences: NDArray[np.float32],
+    rng: np.random.Generator,
+    *,
+    block: int = 1,
+    confidence: float = 0.95,
+    num_samples: int = 1000,
 ) -> Interval:
-    """Percentile bootstrap of a mean over tokens (Efron 1979), for two models of one seed on the same tokens.
+    """Percentile bootstrap of a mean over tokens (Efron 1979), for two models on the same tokens.
 
     It tells how far the result holds for other text, not for other seeds: over so few seeds a bootstrap is too narrow.
 
     Args:
         differences: [T] NLL of one model minus that of the other, token by token.
         rng: Draws the samples.
+        block: Consecutive tokens that are drawn together, since neighbours depend on each other (Carlstein 1986); what
+            is left at the end is a shorter block.
         confidence: Of the interval.
         num_samples: Bootstrap samples.
     """
     values = differences.astype(np.float64)
-    means = np.array([values[rng.integers(0, values.size, values.size)].mean() for _ in range(num_samples)])
+    starts = np.arange(0, values.size, block)
+    sums, sizes = np.add.reduceat(values, starts), np.diff(np.append(starts, values.size))
+    means = np.empty(num_samples)
+    for sample in range(num_samples):
+        drawn = rng.integers(0, starts.size, starts.size)
+        means[sample] = sums[drawn].sum() / sizes[drawn].sum()
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(values.mean()), float(low), float(high), values.size)
 

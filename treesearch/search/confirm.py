@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from treesearch.cost import CostModel
 from treesearch.errors import ExecutionError
@@ -45,6 +46,7 @@ class Confirmed:
     finalist: Finalist
     valid_nll: list[float]  # one per seed, nats per token
     test_nll: list[float]  # one per seed, nats per token
+    token_nll: NDArray[np.float64] | None = None  # [T] of each token of the test split, mean over the seeds
 
     def valid_reward(self, cost_model: CostModel) -> float:
         """Mean joint reward on validation data over the fresh seeds, nats: which tree is reported goes by it."""
@@ -68,6 +70,15 @@ class JointRung:
         self._ledger = ledger
         self._cost_model = cost_model
         self._on_row = on_row
+        self._token_nll: dict[str, dict[int, NDArray[np.float32]]] = {}  # by tree hash and seed
+
+    def token_nll(self, tree_hash: str) -> NDArray[np.float64] | None:
+        """NLL of each token of the test split, mean over all trainings of a tree that scored it; None without any."""
+        by_seed = self._token_nll.get(tree_hash)
+        if by_seed is None:
+            return None
+        runs = [by_seed[seed] for seed in sorted(by_seed)]  # whichever finished first
+        return np.asarray(np.mean(runs, axis=0, dtype=np.float64))
 
     def train(self, rung: str, jobs: Sequence[tuple[Promoted, float, int]]) -> list[EvaluationRow]:
         """Train each (tree, learning rate, seed); the test split is scored on rung ``confirm`` only."""
@@ -107,6 +118,8 @@ class JointRung:
                 row = replace(
                     row, valid_nll=scores.valid_nll, test_nll=scores.test_nll, epochs=scores.epochs, reward=reward
                 )
+                if scores.test_token_nll is not None:
+                    self._token_nll.setdefault(promoted.tree.hash, {})[seed] = scores.test_token_nll
             self._ledger.record(row, promoted.tree)
             self._on_row(row)
             rows[outcome.task.key] = row
@@ -188,7 +201,7 @@ def confirm(finalists: Sequence[Finalist], rung: JointRung, *, seeds: Sequence[i
         valid = [row.valid_nll for row in own if row.valid_nll is not None]
         test = [row.test_nll for row in own if row.test_nll is not None]
         if len(test) == len(seeds):
-            confirmed.append(Confirmed(finalist, valid, test))
+            confirmed.append(Confirmed(finalist, valid, test, rung.token_nll(finalist.promoted.tree.hash)))
         elif finalist.promoted.name == HUFFMAN:
             raise ExecutionError(
                 f"the Huffman tree must finish with all {len(seeds)} seeds, but did with {len(test)}"

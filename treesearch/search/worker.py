@@ -17,7 +17,7 @@ from treesearch.data.contexts import context_windows
 from treesearch.evaluation.examples import TextSplit
 from treesearch.evaluation.frozen import Features, NodeScores, evaluate_frozen
 from treesearch.evaluation.frozen_torch import evaluate_forest
-from treesearch.evaluation.joint import one_thread, resolve_device, score, train_joint
+from treesearch.evaluation.joint import one_thread, resolve_device, token_nll, train_joint
 from treesearch.evaluation.trainer import make_model
 from treesearch.tree import Tree
 
@@ -59,6 +59,7 @@ class JointScores:
     valid_nll: float
     test_nll: float | None
     epochs: int  # trained, the last of which may be worse than the best
+    test_token_nll: NDArray[np.float32] | None = None  # [T] of each token of the test split
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,9 @@ class EvaluationWorker:
             raise FloatingPointError(
                 f"validation NLL is {fit.valid_nll} at learning rate {task.learning_rate}; lower joint.learning_rates"
             )
-        test_nll = score(encoder, layer, self._split("test")) if task.use_test else None
-        return JointScores(fit.valid_nll, test_nll, fit.epochs)
+        test_T = token_nll(encoder, layer, self._split("test")) if task.use_test else None
+        test_nll = None if test_T is None else float(test_T.mean(dtype=np.float64))
+        return JointScores(fit.valid_nll, test_nll, fit.epochs, test_T)
 
     def _features(self, split: str, max_tokens: int | None = None) -> Features:
         x = self._arrays[f"{split}_features"][:max_tokens]
