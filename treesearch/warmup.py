@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from treesearch.builders import BUILDERS, build_tree
+from treesearch.evaluation.directions import TrainedDirections
 from treesearch.evaluation.frozen import Features, evaluate_frozen
+from treesearch.evaluation.memo import NodeMemo, memo_keys
 from treesearch.softmax import HierarchicalSoftmax, RowwiseAdagrad, RowwiseAdam
 
 
@@ -21,8 +23,11 @@ def compile_kernels() -> None:
     vectors = rng.standard_normal((num_classes, features)).astype(np.float32)
     labels = rng.integers(num_classes, size=64).astype(np.int32)
     data = Features(vectors[labels], labels)
+    directions = TrainedDirections(data, counts, learning_rate=0.01)
+    memo = NodeMemo()
     for name in BUILDERS:
-        tree = build_tree(name, counts=counts, vectors=vectors)
+        tree = build_tree(name, counts=counts, vectors=vectors, directions=directions)
+        memo.store(memo_keys(tree), memo.look_up(memo_keys(tree)))
         tree.depths, tree.hash, tree.expected_depth(counts)
         evaluate_frozen(tree, train=data, valid=data, counts=counts)
         layer = HierarchicalSoftmax(features, tree, kernel="cpu", sparse=True)
