@@ -107,7 +107,7 @@ def run_study(
         _check_common(config, configs[variant.name], variant.name)
     _claim(folder, config)
     jobs = [(name, seed) for seed in range(FIRST_SEED, FIRST_SEED + num_seeds) for name in names]
-    open_jobs = [job for job in jobs if not _is_finished(_ledger_file(folder, *job))]
+    open_jobs = [job for job in jobs if not _ledger_file(folder, *job).is_file()]
     if open_jobs:
         _prepare(config, corpus, folder, progress)
         context = multiprocessing.get_context("spawn")
@@ -250,10 +250,6 @@ def _check_common(config: Config, own: Config, name: str) -> None:
 
 def _ledger_file(folder: Path, name: str, seed: int) -> Path:
     return folder / name / f"seed-{seed}.db"
-
-
-def _is_finished(path: Path) -> bool:
-    return path.is_file()
 
 
 def _claim(folder: Path, config: Config) -> None:

@@ -102,39 +102,32 @@ class EvaluationWorker:
             return self._joint(payload)
 
     def _frozen(self, task: FrozenTask) -> NodeScores:
-        settings = self._settings.frozen
-        scores = evaluate_frozen(
-            task.tree,
-            train=self._features("train", task.max_tokens),
-            valid=self._features("valid"),
-            counts=self._arrays["counts"],
-            learning_rate=settings.learning_rate,
-            epochs=settings.epochs,
-            seed=self._settings.seed,
-            wanted=task.wanted,
-        )
+        scores = evaluate_frozen(task.tree, wanted=task.wanted, **self._frozen_options(task.max_tokens))
         trained = scores.nll if task.wanted is None else scores.nll[task.wanted]
         if not np.isfinite(trained).all():
             raise FloatingPointError(_diverged(trained))
         return scores
 
     def _forest(self, task: ForestTask) -> list[NodeScores | str]:
-        settings = self._settings.frozen
+        device = resolve_device(self._settings.frozen.device)
         with one_thread():
-            scores = evaluate_forest(
-                task.trees,
-                train=self._features("train", task.max_tokens),
-                valid=self._features("valid"),
-                counts=self._arrays["counts"],
-                learning_rate=settings.learning_rate,
-                epochs=settings.epochs,
-                seed=self._settings.seed,
-                device=resolve_device(settings.device),
-            )
+            scores = evaluate_forest(task.trees, device=device, **self._frozen_options(task.max_tokens))
         return [
             one if np.isfinite(one.nll).all() else f"{FloatingPointError.__name__}: {_diverged(one.nll)}"
             for one in scores
         ]
+
+    def _frozen_options(self, max_tokens: int | None) -> dict[str, Any]:
+        """What both kernels of the frozen rung are told, whatever the trees."""
+        settings = self._settings.frozen
+        return {
+            "train": self._features("train", max_tokens),
+            "valid": self._features("valid"),
+            "counts": self._arrays["counts"],
+            "learning_rate": settings.learning_rate,
+            "epochs": settings.epochs,
+            "seed": self._settings.seed,
+        }
 
     def _joint(self, task: JointTask) -> JointScores:
         settings = self._settings.joint
