@@ -11,8 +11,10 @@ An action is its name; every parameter can be read off it.
     category                 one part for each given category                                 2 categories inside
     shortlist-S              the S most frequent classes become leaves, the rest one part     S < n - 1
     shortlist-S-kway-K       the same with the rest as K similar parts                        K < n - S, vectors
-    SPLIT-reassigned         similarity-Q or kway-K; then the node is trained and its         nodes can be trained
-                             classes reassigned by what it has learned, twice
+    SPLIT-start-N            similarity-Q, kway-K or shortlist-S-kway-K from another random   as without
+                             direction: another local optimum of the clustering
+    SPLIT-reassigned         similarity-Q or kway-K, perhaps with a start; then the node is   nodes can be trained
+                             trained and its classes reassigned by what it has learned, twice
     SPLIT-project-F          any of these; the parts see a projection to int(D * F) inputs    see below
     close-huffman-K          K-ary Huffman tree                                               always
     close-clustered-K        recursive K-way similarity clustering                            vectors
@@ -22,7 +24,7 @@ An action is its name; every parameter can be read off it.
     MODULE:CALLABLE          what the callable returns without arguments: a `SplitAction`,    as it says
                              with a `Grouping` of your own, or a `Closer`
 
-with 0 < Q < 1, K >= 2, S >= 1, 0 < F <= 1, 0 <= W <= 1, numbers written the shortest way. No action is legal below
+with 0 < Q < 1, K >= 2, S, N >= 1, 0 < F <= 1, 0 <= W <= 1, numbers written the shortest way. No action is legal below
 three classes: smaller nodes are never open. The first projection on a path may have any size >= 1, a later one must
 shrink what the node sees; a part of one class becomes a leaf and gets none.
 """
@@ -140,6 +142,7 @@ class Similarity(Grouping):
     """Two similar parts, the first with the share ``fraction`` of the mass."""
 
     fraction: float
+    start: int = 0
 
     def fits(self, task: ConstructionTask, size: int) -> bool:
         """Needs vectors."""
@@ -147,7 +150,7 @@ class Similarity(Grouping):
 
     def groups(self, task: ConstructionTask, classes: ClassIds) -> tuple[ClassIds, list[ClassIds]]:
         """2-means with a quota."""
-        return NO_CLASSES, _similar(task, classes, 2, self.fraction)
+        return NO_CLASSES, _similar(task, classes, 2, self.fraction, self.start)
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,7 @@ class KWay(Grouping):
     """``num_parts`` similar parts of about equal mass."""
 
     num_parts: int
+    start: int = 0
 
     def fits(self, task: ConstructionTask, size: int) -> bool:
         """Needs vectors and more classes than parts: as many would be a flat node."""
@@ -179,7 +183,7 @@ class KWay(Grouping):
 
     def groups(self, task: ConstructionTask, classes: ClassIds) -> tuple[ClassIds, list[ClassIds]]:
         """2-means at half the mass, the heaviest part cut again."""
-        return NO_CLASSES, _similar(task, classes, self.num_parts, 0.5)
+        return NO_CLASSES, _similar(task, classes, self.num_parts, 0.5, self.start)
 
 
 @dataclass(frozen=True)
@@ -195,7 +199,7 @@ class Interpolated(Grouping):
     def groups(self, task: ConstructionTask, classes: ClassIds) -> tuple[ClassIds, list[ClassIds]]:
         """One step of the builder of that name."""
         return NO_CLASSES, interpolated_parts(
-            task.require_vectors(), task.attention, task.counts, classes, task.start, self.weight
+            task.require_vectors(), task.attention, task.counts, classes, task.start(), self.weight
         )
 
 
@@ -235,7 +239,7 @@ class Reassigned(Grouping):
         assert task.directions is not None
         leaves, parts = self.grouping.groups(task, classes)
         for _ in range(self.rounds):
-            parts = reassign(parts, *task.directions(parts), vectors=task.require_vectors(), counts=task.counts)
+            parts = reassign(parts, task.directions(parts), counts=task.counts)
         return leaves, parts
 
 
@@ -245,6 +249,7 @@ class Shortlist(Grouping):
 
     length: int
     num_parts: int = 1
+    start: int = 0
 
     def fits(self, task: ConstructionTask, size: int) -> bool:
         """The rest must be at least two classes, and more of them than parts."""
@@ -256,12 +261,13 @@ class Shortlist(Grouping):
         """By falling count, ties by smaller id."""
         ranked = classes[frequency_order(task.counts, classes)]
         rest = np.sort(ranked[self.length :])
-        return ranked[: self.length], [rest] if self.num_parts == 1 else _similar(task, rest, self.num_parts, 0.5)
+        parts = [rest] if self.num_parts == 1 else _similar(task, rest, self.num_parts, 0.5, self.start)
+        return ranked[: self.length], parts
 
 
-def _similar(task: ConstructionTask, classes: ClassIds, num_parts: int, fraction: float) -> list[ClassIds]:
+def _similar(task: ConstructionTask, classes: ClassIds, num_parts: int, fraction: float, start: int) -> list[ClassIds]:
     vectors = task.require_vectors()
-    return similarity_parts(vectors, task.attention, task.counts, classes, task.start, num_parts, fraction)
+    return similarity_parts(vectors, task.attention, task.counts, classes, task.start(start), num_parts, fraction)
 
 
 @dataclass(frozen=True)
@@ -336,16 +342,17 @@ class Closer(Action):
 # -- names -------------------------------------------------------------------------------------------------------------
 
 _K, _S, _Q, _W = r"([2-9]|[1-9]\d+)", r"([1-9]\d*)", r"(0\.\d*[1-9])", r"(0|1|0\.\d*[1-9])"
+_N = r"(?:-start-([1-9]\d*))?"
 _SPLITS: dict[str, Callable[..., Grouping]] = {
-    rf"similarity-{_Q}": lambda q: Similarity(float(q)),
+    rf"similarity-{_Q}{_N}": lambda q, n: Similarity(float(q), int(n or 0)),
     rf"frequency-{_Q}": lambda q: Frequency(float(q)),
     rf"interpolated-{_W}": lambda w: Interpolated(float(w)),
-    rf"kway-{_K}": lambda k: KWay(int(k)),
+    rf"kway-{_K}{_N}": lambda k, n: KWay(int(k), int(n or 0)),
     r"category": lambda: Category(),
-    rf"similarity-{_Q}-reassigned": lambda q: Reassigned(Similarity(float(q))),
-    rf"kway-{_K}-reassigned": lambda k: Reassigned(KWay(int(k))),
+    rf"similarity-{_Q}{_N}-reassigned": lambda q, n: Reassigned(Similarity(float(q), int(n or 0))),
+    rf"kway-{_K}{_N}-reassigned": lambda k, n: Reassigned(KWay(int(k), int(n or 0))),
     rf"shortlist-{_S}": lambda s: Shortlist(int(s)),
-    rf"shortlist-{_S}-kway-{_K}": lambda s, k: Shortlist(int(s), int(k)),
+    rf"shortlist-{_S}-kway-{_K}{_N}": lambda s, k, n: Shortlist(int(s), int(k), int(n or 0)),
 }
 _CLOSERS: dict[str, Callable[..., tuple[str, Any] | None]] = {
     rf"close-(huffman|clustered|balanced)-{_K}": lambda k: ("arity", int(k)),
@@ -374,9 +381,10 @@ def make_action(name: str) -> Action:
     hint = did_you_mean(name, DEFAULT_ACTIONS)
     raise ConfigError(
         f"unknown action {name!r:.80}{hint if '?' in hint else ''}; the names are similarity-Q, frequency-Q,"
-        " interpolated-W, kway-K, category, shortlist-S, shortlist-S-kway-K, similarity-Q and kway-K also with"
-        " -reassigned, each with or without -project-F, close-huffman-K, close-clustered-K, close-balanced-K,"
-        " close-interpolated-W, close-flat, with K >= 2 and shares such as 0.5, and module:callable"
+        " interpolated-W, kway-K, category, shortlist-S, shortlist-S-kway-K, those by similarity also with -start-N,"
+        " similarity-Q and kway-K also with -reassigned, each with or without -project-F, close-huffman-K,"
+        " close-clustered-K, close-balanced-K, close-interpolated-W, close-flat, with K >= 2 and shares such as 0.5,"
+        " and module:callable"
     )
 
 

@@ -89,14 +89,19 @@ class ConstructionTask:
         """Weight of each class in a mean of vectors, float32 [C]."""
         return attention(self.counts)
 
-    @cached_property
-    def start(self) -> NDArray[np.float32]:
-        """Seeded direction from which splits by similarity start, float32 [E].
+    def start(self, number: int = 0) -> NDArray[np.float32]:
+        """Seeded direction from which splits by similarity start, float32 [E]; 0 is the builders'.
 
         Raises:
             DataError: The task has no vectors.
         """
-        return start_direction(self.require_vectors(), self.seed)
+        if number not in self._starts:
+            self._starts[number] = start_direction(self.require_vectors(), [self.seed, number] if number else self.seed)
+        return self._starts[number]
+
+    @cached_property
+    def _starts(self) -> dict[int, NDArray[np.float32]]:
+        return {}
 
     def require_vectors(self) -> NDArray[np.float32]:
         """The vectors, or a DataError that says what needs them."""

@@ -73,6 +73,9 @@ class FrozenConfig(Section):
     learning_rate: PositiveFloat = 0.025
     epochs: Positive = 1
     max_tokens: Positive | None = None  # training tokens read; null for all
+    # Share of the training tokens on which trees are scored, and from which neither encoder nor nodes learn before the
+    # joint rung. null: trees are scored on the validation split, by which the joint rung chooses among them again.
+    holdout: Annotated[float, Field(gt=0, le=0.5, allow_inf_nan=False)] | None = None
     kernel: Literal["auto", "numba", "torch"] = "auto"  # torch: several trees in one pass; auto: that, where on CUDA
     device: str = "auto"  # of the torch kernel
     forest: Positive = 8  # trees in one pass of the torch kernel

@@ -29,7 +29,7 @@ def compile_kernels() -> None:
         tree = build_tree(name, counts=counts, vectors=vectors, directions=directions)
         memo.store(memo_keys(tree), memo.look_up(memo_keys(tree)))
         tree.depths, tree.hash, tree.expected_depth(counts)
-        evaluate_frozen(tree, train=data, valid=data, counts=counts)
+        evaluate_frozen(tree, train=data, valid=data, counts=counts, vectors=vectors)
         layer = HierarchicalSoftmax(features, tree, kernel="cpu", sparse=True)
         inputs = torch.from_numpy(data.x).requires_grad_()
         layer(inputs, torch.from_numpy(labels.astype(np.int64))).loss.backward()

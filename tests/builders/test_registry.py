@@ -46,9 +46,10 @@ def inputs(num_classes: int, seed: int = 0) -> dict[str, Any]:
     counts = rng.permutation(1000 // np.arange(1, num_classes + 1) + 1)
     vectors = rng.standard_normal((num_classes, DIM)).astype(np.float32)
 
-    def directions(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Without training: each part's mean vector."""
-        return np.stack([vectors[part].mean(0) for part in parts]), np.zeros(len(parts), np.float32)
+    def directions(parts: list[np.ndarray]) -> np.ndarray:
+        """Without training: by each part's mean vector."""
+        means = np.stack([vectors[part].mean(0) for part in parts])
+        return np.einsum("nd,kd->nk", vectors[np.sort(np.concatenate(parts))], means).astype(np.float64)
 
     return {"counts": counts, "vectors": vectors, "directions": directions}
 

@@ -41,6 +41,11 @@ MORE_ACTIONS = (
     "kway-3-reassigned",
     "similarity-0.5-reassigned",
     "kway-8-reassigned-project-0.5",
+    "similarity-0.25-start-1",
+    "kway-4-start-2",
+    "kway-4-start-10-project-0.5",
+    "kway-3-start-1-reassigned",
+    "shortlist-5-kway-3-start-3",
     "category",
     "category-project-1",
     "close-huffman-5",
@@ -72,7 +77,17 @@ def test_an_action_is_its_name(name: str) -> None:
         *("kway-16-project-1-project-1", "kway-16-project-2", "similarity-0.50", "similarity-1", "similarity-0"),
         *("similarity-.5", "frequency-1.5", "frequency--0.5", "frequency-nan", "shortlist-0", "shortlist-4-kway-1"),
         *("close-flat-2", "close-huffman", "close-huffman-1", "close-huffman-2-project-1", "close-interpolated-2"),
-        *("KWAY-4", "kway-4 ", "kway-4\n", "kway-４", "x" * 5000),
+        *(
+            "KWAY-4",
+            "kway-4-start-0",
+            "kway-4-start",
+            "kway-4-reassigned-start-1",
+            "shortlist-4-start-1",
+            "kway-4 ",
+            "kway-4\n",
+            "kway-４",
+            "x" * 5000,
+        ),
     ],
 )
 def test_unknown_names_are_refused_in_one_line(name: str) -> None:
@@ -188,23 +203,41 @@ def test_split_by_category() -> None:
 
 
 def by_mean(task: ConstructionTask) -> NodeDirections:
-    """Directions without training: each part's mean vector."""
-    vectors = task.require_vectors()
-    return lambda parts: (np.stack([vectors[part].mean(0) for part in parts]), np.zeros(len(parts), np.float32))
+    """Directions without training: by each part's mean vector."""
+    vectors = task.require_vectors().astype(np.float64)
+
+    def directions(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+        means = np.stack([vectors[part].mean(0) for part in parts])
+        return np.einsum("nd,kd->nk", vectors[np.sort(np.concatenate(parts))], means)
+
+    return directions
 
 
 def test_reassigned_splits_ask_for_directions_twice_and_follow_them() -> None:
     positions = np.array([0.0, 0.1, 0.2, 5.0, 5.1, 5.2])
     asked: list[list[list[int]]] = []
 
-    def directions(parts: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def directions(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
         asked.append([part.tolist() for part in parts])
-        return np.array([[1.0], [0.0]], np.float32), np.array([-2.5, 0.0], np.float32)  # the first wants the large
+        return np.column_stack([positions - 2.5, np.zeros(6)])  # the first wants the large
 
     task = ConstructionTask(np.ones(6), positions[:, None], directions=directions)
     assert split("similarity-0.5-reassigned", task, list(range(6)))[1] == [[3, 4, 5], [0, 1, 2]]
     assert len(asked) == 2
     assert asked[1] == [[3, 4, 5], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("name", ["similarity-0.5", "kway-4", "shortlist-3-kway-4"])
+def test_a_start_is_another_local_optimum_of_the_same_kind(name: str) -> None:
+    task = zipf_task(300)
+    classes = list(range(300))
+    plain, one, again, two = (split(name + start, task, classes) for start in ("", "-start-1", "-start-1", "-start-2"))
+    assert one == again
+    assert len({str(outcome) for outcome in (plain, one, two)}) == 3
+    for leaves, parts, _ in (one, two):
+        assert (leaves, len(parts)) == (plain[0], len(plain[1]))
+        mass, expected = (sorted(task.counts[part].sum() for part in own) for own in (parts, plain[1]))
+        assert mass == pytest.approx(expected, rel=0.5)
 
 
 def custom() -> SplitAction:
@@ -256,7 +289,8 @@ def check_by_applying(action: object, task: ConstructionTask, node: OpenNode) ->
             return False
     assert isinstance(action, SplitAction)
     stem, _, projection = action.name.partition("-project-")
-    numbers = [int(number) for number in re.findall(r"-(\d+)(?=-|$)", stem)]
+    unstarted = re.sub(r"-start-\d+", "", stem)
+    numbers = [int(number) for number in re.findall(r"-(\d+)(?=-|$)", unstarted)]
     if stem == "category":
         num_children = 0 if task.categories is None else len(set(task.categories[node.classes].tolist()))
         if num_children < 2 or node.size < 3:

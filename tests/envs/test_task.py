@@ -15,8 +15,8 @@ def test_derived_arrays() -> None:
     assert task.counts.dtype == np.float64
     assert task.probability.tolist() == [0.125, 0.5, 0.375]
     np.testing.assert_allclose(task.attention, np.sqrt([1, 4, 3]), rtol=1e-6)
-    assert task.start.shape == (5,)
-    assert ConstructionTask(task.counts, task.vectors, seed=1).start.tolist() != task.start.tolist()
+    assert task.start().shape == task.start(3).shape == (5,)
+    assert ConstructionTask(task.counts, task.vectors, seed=1).start().tolist() != task.start().tolist()
 
 
 def test_variance_is_the_weighted_mean_squared_distance() -> None:
@@ -57,4 +57,4 @@ def test_refusals(arguments: dict[str, object], error: type[Exception], message:
 
 def test_similarity_without_vectors() -> None:
     with pytest.raises(DataError, match="need class vectors"):
-        _ = ConstructionTask(np.ones(3), in_features=1).start
+        _ = ConstructionTask(np.ones(3), in_features=1).start()

@@ -87,10 +87,17 @@ class Node:
 
 
 def evaluate(
-    tree: Tree, *, train: Features, valid: Features, counts: Array, learning_rate: float, epochs: int = 1, seed: int = 0
+    tree: Tree,
+    *,
+    train: Features,
+    valid: Features,
+    counts: Array,
+    vectors: Array | None = None,
+    learning_rate: float,
+    epochs: int = 1,
 ) -> NDArray[np.float64]:
     """Summed NLL of each node, [N]; the same algorithm as `evaluate_frozen`."""
-    nodes = make_nodes(tree, train.x.shape[1], counts, seed)
+    nodes = make_nodes(tree, train.x.shape[1], counts, vectors)
     nll = np.zeros(tree.num_internal)
     inside_block = set[int]()
     for node in nodes:
@@ -113,10 +120,10 @@ def evaluate(
     return nll
 
 
-def make_nodes(tree: Tree, in_features: int, counts: Array, seed: int) -> list[Node]:
+def make_nodes(tree: Tree, in_features: int, counts: Array, vectors: Array | None) -> list[Node]:
     """All internal nodes, untrained, in canonical order. Only the projections' start is taken from the evaluator."""
     mass = np.maximum(counts, 0.5)
-    projections = initial_state(tree, in_features, counts, seed)[1].projection.astype(np.float64)
+    projections = initial_state(tree, in_features, counts, vectors)[1].projection.astype(np.float64)
     classes = class_sets(tree)
     used, dims, nodes = 0, dict[int, int](), list[Node]()
     for index in range(tree.num_internal):
@@ -143,6 +150,11 @@ def class_sets(tree: Tree) -> list[frozenset[int]]:
     for node in range(tree.num_internal - 1, -1, -1):
         below[node] = frozenset[int]().union(*(below[child] for child in tree.children(node)))
     return below
+
+
+def class_vectors(num_classes: int, in_features: int) -> NDArray[np.float32]:
+    """Vectors of the classes, [C, D], for the start of projections that shrink."""
+    return np.random.default_rng(7).standard_normal((num_classes, in_features)).astype(np.float32)
 
 
 def planted(

@@ -6,7 +6,7 @@ import torch
 
 from treesearch.errors import ConfigError
 from treesearch.evaluation import encoder as module
-from treesearch.evaluation.encoder import Encoder, class_means, encode, make_encoder
+from treesearch.evaluation.encoder import Encoder, encode, make_encoder
 
 
 def make(seed: int = 0) -> Encoder:
@@ -68,22 +68,3 @@ def test_the_table_has_row_sparse_gradients_and_is_named() -> None:
 def test_unknown_kind() -> None:
     with pytest.raises(ConfigError, match=r"one of \['feedforward'\], but got 'transformer'"):
         make_encoder("transformer", 20, context=3, embedding=4, features=5)
-
-
-@pytest.mark.parametrize("prior", [1.0, 0.25])
-def test_class_means_against_a_loop(prior: float) -> None:
-    rng = np.random.default_rng(0)
-    features = rng.standard_normal((200, 6)).astype(np.float32)
-    labels = rng.choice([0, 1, 3, 4, 7], size=200).astype(np.int32)
-    overall = features.astype(np.float64).mean(0)
-    means = class_means(features, labels, 9, prior=prior)
-    assert means.dtype == np.float32
-    for cls in range(9):
-        own = features[labels == cls].astype(np.float64)
-        np.testing.assert_allclose(means[cls], (own.sum(0) + prior * overall) / (len(own) + prior), rtol=1e-5)
-
-
-def test_a_class_without_tokens_gets_the_overall_mean() -> None:
-    means = class_means(np.array([[1, 0], [3, 0], [2, 6]], np.float32), np.array([0, 0, 2], np.int32), 4)
-    # overall mean (2, 2): one token of it beside the two of class 0 and the one of class 2
-    np.testing.assert_allclose(means, np.array([[2, 2 / 3], [2, 2], [2, 4], [2, 2]]), rtol=1e-6)

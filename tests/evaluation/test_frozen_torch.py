@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.evaluation.oracle import planted
+from tests.evaluation.oracle import class_vectors, planted
 from tests.softmax.oracle import TREES, projected, random_tree
 from tests.waiting import NoWaiting, cuda, no_waiting_on_cuda
 from treesearch import Tree, build_tree
@@ -13,6 +13,7 @@ from treesearch.errors import DataError, TreeError
 from treesearch.evaluation.frozen import Features, NodeScores, evaluate_frozen
 from treesearch.evaluation.frozen_kernels import CHUNK
 from treesearch.evaluation.frozen_torch import evaluate_forest
+from treesearch.paths import block_roots
 
 NUM_CLASSES, NUM_FEATURES = 300, 16
 PROBLEM = planted(NUM_CLASSES, 24_000, in_features=NUM_FEATURES, noise=0.7, seed=1)
@@ -65,11 +66,13 @@ WIDE = {
 
 def on_torch(trees: list[Tree], problem: Any = PROBLEM, device: str = "cpu", **settings: Any) -> list[NodeScores]:
     train, valid, counts = problem
+    settings = {"vectors": class_vectors(len(counts), train.x.shape[1]), **settings}
     return evaluate_forest(trees, train=train, valid=valid, counts=counts, device=device, **settings)
 
 
 def compiled(tree: Tree, problem: Any = PROBLEM, **settings: Any) -> NodeScores:
     train, valid, counts = problem
+    settings = {"vectors": class_vectors(len(counts), train.x.shape[1]), **settings}
     return evaluate_frozen(tree, train=train, valid=valid, counts=counts, **settings)
 
 
@@ -98,7 +101,7 @@ def test_within_a_two_hundredth_of_a_nat_and_in_the_same_order(forest_scores: di
 def test_without_binary_nodes_it_is_the_same_algorithm(tree: Tree, num_tokens: int) -> None:
     assert tree.arities.min() > 2
     problem = planted(tree.num_classes, num_tokens)
-    settings = {"learning_rate": 0.1, "epochs": 2, "seed": 3}
+    settings: dict[str, Any] = {"learning_rate": 0.1, "epochs": 2}
     (found,) = on_torch([tree], problem, **settings)
     expected = compiled(tree, problem, **settings)
     np.testing.assert_allclose(found.nll, expected.nll, rtol=1e-4, atol=1e-3)
@@ -119,8 +122,8 @@ def test_an_untrained_tree_predicts_the_class_frequencies() -> None:
         smoothed = np.maximum(counts, 0.5)
         unigram = -np.log(smoothed / smoothed.sum())[valid.y].mean()
         nothing = Features(train.x[:0], train.y[:0])
-        for settings in ({"train": train, "epochs": 0}, {"train": nothing}):
-            (score,) = evaluate_forest([tree], **{"valid": valid, "counts": counts, "device": "cpu", **settings})
+        for split, epochs in ((train, 0), (nothing, 1)):
+            (score,) = on_torch([tree], (split, valid, counts), epochs=epochs)
             assert score.mean_nll == pytest.approx(unigram, rel=1e-5, abs=1e-6)
 
 
@@ -131,11 +134,18 @@ def test_trees_do_not_influence_each_other(forest_scores: dict[str, NodeScores])
         assert alone.tokens.tolist() == forest_scores[name].tokens.tolist()
 
 
-def test_the_seed_moves_nothing_but_projections() -> None:
-    names = ["huffman", "adaptive"]
-    one, two = (on_torch([FOREST[name] for name in names], seed=seed) for seed in (0, 1))
-    assert one[0].nll.tolist() == two[0].nll.tolist()
-    assert one[1].nll.tolist() != two[1].nll.tolist()
+def test_other_class_vectors_move_nothing_but_shrinking_projections() -> None:
+    trees = [
+        FOREST["huffman"],
+        projected([[*range(100)], [*range(100, NUM_CLASSES)]], [NUM_FEATURES] * 3),
+        FOREST["adaptive"],
+    ]
+    vectors = class_vectors(NUM_CLASSES, NUM_FEATURES)
+    problem = planted(NUM_CLASSES, 3000, in_features=NUM_FEATURES)
+    one, other = (on_torch(trees, problem, vectors=each) for each in (vectors, vectors[::-1]))
+    same = [first.nll == second.nll for first, second in zip(one, other, strict=True)]
+    assert [nodes.all() for nodes in same[:2]] == [True, True]
+    assert same[2].tolist() == (block_roots(trees[2]) < 0).tolist()
 
 
 # -- edge cases --------------------------------------------------------------------------------------------------------
@@ -201,6 +211,8 @@ def test_refusals() -> None:
         on_torch([tree], (train, Features(valid.x[:, :4], valid.y), counts))
     with pytest.raises(TreeError, match="projections must be at most in_features = 6, but one is 7"):
         on_torch([projected([0, 1, 2, 3, 4], [7])], (train, valid, counts))
+    with pytest.raises(DataError, match=r"^projections from 6 to 2 need class vectors$"):
+        on_torch([tree, projected([0, 1, 2, 3, 4], [2])], (train, valid, counts), vectors=None)
 
 
 # -- devices -----------------------------------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 """The node memo: keys by content, the table, and trees whose known nodes are not trained again, to the bit."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from tests import nested as naive
-from tests.evaluation.oracle import class_sets, planted
+from tests.evaluation.oracle import class_sets, class_vectors, planted
 from tests.softmax.oracle import TREES, projected
 from treesearch import Tree, build_tree
 from treesearch.errors import DataError
@@ -90,6 +92,7 @@ def test_a_full_memo_forgets() -> None:
 def test_what_is_left_to_train_gives_the_bits_of_a_fresh_evaluation(seed: int) -> None:
     rng = np.random.default_rng(seed)
     train, valid, counts = planted(5, 5000, seed=seed)
+    data: dict[str, Any] = {"train": train, "valid": valid, "counts": counts, "vectors": class_vectors(5, 6)}
     memo, num_known = NodeMemo(), 0
     for _ in range(40):
         shape = Tree.from_nested(naive.random_nested(rng, 5))
@@ -99,10 +102,10 @@ def test_what_is_left_to_train_gives_the_bits_of_a_fresh_evaluation(seed: int) -
         known = memo.look_up(keys)
         wanted = np.isnan(known)
         num_known += int((~wanted).sum())
-        new = evaluate_frozen(tree, train=train, valid=valid, counts=counts, wanted=wanted)
+        new = evaluate_frozen(tree, **data, wanted=wanted)
         assert (np.isnan(new.nll) == ~wanted).all()
         memo.store(keys, new.nll)
-        fresh = evaluate_frozen(tree, train=train, valid=valid, counts=counts)
+        fresh = evaluate_frozen(tree, **data)
         assert np.where(wanted, new.nll, known).tolist() == fresh.nll.tolist()
         assert new.tokens.tolist() == fresh.tokens.tolist()
     assert num_known > 10

@@ -1,13 +1,15 @@
 """Preparation: deterministic, and its hash tells apart what must not be compared."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from treesearch.config import EncoderConfig
 from treesearch.data import Corpus
 from treesearch.errors import ConfigError, DataError
-from treesearch.evaluation.encoder import class_means
-from treesearch.evaluation.preparation import Preparation, prepare
+from treesearch.evaluation.class_vectors import class_vectors
+from treesearch.evaluation.preparation import Preparation, held_out_tokens, prepare
 
 SETTINGS = EncoderConfig(context=2, embedding=4, features=6, batch_size=64)
 
@@ -39,20 +41,21 @@ def prepared() -> Preparation:
 
 
 def test_sizes(prepared: Preparation) -> None:
-    assert prepared.train_features.shape == (1000, 6)
-    assert prepared.valid_features.shape == (250, 6)
+    assert prepared.train.x.shape == (1000, 6)
+    assert prepared.valid.x.shape == (250, 6)
     assert prepared.vectors.shape == (30, 6)
-    assert {array.dtype.name for array in (prepared.train_features, prepared.valid_features, prepared.vectors)} == {
-        "float32"
-    }
+    assert {array.dtype.name for array in (prepared.train.x, prepared.valid.x, prepared.vectors)} == {"float32"}
+    np.testing.assert_array_equal(prepared.train.y, CORPUS.train)
+    np.testing.assert_array_equal(prepared.valid.y, CORPUS.valid)
     assert len(prepared.hash) == 16
 
 
 def test_same_seed_same_features_and_hash(prepared: Preparation) -> None:
     again = prepare(CORPUS, SETTINGS, seed=0)
     assert again.hash == prepared.hash
-    for name in ("train_features", "valid_features", "vectors"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(prepared, name))
+    for own, other in ((again.train.x, prepared.train.x), (again.valid.x, prepared.valid.x)):
+        np.testing.assert_array_equal(own, other)
+    np.testing.assert_array_equal(again.vectors, prepared.vectors)
 
 
 def test_everything_that_moves_the_features_moves_the_hash(prepared: Preparation) -> None:
@@ -63,28 +66,52 @@ def test_everything_that_moves_the_features_moves_the_hash(prepared: Preparation
         prepare(CORPUS, SETTINGS.model_copy(update={"refine_epochs": 0}), seed=0).hash,
         prepare(CORPUS, SETTINGS.model_copy(update={"learning_rate": 0.005}), seed=0).hash,
         prepare(CORPUS, SETTINGS, seed=0, max_tokens=999).hash,
+        prepare(CORPUS, SETTINGS, seed=0, holdout=0.1).hash,
     }
-    assert len(hashes) == 6
+    assert len(hashes) == 7
 
 
 def test_max_tokens_cuts_the_features_only(prepared: Preparation) -> None:
     cut = prepare(CORPUS, SETTINGS, seed=0, max_tokens=100)
-    np.testing.assert_array_equal(cut.train_features, prepared.train_features[:100])
-    np.testing.assert_array_equal(cut.valid_features, prepared.valid_features)
+    np.testing.assert_array_equal(cut.train.x, prepared.train.x[:100])
+    np.testing.assert_array_equal(cut.train.y, prepared.train.y[:100])
+    np.testing.assert_array_equal(cut.valid.x, prepared.valid.x)
     np.testing.assert_array_equal(cut.vectors, prepared.vectors)
 
 
-def test_vectors_are_the_class_means_of_the_features(prepared: Preparation) -> None:
-    np.testing.assert_array_equal(prepared.vectors, class_means(prepared.train_features, CORPUS.train, 30))
+def test_vectors_are_made_from_the_features(prepared: Preparation) -> None:
+    np.testing.assert_array_equal(prepared.vectors, class_vectors(prepared.train.x, CORPUS.train, 30))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+def test_held_out_tokens_are_that_share_in_blocks_over_the_whole_text(share: float) -> None:
+    for num_tokens in (1000, 300_000):
+        held_out = held_out_tokens(num_tokens, share)
+        size = min(2048, num_tokens // 100)
+        assert held_out.mean() == pytest.approx(share, abs=0.01)
+        assert (np.diff(np.flatnonzero(np.diff(held_out))) % size == 0).all()  # whole blocks
+        assert all(0 < part.mean() < 1 for part in np.array_split(held_out, 5))
+
+
+def test_nothing_learns_from_held_out_tokens() -> None:
+    held_out = held_out_tokens(len(CORPUS.train), 0.2)
+    prepared = prepare(CORPUS, SETTINGS, seed=0, holdout=0.2)
+    np.testing.assert_array_equal(prepared.train.y, CORPUS.train[~held_out])
+    np.testing.assert_array_equal(prepared.valid.y, CORPUS.train[held_out])
+    np.testing.assert_array_equal(prepared.vectors, class_vectors(prepared.train.x, prepared.train.y, 30))
+    # Other words in the held-out blocks, but for the two that are the context of what follows: the same encoder.
+    deep = held_out & np.roll(held_out, -1) & np.roll(held_out, -2)
+    words = np.where(deep, (CORPUS.train + 1) % 30, CORPUS.train)
+    changed = prepare(replace(CORPUS, train=words), SETTINGS, seed=0, holdout=0.2)
+    np.testing.assert_array_equal(changed.train.x, prepared.train.x)
+    assert not np.array_equal(changed.valid.x, prepared.valid.x)
 
 
 def test_features_depend_on_the_past_alone(prepared: Preparation) -> None:
     # positions with the same two preceding words have the same features
     contexts = np.stack([CORPUS.train[:-2], CORPUS.train[1:-1]], 1)
     _, first, inverse = np.unique(contexts, axis=0, return_index=True, return_inverse=True)
-    np.testing.assert_allclose(
-        prepared.train_features[2:], prepared.train_features[2:][first[inverse.ravel()]], rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(prepared.train.x[2:], prepared.train.x[2:][first[inverse.ravel()]], rtol=1e-5, atol=1e-6)
 
 
 def test_stages_are_reported() -> None:

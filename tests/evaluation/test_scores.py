@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.evaluation.oracle import planted
+from tests.evaluation.oracle import class_vectors, planted
 from tests.softmax.oracle import TREES
 from treesearch import Tree
 from treesearch.cost import CostModel, tree_cost
@@ -32,7 +32,8 @@ def test_literal_score() -> None:
 def test_the_reward_is_minus_the_sum_of_the_shares(name: str, cost_weight: float) -> None:
     tree = TREES[name]
     train, valid, counts = planted(tree.num_classes, 500)
-    scores = evaluate_frozen(tree, train=train, valid=valid, counts=counts)
+    vectors = class_vectors(tree.num_classes, 6)
+    scores = evaluate_frozen(tree, train=train, valid=valid, counts=counts, vectors=vectors)
     node_nll = scores.nll / scores.num_tokens
     # The weight of the cost model is the one that a run reports; a score holds for any.
     result = score_tree(tree, node_nll, counts=counts, cost_model=CostModel(6, 17.0))

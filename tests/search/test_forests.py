@@ -37,11 +37,14 @@ def verdicts(trees: list[Tree], *, forest_size: int | None) -> list[Verdict]:
         "train": TRAIN.y,
         "valid": VALID.y,
         "counts": COUNTS,
+        "vectors": VECTORS,
         "train_features": TRAIN.x,
+        "train_labels": TRAIN.y,
         "valid_features": VALID.x,
+        "valid_labels": VALID.y,
     }
     frozen = FrozenConfig(learning_rate=0.3, device="cpu")
-    settings = WorkerSettings(EncoderConfig(), frozen, JointConfig(), pad=0, seed=0)
+    settings = WorkerSettings(EncoderConfig(), frozen, JointConfig(), pad=0)
     with LocalExecutor(EvaluationWorker, arrays=arrays, settings=settings) as executor:
         evaluator = NodeEvaluator(executor, memo=NodeMemo(), forest_size=forest_size)
         first = sorted(evaluator.run(trees), key=lambda verdict: verdict.position)

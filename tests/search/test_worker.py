@@ -21,9 +21,7 @@ TREE = build_tree("huffman", counts=COUNTS)
 
 
 def evaluated(**changes: object) -> JointScores:
-    worker = EvaluationWorker(
-        {**ARRAYS, "counts": COUNTS}, WorkerSettings(ENCODER, FrozenConfig(), JOINT, pad=0, seed=0)
-    )
+    worker = EvaluationWorker({**ARRAYS, "counts": COUNTS}, WorkerSettings(ENCODER, FrozenConfig(), JOINT, pad=0))
     scores = worker(JointTask(**{"tree": TREE, "learning_rate": 0.03, "seed": 1, "use_test": False, **changes}))
     assert isinstance(scores, JointScores)
     return scores

@@ -42,9 +42,9 @@ def run(repeats: int = 5) -> list[dict[str, Any]]:
 
     def ours(tree_name: str, **options: Any) -> tuple[Callable[[], object], float]:
         tree = build_tree(tree_name, counts=counts, vectors=vectors, **options)
-        evaluate_frozen(tree, train=Features(data.x[:64], labels[:64]), valid=nothing, counts=counts)
+        evaluate_frozen(tree, train=Features(data.x[:64], labels[:64]), valid=nothing, counts=counts, vectors=vectors)
         return (
-            lambda: evaluate_frozen(tree, train=data, valid=nothing, counts=counts),
+            lambda: evaluate_frozen(tree, train=data, valid=nothing, counts=counts, vectors=vectors),
             float(tree.depths[labels].sum()),
         )
 

@@ -304,7 +304,7 @@ def _trained() -> Iterator[tuple[str, HierarchicalSoftmax, Tensor]]:
         "clustered": build_tree("clustered", counts=counts, vectors=vectors),
     }
     for name, tree in trees.items():
-        layout, parameters = initial_state(tree, NUM_FEATURES, counts, 0)
+        layout, parameters = initial_state(tree, NUM_FEATURES, counts)
         ignored = np.zeros(tree.num_internal)
         run_epoch(layout, parameters, features[:-1000], labels[:-1000], np.float32(0.025), True, ignored)
         layer = HierarchicalSoftmax(NUM_FEATURES, tree)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -117,7 +119,7 @@ def attention(counts: NDArray[np.float64]) -> NDArray[np.float32]:
     return weights
 
 
-def start_direction(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+def start_direction(vectors: NDArray[np.float32], seed: int | Sequence[int]) -> NDArray[np.float32]:
     """A seeded random direction, float32 [D]."""
     drawn = np.random.default_rng(seed).standard_normal(vectors.shape[1])
     return np.asarray(drawn, np.float32)

@@ -1,6 +1,6 @@
 """Reassigning classes to the parts of a node by the directions that the node has learned (after Mnih & Hinton 2008).
 
-Shapes: **C** classes, **n** classes of a node, **K** parts, **D** features.
+Shapes: **C** classes, **n** classes of a node, **K** parts.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from treesearch.builders.clustering import attention, clustered, require_vectors
 from treesearch.errors import ConfigError, DataError
 from treesearch.tree import Tree
 
-# From the class sets of a node's children: the weights [K, D] and biases [K] that a softmax among them learns.
-NodeDirections = Callable[[Sequence[ClassIds]], tuple[NDArray[np.float32], NDArray[np.float32]]]
+# From the class sets of a node's children, what a softmax among them learns: for each class of the node, rising, the
+# mean logit that its examples give each child, float64 [n, K].
+NodeDirections = Callable[[Sequence[ClassIds]], NDArray[np.float64]]
 
 PRICE_ROUNDS = 60
 PRICE_STEP = 0.5
@@ -38,12 +39,12 @@ def reassigned(
     """Similarity clustering whose heavy nodes are trained, and their classes reassigned by what the nodes have learned.
 
     A node begins with the parts of `clustered`. Then its softmax is trained on examples, and every class goes to the
-    part whose learned direction fits its vector best, at prices that keep the parts' masses (`reassign`); so again
+    part whose learned direction fits its examples best, at prices that keep the parts' masses (`reassign`); so again
     ``rounds`` times. That is the idea of Mnih & Hinton 2008 and of Jernite et al. 2017, for any arity.
 
     Args:
         counts: [C] class counts; the mass.
-        vectors: [C, D] class vectors: mean features of the examples that nodes are trained on.
+        vectors: [C, D] class vectors.
         seed: Starting direction of the power iteration.
         directions: Trains a node.
         arity: Children per node, >= 2.
@@ -78,7 +79,7 @@ def reassigned(
             continue
         parts = similarity_parts(points, weights, counts, classes, start, arity)
         for _ in range(rounds):
-            parts = reassign(parts, *directions(parts), vectors=points, counts=counts)
+            parts = reassign(parts, directions(parts), counts=counts)
         node = assembly.open_node(parent)
         for part in parts:
             if part.size == 1:
@@ -89,24 +90,17 @@ def reassigned(
 
 
 def reassign(
-    parts: Sequence[ClassIds],
-    weight_KD: NDArray[np.float32],
-    bias_K: NDArray[np.float32],
-    *,
-    vectors: NDArray[np.float32],
-    counts: NDArray[np.float64],
+    parts: Sequence[ClassIds], worth_nK: NDArray[np.float64], *, counts: NDArray[np.float64]
 ) -> list[ClassIds]:
     """Move classes to the parts that a trained node would rather find them in, the parts' masses kept.
 
-    A class of mean feature m is worth ``w_k . m + b_k`` in part k: up to a term that all parts share, the mean
-    log-probability that its examples give the part. Each part has a price, raised while it holds more mass than before
-    and lowered while it holds less; a class goes where worth less price is highest, ties to the earlier part.
+    A class is worth its mean logit in a part: up to a term that all parts share, the mean log-probability that its
+    examples give the part. Each part has a price, raised while it holds more mass than before and lowered while it
+    holds less; a class goes where worth less price is highest, ties to the earlier part.
 
     Args:
         parts: Rising class ids of each of K >= 2 parts.
-        weight_KD: What the node has learned.
-        bias_K: The same.
-        vectors: [C, D] mean features.
+        worth_nK: What `NodeDirections` gives for them.
         counts: [C] class counts.
 
     Returns:
@@ -115,8 +109,6 @@ def reassign(
     """
     classes = np.sort(np.concatenate(parts))
     mass_n = np.maximum(counts[classes], counts.sum() * 1e-12)
-    # einsum, not BLAS: what is chosen must not depend on the number of threads.
-    worth_nK = np.einsum("nd,kd->nk", vectors[classes], weight_KD).astype(np.float64) + bias_K
     wanted_K = np.array([counts[part].sum() for part in parts])
     floor = NOTHING * mass_n.sum() / len(parts)
     price_K = np.zeros(len(parts))

@@ -1,6 +1,6 @@
 """The directions that a node's softmax learns on frozen features.
 
-Shapes: **T** tokens, **D** features, **C** classes, **K** parts.
+Shapes: **T** tokens, **D** features, **C** classes, **n** classes of a node, **K** parts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from treesearch.builders import build_tree
+from treesearch.evaluation.class_vectors import class_means
 from treesearch.evaluation.frozen import Features, initial_state, read_only
 from treesearch.evaluation.frozen_kernels import run_epoch
 
@@ -32,9 +33,10 @@ class TrainedDirections:
         self._train = Features(train.x[:max_tokens], train.y[:max_tokens])
         self._counts = counts
         self._learning_rate = learning_rate
+        self._means = class_means(train.x, train.y, counts.size)
 
-    def __call__(self, parts: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Weights [K, D] and biases [K] of a softmax among ``parts`` (disjoint class sets, K >= 2)."""
+    def __call__(self, parts: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+        """Mean logits [n, K] of each class (rising) in a softmax among ``parts`` (disjoint class sets, K >= 2)."""
         num, dim = len(parts), self._train.x.shape[1]
         part_of_C = np.full(self._counts.size, -1, np.int32)
         for index, part in enumerate(parts):
@@ -43,11 +45,14 @@ class TrainedDirections:
         inside = label_T >= 0
         mass_K = np.array([self._counts[part].sum() for part in parts])
         node = build_tree("flat", counts=np.maximum(mass_K, 1e-9))
-        layout, parameters = initial_state(node, dim, np.maximum(mass_K, 1e-9), seed=0)
+        layout, parameters = initial_state(node, dim, np.maximum(mass_K, 1e-9))
         tokens = read_only(Features(self._train.x[inside], label_T[inside]))
         with threadpool_limits(limits=1, user_api="blas"):
             run_epoch(layout, parameters, tokens.x, tokens.y, np.float32(self._learning_rate), True, np.zeros(1))
         weight, bias = parameters.weight.reshape(-1, dim), parameters.bias
         if num == 2:  # one row: the logit of the first part
             weight, bias = np.concatenate([weight, np.zeros_like(weight)]), np.append(bias, np.float32(0.0))
-        return weight, bias
+        # einsum, not BLAS: what is chosen must not depend on the number of threads.
+        means = self._means[np.sort(np.concatenate(parts))]
+        logits: NDArray[np.float64] = np.einsum("nd,kd->nk", means, weight).astype(np.float64) + bias
+        return logits

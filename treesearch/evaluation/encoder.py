@@ -90,25 +90,3 @@ def encode(encoder: Encoder, windows: NDArray[np.int32]) -> NDArray[np.float32]:
         context = torch.from_numpy(windows[begin : begin + ENCODE_BATCH].astype(np.int64)).to(device)
         features[begin : begin + ENCODE_BATCH] = encoder(context).cpu().numpy()
     return features
-
-
-def class_means(
-    features: NDArray[np.float32], labels: NDArray[np.int32], num_classes: int, *, prior: float = 1.0
-) -> NDArray[np.float32]:
-    """Mean feature of each class, shrunk towards the mean of all: class vectors for clustering, float32 [C, D].
-
-    Args:
-        features: [T, D].
-        labels: [T].
-        num_classes: C.
-        prior: Weight of the overall mean, in tokens; a class without tokens gets the overall mean.
-    """
-    counts = np.bincount(labels, minlength=num_classes).astype(np.float64)
-    order = np.argsort(labels, kind="stable")
-    present = np.flatnonzero(counts)
-    starts = np.concatenate([[0], np.cumsum(counts[present])[:-1]]).astype(np.int64)
-    sums = np.zeros((num_classes, features.shape[1]))
-    sums[present] = np.add.reduceat(features[order], starts, axis=0, dtype=np.float64)
-    overall = features.mean(axis=0, dtype=np.float64)
-    means: NDArray[np.float32] = ((sums + prior * overall) / (counts + prior)[:, None]).astype(np.float32)
-    return means

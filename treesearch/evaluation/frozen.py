@@ -15,7 +15,7 @@ from treesearch.errors import DataError
 from treesearch.evaluation.frozen_kernels import Parameters, run_epoch
 from treesearch.paths import block_roots
 from treesearch.softmax.cpu_plan import Layout, kernel_layout, restrict_layout
-from treesearch.softmax.initialization import log_mass_biases
+from treesearch.softmax.initialization import log_mass_biases, principal_projections
 from treesearch.softmax.layout import SoftmaxLayout
 from treesearch.tree import Tree
 
@@ -50,35 +50,35 @@ def evaluate_frozen(
     train: Features,
     valid: Features,
     counts: NDArray[np.float64],
+    vectors: NDArray[np.float32] | None = None,
     learning_rate: float = 0.025,
     epochs: int = 1,
-    seed: int = 0,
     wanted: NDArray[np.bool_] | None = None,
 ) -> NodeScores:
     """Train the nodes of ``tree`` on ``train`` and score them on ``valid``.
 
     Nodes (blocks, where there are projections) do not influence each other, and every tree reads the same tokens in
-    the same order. Weights start at zero, biases at the log mass of each child, square projections at the identity,
-    others at a random orthonormal basis that depends on their size and ``seed`` alone. One thread.
+    the same order. Weights start at zero, biases at the log mass of each child, projections that shrink at the
+    principal axes of the class vectors below them, others at the identity. One thread.
 
     Args:
         tree: Over C classes.
         train: Features to learn from.
         valid: Features to score.
         counts: [C] training counts, for the biases.
+        vectors: [C, D] class vectors; needed where a projection shrinks.
         learning_rate: Of the row-wise Adagrad.
         epochs: Passes over ``train``.
-        seed: Of the projections' starting values.
         wanted: bool [N], the nodes to train and score, a block whole or not at all; None for all. Their results are
             the same, to the bit, as when all are trained.
 
     Raises:
-        DataError: Tree, features, counts and wanted nodes do not fit together.
+        DataError: Tree, features, counts, vectors and wanted nodes do not fit together.
     """
     train, valid = read_only(train), read_only(valid)
     check_splits(train, valid, tree.num_classes)
     wanted_N = np.ones(tree.num_internal, np.bool_) if wanted is None else _checked_wanted(tree, wanted)
-    layout, parameters = initial_state(tree, train.x.shape[1], counts, seed)
+    layout, parameters = initial_state(tree, train.x.shape[1], counts, vectors)
     if wanted is not None:
         layout = restrict_layout(layout, wanted_N)
     scores = np.zeros(tree.num_internal)
@@ -133,17 +133,22 @@ def read_only(split: Features) -> Features:
     return Features(x, y)
 
 
-def initial_state(tree: Tree, in_features: int, counts: NDArray[np.float64], seed: int) -> tuple[Layout, Parameters]:
-    """Layout and untrained parameters of ``tree``; both depend on the content of each node or block alone."""
+def initial_state(
+    tree: Tree, in_features: int, counts: NDArray[np.float64], vectors: NDArray[np.float32] | None = None
+) -> tuple[Layout, Parameters]:
+    """Layout and untrained parameters of ``tree``; both depend on the content of each node or block alone.
+
+    Raises:
+        DataError: A projection shrinks, but there are no class vectors.
+    """
     softmax_layout = SoftmaxLayout.of(tree, in_features)
     layout = kernel_layout(softmax_layout)
     rows, widths = layout.rows_per_width, layout.widths
-    dims = list(zip(softmax_layout.scope_dim, softmax_layout.source_dim, strict=True))
     weight = np.zeros(int(rows @ widths), np.float32)
     bias = log_mass_biases(tree, counts)[softmax_layout.row_order]
     square = np.full(bias.size, INITIAL_SQUARE, np.float32)
-    projections = [projection_start(dim, source_dim, seed).ravel() for dim, source_dim in dims]
-    projection = np.concatenate([np.zeros(0, np.float32), *projections])
+    projections = projection_starts(softmax_layout, counts, vectors)
+    projection = np.concatenate([np.zeros(0, np.float32), *(matrix.ravel() for matrix in projections)])
     parameters = Parameters(
         weight=weight,
         bias=bias,
@@ -153,7 +158,7 @@ def initial_state(tree: Tree, in_features: int, counts: NDArray[np.float64], see
         weight_address=_addresses(weight, rows * widths),
         bias_address=_addresses(bias, rows),
         square_address=_addresses(square, rows),
-        projection_address=_addresses(projection, np.array([dim * source for dim, source in dims], np.int64)),
+        projection_address=_addresses(projection, np.array([matrix.size for matrix in projections], np.int64)),
     )
     return layout, parameters
 
@@ -163,10 +168,18 @@ def _addresses(flat: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDArray[n
     return flat.ctypes.data + flat.itemsize * (np.cumsum(sizes) - sizes)
 
 
-def projection_start(dim: int, source_dim: int, seed: int) -> NDArray[np.float32]:
-    """What a projection of this size starts from, [dim, source_dim]: see `evaluate_frozen`."""
-    if dim == source_dim:
-        return np.eye(dim, dtype=np.float32)
-    rng = np.random.default_rng([seed, dim, source_dim])
-    basis, _ = np.linalg.qr(rng.standard_normal((max(dim, source_dim), min(dim, source_dim))))
-    return np.ascontiguousarray(basis.T if dim < source_dim else basis, np.float32)
+def projection_starts(
+    layout: SoftmaxLayout, counts: NDArray[np.float64], vectors: NDArray[np.float32] | None
+) -> list[NDArray[np.float32]]:
+    """What each projection of a tree starts from, [d, source d]: see `evaluate_frozen`.
+
+    Raises:
+        DataError: A projection shrinks, but there are no class vectors.
+    """
+    sizes = list(zip(layout.scope_dim, layout.source_dim, strict=True))
+    if all(dim >= source for dim, source in sizes):
+        return [np.eye(dim, source, dtype=np.float32) for dim, source in sizes]
+    if vectors is None:
+        raise DataError(f"projections from {max(layout.source_dim)} to {min(layout.scope_dim)} need class vectors")
+    with threadpool_limits(limits=1, user_api="blas"):
+        return [matrix.astype(np.float32) for matrix in principal_projections(layout, vectors, counts)]

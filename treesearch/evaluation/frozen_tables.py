@@ -66,15 +66,15 @@ class Family:
     row_start: Array  # [rows] of each row, its place among the canonical rows of all trees
     top: Decisions  # [U] the units' topmost nodes
     inner: tuple[Decisions, ...]  # the other nodes of the blocks
-    top_shapes: Array  # [U, 2] output and input size of the units' first projections; empty without blocks
-    nested_shapes: Array  # [S, 2] those of the other projections
+    top_scopes: Array  # [U] the units' first projections among those of all trees; empty without blocks
+    nested_scopes: Array  # [S] the other projections
     nested_source_dim: Tensor  # [S + 1] their input size; the last stands for none
     nested_of_path: Tensor  # [L, K * (C + 1)] the nested projection of each level on each path, S where there is none
 
     @property
     def scoped(self) -> bool:
         """Whether the units are blocks."""
-        return self.top_shapes.size > 0
+        return self.top_scopes.size > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,7 +263,7 @@ def _family(nodes: _Nodes, paths: _Paths, members: Array, device: Device) -> Fam
     opening = np.flatnonzero(place_N[paths.node] >= 0)
     nested_of_path = np.full((nodes.level[nested].max(initial=0), paths.shape[0] * paths.shape[1]), nested.size)
     nested_of_path[nodes.level[paths.node[opening]] - 1, paths.path[opening]] = place_N[paths.node[opening]]
-    shapes = np.stack([nodes.projection_dim, nodes.source_dim], 1)
+    scope_N = np.cumsum(nodes.projection_dim > 0) - 1
     return Family(
         size=size,
         dim=int(nodes.dim[members].max()),
@@ -275,8 +275,8 @@ def _family(nodes: _Nodes, paths: _Paths, members: Array, device: Device) -> Fam
         inner=tuple(
             decisions(inner[nodes.arity_class[inner] == index]) for index in np.unique(nodes.arity_class[inner])
         ),
-        top_shapes=shapes[tops] if scoped else shapes[:0],
-        nested_shapes=shapes[nested],
+        top_scopes=scope_N[tops if scoped else tops[:0]],
+        nested_scopes=scope_N[nested],
         nested_source_dim=torch.as_tensor(np.append(nodes.source_dim[nested], 1), device=device),
         nested_of_path=torch.as_tensor(nested_of_path, device=device),
     )

@@ -25,10 +25,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from treesearch.errors import DataError
-from treesearch.evaluation.frozen import INITIAL_SQUARE, Features, NodeScores, check_splits, passes, projection_start
+from treesearch.evaluation.frozen import INITIAL_SQUARE, Features, NodeScores, check_splits, passes, projection_starts
 from treesearch.evaluation.frozen_kernels import PROJECTION_RATE
 from treesearch.evaluation.frozen_tables import Decisions, Family, FrozenTables, Schedule
 from treesearch.softmax.initialization import log_mass_biases
+from treesearch.softmax.layout import SoftmaxLayout
 from treesearch.tree import Tree
 
 BATCH_SIZE = 128
@@ -42,9 +43,9 @@ def evaluate_forest(
     train: Features,
     valid: Features,
     counts: NDArray[np.float64],
+    vectors: NDArray[np.float32] | None = None,
     learning_rate: float = 0.025,
     epochs: int = 1,
-    seed: int = 0,
     device: torch.device | str,
     batch_size: int = BATCH_SIZE,
 ) -> list[NodeScores]:
@@ -58,9 +59,9 @@ def evaluate_forest(
         train: Features to learn from.
         valid: Features to score.
         counts: [C] training counts, for the biases.
+        vectors: [C, D] class vectors; needed where a projection shrinks.
         learning_rate: Of the row-wise Adagrad.
         epochs: Passes over ``train``.
-        seed: Of the projections' starting values.
         device: Where to compute; both splits are copied there.
         batch_size: Successive tokens from which binary nodes learn at once.
 
@@ -68,7 +69,7 @@ def evaluate_forest(
         One score per tree, in nats.
 
     Raises:
-        DataError: Trees, features and counts do not fit together, or ``batch_size`` is not positive.
+        DataError: Trees, features, counts and vectors do not fit together, or ``batch_size`` is not positive.
         TreeError: A projection is larger than the features.
     """
     if batch_size < 1:
@@ -76,7 +77,9 @@ def evaluate_forest(
     tables = FrozenTables.of(trees, train.x.shape[-1], device)
     check_splits(train, valid, tables.num_classes)
     bias_R = np.concatenate([log_mass_biases(tree, counts) for tree in trees])
-    learners = [_Learner.start(family, bias_R, train.x.shape[1], seed, device) for family in tables.families]
+    layouts = [SoftmaxLayout.of(tree, train.x.shape[1]) for tree in trees]
+    starts = [start for layout in layouts for start in projection_starts(layout, counts, vectors)]
+    learners = [_Learner.start(family, bias_R, starts, train.x.shape[1], device) for family in tables.families]
     nll_N = torch.zeros(int(tables.first_node[-1]), dtype=torch.float64, device=device)
     for split, times, rate in ((train, epochs, learning_rate), (valid, 1, None)):
         tokens = _Tokens.of(split, tables, device)
@@ -139,17 +142,23 @@ class _Learner:
 
     @classmethod
     def start(
-        cls, family: Family, bias_R: NDArray[np.float32], in_features: int, seed: int, device: torch.device | str
+        cls,
+        family: Family,
+        bias_R: NDArray[np.float32],
+        starts: Sequence[NDArray[np.float32]],
+        in_features: int,
+        device: torch.device | str,
     ) -> _Learner:
-        def projections(shapes: NDArray[np.int64], source_dim: int) -> Tensor:
-            matrices = np.zeros((len(shapes), family.dim, source_dim), np.float32)
-            for dim, source in np.unique(shapes, axis=0).tolist():
-                matrices[(shapes == (dim, source)).all(1), :dim, :source] = projection_start(dim, source, seed)
+        def projections(scopes: NDArray[np.int64], source_dim: int) -> Tensor:
+            matrices = np.zeros((len(scopes), family.dim, source_dim), np.float32)
+            for matrix, scope in zip(matrices, scopes.tolist(), strict=True):
+                dim, source = starts[scope].shape
+                matrix[:dim, :source] = starts[scope]
             return torch.tensor(matrices, device=device)
 
         bias = torch.tensor(bias_R[family.row_start], device=device)
-        top = projections(family.top_shapes, in_features)
-        nested = functional.pad(projections(family.nested_shapes, family.dim), (0, 0, 0, 0, 0, 1))
+        top = projections(family.top_scopes, in_features)
+        nested = functional.pad(projections(family.nested_scopes, family.dim), (0, 0, 0, 0, 0, 1))
         return cls(
             family,
             weight=bias.new_zeros(bias.shape[0], family.dim),

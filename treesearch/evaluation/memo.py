@@ -1,7 +1,8 @@
 """What every node seen so far costs on frozen features, so that a tree trains only what is new.
 
 On fixed features a node's result depends on nothing but the class set below it and how its children part it; below a
-projection, on the whole block. A memo holds for one set of circumstances: encoder, tokens, learning rate, epochs, seed.
+projection, on the whole block. A memo holds for one set of circumstances: encoder, tokens, counts,
+class vectors, learning rate, epochs.
 
 Shapes: **N** internal nodes.
 """

@@ -1,4 +1,7 @@
-"""What happens once before a search: an encoder is trained on cheap trees, features and class vectors are cached."""
+"""What happens once before a search: an encoder is trained on cheap trees, features and class vectors are cached.
+
+Shapes: **C** classes, **D** features, **T** tokens.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,25 @@ from treesearch.config import EncoderConfig
 from treesearch.data import Corpus
 from treesearch.data.contexts import context_windows
 from treesearch.errors import DataError
-from treesearch.evaluation.encoder import class_means, encode, make_encoder
+from treesearch.evaluation.class_vectors import class_vectors
+from treesearch.evaluation.encoder import encode, make_encoder
 from treesearch.evaluation.examples import TextSplit
+from treesearch.evaluation.frozen import Features
 from treesearch.evaluation.joint import one_thread, resolve_device, train_joint
 from treesearch.softmax import HierarchicalSoftmax
 from treesearch.tree import Tree
+
+HOLDOUT_BLOCK = 2048  # tokens of a held-out stretch of text, fewer where a short text would have few stretches
+HOLDOUT_BLOCKS_AT_LEAST = 100
 
 
 @dataclass(frozen=True)
 class Preparation:
     """Cached features of the encoder and the class vectors made from them."""
 
-    train_features: NDArray[np.float32]  # [T, D]
-    valid_features: NDArray[np.float32]  # [T', D]
-    vectors: NDArray[np.float32]  # [C, D] class means
+    train: Features  # what node classifiers learn from
+    valid: Features  # what they are scored on: held-out training tokens, or the validation split
+    vectors: NDArray[np.float32]  # [C, D] by which classes are clustered
     hash: str  # of the features: evaluations are comparable only where it is equal
 
 
@@ -39,10 +47,11 @@ def prepare(
     seed: int,
     device: str = "auto",
     tree: Tree | None = None,
+    holdout: float | None = None,
     max_tokens: int | None = None,
     on_step: Callable[[str, int, int], None] | None = None,
 ) -> Preparation:
-    """Train the encoder on a Huffman tree, then on a tree clustered from its class means, and cache features.
+    """Train the encoder on a Huffman tree, then on a tree clustered from its class vectors, and cache features.
 
     Where a ``tree`` is given, the encoder is trained on that alone, as many epochs in all.
 
@@ -54,6 +63,9 @@ def prepare(
         seed: Of parameters and order.
         device: Where to train.
         tree: What to train on instead of cheap trees.
+        holdout: Share of the training tokens, in blocks spread over the text, that neither the encoder nor class
+            vectors nor node classifiers learn from: trees are scored on them, and the validation split stays unseen.
+            None: trees are scored on the validation split.
         max_tokens: Training features to keep; None for all.
         on_step: Called with (stage, step, number of steps).
 
@@ -62,10 +74,7 @@ def prepare(
         ConfigError: Unknown encoder or device.
     """
     counts = corpus.counts.astype(np.float64)
-    train, valid = (
-        TextSplit(context_windows(stream, size=settings.context, pad=corpus.eos), stream)
-        for stream in (corpus.train, corpus.valid)
-    )
+    train, valid = _splits(corpus, settings.context, holdout)
     generator = torch.Generator().manual_seed(seed)
     encoder = make_encoder(
         settings.kind,
@@ -101,11 +110,34 @@ def prepare(
             train_features = encode(encoder, train.windows)
             if not np.isfinite(train_features).all():
                 raise DataError("the encoder's features are not finite; lower encoder.learning_rate")
-            vectors = class_means(train_features, train.labels, corpus.num_classes)
+            vectors = class_vectors(train_features, train.labels, corpus.num_classes)
             tree = build_tree("clustered", counts=counts, vectors=vectors, seed=seed)
-        valid_features = encode(encoder, valid.windows)
-    train_features = train_features[:max_tokens]
+        scored = Features(encode(encoder, valid.windows), valid.labels)
+    learned = Features(train_features[:max_tokens], train.labels[:max_tokens])
     digest = blake2b(digest_size=8)
-    for array in (train_features, valid_features):
-        digest.update(np.ascontiguousarray(array).data)
-    return Preparation(train_features, valid_features, vectors, digest.hexdigest())
+    for split in (learned, scored):
+        digest.update(np.ascontiguousarray(split.x).data)
+    return Preparation(learned, scored, vectors, digest.hexdigest())
+
+
+def _splits(corpus: Corpus, context: int, holdout: float | None) -> tuple[TextSplit, TextSplit]:
+    """What encoder and nodes learn from, and what nodes are scored on."""
+    train = TextSplit(context_windows(corpus.train, size=context, pad=corpus.eos), corpus.train)
+    if holdout is None:
+        return train, TextSplit(context_windows(corpus.valid, size=context, pad=corpus.eos), corpus.valid)
+    held_out = held_out_tokens(len(corpus.train), holdout)
+    return (
+        TextSplit(train.windows[~held_out], train.labels[~held_out]),
+        TextSplit(train.windows[held_out], train.labels[held_out]),
+    )
+
+
+def held_out_tokens(num_tokens: int, share: float) -> NDArray[np.bool_]:
+    """Which tokens are held out, [T]: blocks of successive tokens, spread evenly over the text.
+
+    Whole blocks, since a token's context would otherwise be learned from beside it.
+    """
+    size = max(1, min(HOLDOUT_BLOCK, num_tokens // HOLDOUT_BLOCKS_AT_LEAST))
+    block_T = np.arange(num_tokens) // size
+    held_out: NDArray[np.bool_] = np.floor((block_T + 1) * share) > np.floor(block_T * share)
+    return held_out

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from envs import ConstructionTask
 from treesearch.builders import build_tree, builder_label
-from treesearch.builders.reassignment import NodeDirections
 from treesearch.config import Config
 from treesearch.cost import CostModel
 from treesearch.cost_table import CostTable
@@ -21,7 +20,6 @@ from treesearch.errors import ConfigError
 from treesearch.evaluation.calibration import calibrate
 from treesearch.evaluation.directions import TrainedDirections
 from treesearch.evaluation.encoder import make_encoder
-from treesearch.evaluation.frozen import Features
 from treesearch.evaluation.joint import resolve_device
 from treesearch.evaluation.preparation import Preparation, prepare
 from treesearch.launch.proposer import make_proposer
@@ -85,6 +83,7 @@ def prepare_run(config: Config, corpus: Corpus, progress: ProgressReporter, *, t
         config.encoder,
         seed=config.seed,
         device=config.joint.device,
+        holdout=config.frozen.holdout,
         max_tokens=config.frozen.max_tokens,
         tree=tree,
         on_step=progress.update,
@@ -98,16 +97,18 @@ def worker_arrays(corpus: Corpus, preparation: Preparation) -> Arrays:
         "valid": corpus.valid,
         "test": corpus.test,
         "counts": corpus.counts.astype(np.float64),
-        "train_features": preparation.train_features,
-        "valid_features": preparation.valid_features,
+        "vectors": preparation.vectors,
+        "train_features": preparation.train.x,
+        "train_labels": preparation.train.y,
+        "valid_features": preparation.valid.x,
+        "valid_labels": preparation.valid.y,
     }
 
 
 def make_directions(config: Config, corpus: Corpus, preparation: Preparation) -> TrainedDirections:
     """What trains single nodes on the cached features."""
-    x = preparation.train_features
     return TrainedDirections(
-        Features(x, corpus.train[: len(x)]),
+        preparation.train,
         corpus.counts.astype(np.float64),
         learning_rate=config.frozen.learning_rate,
     )
@@ -142,7 +143,7 @@ def make_executor(config: Config, corpus: Corpus, preparation: Preparation) -> E
         ExecutionError: The cluster cannot be reached or is too small.
     """
     arrays = worker_arrays(corpus, preparation)
-    settings = WorkerSettings(config.encoder, config.frozen, config.joint, corpus.eos, config.seed)
+    settings = WorkerSettings(config.encoder, config.frozen, config.joint, corpus.eos)
     if config.search.executor == "local":
         return LocalExecutor(EvaluationWorker, arrays=arrays, settings=settings)
     from treesearch.search.ray_executor import RayExecutor
@@ -192,7 +193,7 @@ def check_choices(
         config.cost.weight,
         config.seed,
         categories=categories,
-        directions=_no_directions(features),
+        directions=_no_directions,
     )
     make_proposer(config, task, policy)
     few = np.sort(counts)[::-1][:64]
@@ -203,13 +204,14 @@ def check_choices(
                 counts=few,
                 vectors=placeholder[: few.size],
                 seed=config.seed,
-                directions=_no_directions(features),
+                directions=_no_directions,
                 **options,
             )
 
 
-def _no_directions(features: int) -> NodeDirections:
-    return lambda parts: (np.zeros((len(parts), features), np.float32), np.zeros(len(parts), np.float32))
+def _no_directions(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+    """Nodes that have learned nothing."""
+    return np.zeros((sum(part.size for part in parts), len(parts)))
 
 
 def builder_candidates(config: Config, task: ConstructionTask) -> list[Candidate]:

@@ -20,6 +20,7 @@ from treesearch.config import Config, dump_config, with_overrides
 from treesearch.data import Corpus
 from treesearch.errors import ConfigError, RunError
 from treesearch.evaluation.comparison import paired_difference, t_interval
+from treesearch.evaluation.frozen import Features
 from treesearch.evaluation.preparation import Preparation
 from treesearch.launch.parts import check_choices, load_corpus, make_cost_model, make_executor, prepare_run
 from treesearch.launch.run import Eras
@@ -241,8 +242,12 @@ def _check_common(config: Config, own: Config, name: str) -> None:
     for section in ("data", "encoder"):
         if getattr(config, section) != getattr(own, section):
             raise ConfigError(f"variants must have {section} in common, but {name!r} changes it; make another study")
-    if (config.seed, config.cost) != (own.seed, own.cost) or config.frozen.max_tokens != own.frozen.max_tokens:
-        raise ConfigError(f"variants must have seed, cost and frozen.max_tokens in common, but {name!r} changes them")
+    shared = ("max_tokens", "holdout")
+    if (config.seed, config.cost) != (own.seed, own.cost) or any(
+        getattr(config.frozen, key) != getattr(own.frozen, key) for key in shared
+    ):
+        keys = ", ".join(f"frozen.{key}" for key in shared)
+        raise ConfigError(f"variants must have seed, cost, {keys} in common, but {name!r} changes them")
 
 
 # -- the folder --------------------------------------------------------------------------------------------------------
@@ -269,15 +274,17 @@ def _prepare(config: Config, corpus: Corpus, folder: Path, progress: ProgressRep
     if (folder / "preparation.json").exists():
         return
     preparation = prepare_run(config, corpus, progress)
-    np.save(folder / "train_features.npy", preparation.train_features)
-    np.save(folder / "valid_features.npy", preparation.valid_features)
+    for name, split in (("train", preparation.train), ("valid", preparation.valid)):
+        np.save(folder / f"{name}_features.npy", split.x)
+        np.save(folder / f"{name}_labels.npy", split.y)
     np.save(folder / "vectors.npy", preparation.vectors)
     (folder / "preparation.json").write_text(json.dumps({"hash": preparation.hash}))
 
 
 def _load_preparation(folder: Path) -> Preparation:
-    arrays = (
-        np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("train_features", "valid_features", "vectors")
+    train, valid = (
+        Features(np.load(folder / f"{name}_features.npy", mmap_mode="r"), np.load(folder / f"{name}_labels.npy"))
+        for name in ("train", "valid")
     )
-    train, valid, vectors = arrays
-    return Preparation(train, valid, np.array(vectors), json.loads((folder / "preparation.json").read_text())["hash"])
+    digest = json.loads((folder / "preparation.json").read_text())["hash"]
+    return Preparation(train, valid, np.load(folder / "vectors.npy"), digest)

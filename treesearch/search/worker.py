@@ -70,7 +70,6 @@ class WorkerSettings:
     frozen: FrozenConfig
     joint: JointConfig
     pad: int  # class id that stands before the first token
-    seed: int
 
 
 class EvaluationWorker:
@@ -78,7 +77,8 @@ class EvaluationWorker:
 
     Args:
         arrays: ``train``, ``valid``, ``test``: int32 token streams; ``train_features``, ``valid_features``: float32
-            [T, D] of the first T tokens; ``counts``: float64 [C].
+            [T, D], what the frozen rung learns from and is scored on, with ``train_labels``, ``valid_labels``: int32
+            [T]; ``counts``: float64 [C]; ``vectors``: float32 [C, D].
         settings: See `WorkerSettings`.
     """
 
@@ -124,9 +124,9 @@ class EvaluationWorker:
             "train": self._features("train", max_tokens),
             "valid": self._features("valid"),
             "counts": self._arrays["counts"],
+            "vectors": self._arrays["vectors"],
             "learning_rate": settings.learning_rate,
             "epochs": settings.epochs,
-            "seed": self._settings.seed,
         }
 
     def _joint(self, task: JointTask) -> JointScores:
@@ -155,8 +155,7 @@ class EvaluationWorker:
         return JointScores(fit.valid_nll, test_nll, fit.epochs, test_T)
 
     def _features(self, split: str, max_tokens: int | None = None) -> Features:
-        x = self._arrays[f"{split}_features"][:max_tokens]
-        return Features(x, self._arrays[split][: len(x)])
+        return Features(self._arrays[f"{split}_features"][:max_tokens], self._arrays[f"{split}_labels"][:max_tokens])
 
     def _split(self, name: str) -> TextSplit:
         stream = self._arrays[name]

@@ -100,6 +100,23 @@ def rows_from_linear(
     return LinearStart(weights, np.split(bias_R, ends[:-1]), projections)
 
 
+def principal_projections(
+    layout: SoftmaxLayout, vectors_CD: NDArray[np.floating], counts: ArrayLike | None
+) -> list[FloatArray]:
+    """The projections of `rows_from_linear`, [d, source d] per scope in canonical order, for these class vectors.
+
+    Each depends on the content of its topmost projection's subtree alone. One BLAS thread makes it the same to the bit.
+
+    Raises:
+        DataError: Shapes do not fit the tree, or a number is not finite.
+    """
+    tree = layout.tree
+    vectors_CD = _checked("class vectors", vectors_CD, (tree.num_classes, layout.in_features))
+    mass_M = _masses(tree, counts)
+    vector_MD, _ = _subtree_planes(tree, mass_M, vectors_CD, np.zeros(tree.num_classes))
+    return _principal_axes(layout, mass_M, vector_MD)[1]
+
+
 def _masses(tree: Tree, counts: ArrayLike | None) -> FloatArray:
     """Mass of each node, [M], in proportion to the counts."""
     if counts is None:
