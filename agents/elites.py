@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,11 +53,6 @@ class Elite:
             mass=verdict.node_mass[nodes],
         )
 
-    @cached_property
-    def plan(self) -> dict[bytes, int]:
-        """The action for each class set that it decided."""
-        return dict(zip(self.class_sets, self.actions, strict=True))
-
     def reward(self, cost_weight: float) -> float:
         """Of the whole tree under this λ, nats."""
         return -self.loss - cost_weight * self.cost
@@ -70,13 +64,12 @@ class Elite:
 
     def state(self) -> dict[str, Any]:
         """For `agents.state.pack_state`."""
-        return {**vars(self), "plan": None, "class_sets": [one.hex() for one in self.class_sets]}
+        return {**vars(self), "class_sets": [one.hex() for one in self.class_sets]}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Elite:
         """What `state` gave."""
-        fields = {key: value for key, value in state.items() if key != "plan"}
-        return cls(**{**fields, "class_sets": tuple(bytes.fromhex(one) for one in state["class_sets"])})
+        return cls(**{**state, "class_sets": tuple(bytes.fromhex(one) for one in state["class_sets"])})
 
 
 class Archive:

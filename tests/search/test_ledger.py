@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from treesearch import Tree
+from treesearch.cost import CostModel
 from treesearch.errors import RunError
 from treesearch.search.ledger import CACHED, CONFIRM, FAILED, FROZEN, JOINT, OK, EvaluationRow, Ledger
 
@@ -97,6 +98,13 @@ def test_content_leaves_out_when_and_where():
     for field in fields(FULL):
         if field.name in FULL.content():
             assert replace(FULL, **{field.name: "other"}).content() != FULL.content()
+
+
+def test_rewards_under_any_weight_whichever_the_tree_was_for() -> None:
+    scored = row(1, valid_nll=3.0, cost=4.0, cost_weight=50.0, reward=-203.0)
+    assert scored.validation_reward(CostModel(8, 0.25)) == -4.0
+    assert scored.validation_reward(CostModel(8, 0.25), 0.5) == -5.0
+    assert row(2, valid_nll=None, cost=4.0).validation_reward(CostModel(8, 0.25)) == -np.inf
 
 
 def test_trees_survive_with_projections_and_are_stored_once(ledger):

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from treesearch.config import EncoderConfig
 from treesearch.errors import ConfigError
 
 ENCODE_BATCH = 8192
@@ -79,6 +80,23 @@ def make_encoder(kind: str, num_classes: int, *, context: int, embedding: int, f
     if kind not in ENCODERS:
         raise ConfigError(f"encoder.kind must be one of {sorted(ENCODERS)}, but got {kind!r}")
     return ENCODERS[kind](num_classes, context=context, embedding=embedding, features=features)
+
+
+def untrained_encoder(settings: EncoderConfig, num_classes: int, generator: torch.Generator) -> Encoder:
+    """The configured encoder with parameters drawn from ``generator``.
+
+    Raises:
+        ConfigError: Unknown kind.
+    """
+    encoder = make_encoder(
+        settings.kind,
+        num_classes,
+        context=settings.context,
+        embedding=settings.embedding,
+        features=settings.features,
+    )
+    encoder.reset_parameters(generator)
+    return encoder
 
 
 @torch.no_grad()

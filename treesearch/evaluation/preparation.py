@@ -19,7 +19,7 @@ from treesearch.data import Corpus
 from treesearch.data.contexts import context_windows
 from treesearch.errors import DataError
 from treesearch.evaluation.class_vectors import class_vectors
-from treesearch.evaluation.encoder import encode, make_encoder
+from treesearch.evaluation.encoder import encode, untrained_encoder
 from treesearch.evaluation.examples import TextSplit
 from treesearch.evaluation.frozen import Features
 from treesearch.evaluation.joint import one_thread, resolve_device, train_joint
@@ -76,14 +76,7 @@ def prepare(
     counts = corpus.counts.astype(np.float64)
     train, valid = _splits(corpus, settings.context, holdout)
     generator = torch.Generator().manual_seed(seed)
-    encoder = make_encoder(
-        settings.kind,
-        corpus.num_classes,
-        context=settings.context,
-        embedding=settings.embedding,
-        features=settings.features,
-    )
-    encoder.reset_parameters(generator)
+    encoder = untrained_encoder(settings, corpus.num_classes, generator)
     encoder.to(resolve_device(device))
     stages = [("encoder", settings.epochs), ("encoder, refined", settings.refine_epochs)]
     if tree is not None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from treesearch.config import EncoderConfig
-from treesearch.evaluation.encoder import Encoder, make_encoder
+from treesearch.evaluation.encoder import Encoder, untrained_encoder
 from treesearch.softmax import HierarchicalSoftmax, RowwiseAdam
 from treesearch.tree import Tree
 
@@ -92,14 +92,7 @@ def make_model(
         ConfigError: Unknown encoder.
     """
     generator = torch.Generator().manual_seed(seed)
-    encoder = make_encoder(
-        settings.kind,
-        tree.num_classes,
-        context=settings.context,
-        embedding=settings.embedding,
-        features=settings.features,
-    )
-    encoder.reset_parameters(generator)
+    encoder = untrained_encoder(settings, tree.num_classes, generator)
     layer = HierarchicalSoftmax(encoder.out_features, tree, sparse=True)
     layer.reset_parameters(counts, generator)
     return encoder.to(device), layer.to(device)

@@ -21,8 +21,6 @@ from treesearch.launch.parts import load_corpus, make_cost_model, make_executor,
 from treesearch.launch.run import Eras
 from treesearch.progress import ProgressReporter
 from treesearch.search.ledger import FROZEN, Ledger
-from treesearch.search.loop import search
-from treesearch.search.monitor import SearchMonitor
 
 NUM_CLASSES = 10_000
 NUM_TOKENS = 300_000
@@ -61,11 +59,10 @@ def _contender(
         Ledger(Path(folder) / "search.db", create=True) as ledger,
         make_executor(config, corpus, preparation) as executor,
     ):
-        monitor = SearchMonitor(config.search.evaluations, cost_model, progress, lambda metrics: None)
-        eras = Eras(config, corpus, cost_model, executor, ledger, monitor, progress)
-        era = eras.first(preparation, None)
+        eras = Eras(config, corpus, cost_model, executor, ledger, progress)
+        first = eras.first(preparation, None)
         begin = perf_counter()
-        search(era, ledger, evaluations=config.search.evaluations, batch_size=config.search.batch_size)
+        eras.search(first)
         seconds = perf_counter() - begin
         rows = ledger.rows(FROZEN)
     training = sum(row.seconds for row in rows)

@@ -95,7 +95,7 @@ def _frozen_points(ledger: Ledger, encoder: str, cost_model: CostModel) -> list[
         if row.encoder == encoder and row.valid_nll is not None:
             kind = BASELINE if row.tree_hash in labels else FOUND
             name = labels.get(row.tree_hash, f"{FOUND} #{row.id}")
-            place = Point(cost_model.charged(row.cost or 0.0, row.cost_measured_us), row.valid_nll)
+            place = Point(row.units(cost_model), row.valid_nll)
             entries.setdefault(row.tree_hash, (row.tree_hash, name, kind, place))
     return list(entries.values())
 

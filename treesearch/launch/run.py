@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +71,8 @@ def run_search(
         if cost_model.table is not None:
             folder.write_cost_table(cost_model.table)
         with make_executor(config, corpus, preparation) as executor:
-            monitor = SearchMonitor(config.search.evaluations, cost_model, progress, tracker.log)
-            eras = Eras(config, corpus, cost_model, executor, ledger, monitor, progress)
-            search(
-                eras.first(preparation, policy),
-                ledger,
-                evaluations=config.search.evaluations,
-                batch_size=config.search.batch_size,
-                refresh_every=config.search.refresh_every,
-                next_era=eras.next,
-            )
+            eras = Eras(config, corpus, cost_model, executor, ledger, progress, log=tracker.log)
+            eras.search(eras.first(preparation, policy))
             promoted, trained, confirmed = confirm_search(
                 config, corpus, cost_model, executor, ledger, progress, encoder=eras.encoder
             )
@@ -101,7 +93,7 @@ def run_search(
 
 
 class Eras:
-    """Makes the first era of a search, and after it one era for every refresh of the encoder.
+    """The frozen rung of a run: makes its first era, after it one for every refresh of the encoder, and searches.
 
     Args:
         config: Of the run.
@@ -109,8 +101,8 @@ class Eras:
         cost_model: What compute takes from the reward.
         executor: Runs the evaluations; gets the features of each era.
         ledger: Where evaluations go; its meta entry ``encoder`` is the hash of the latest features.
-        monitor: Told of every evaluation.
-        progress: Told of the training of encoders.
+        progress: Told of every evaluation and of the training of encoders.
+        log: Told metrics after every evaluation.
 
     Attributes:
         encoder: Hash of the latest features.
@@ -125,12 +117,25 @@ class Eras:
         cost_model: CostModel,
         executor: Executor,
         ledger: Ledger,
-        monitor: SearchMonitor,
         progress: ProgressReporter,
+        log: Callable[[dict[str, float]], None] = lambda metrics: None,
     ) -> None:
         self._config, self._corpus, self._cost_model = config, corpus, cost_model
-        self._executor, self._ledger, self._monitor, self._progress = executor, ledger, monitor, progress
+        self._executor, self._ledger, self._progress = executor, ledger, progress
+        self._monitor = SearchMonitor(config.search.evaluations, cost_model, progress, log)
         self._proposer: AgentProposer
+
+    def search(self, first: Era) -> None:
+        """Spend the budget, beginning with this era."""
+        settings = self._config.search
+        search(
+            first,
+            self._ledger,
+            evaluations=settings.evaluations,
+            batch_size=settings.batch_size,
+            refresh_every=settings.refresh_every,
+            next_era=self.next,
+        )
 
     def first(self, preparation: Preparation, policy: Path | None, *, seed: int | None = None) -> Era:
         """The era of the encoder that was trained on cheap trees; ``seed`` is the agent's, None takes the run's."""
@@ -146,16 +151,12 @@ class Eras:
     def next(self) -> Era:
         """Train the encoder anew on the best tree of the last era, and go on with its features and class vectors."""
         rows = [row for row in self._ledger.rows(FROZEN) if row.encoder == self.encoder and row.valid_nll is not None]
-        best = max(rows, key=lambda row: self._reward(row))
+        best = max(rows, key=lambda row: row.validation_reward(self._cost_model))
         tree = self._ledger.tree(best.tree_hash)
         preparation = prepare_run(self._config, self._corpus, self._progress, tree=tree)
         self._executor.replace_arrays(worker_arrays(self._corpus, preparation))
         self._proposer.use_task(make_task(self._config, self._corpus, preparation))
         return self._era(preparation)
-
-    def _reward(self, row: EvaluationRow) -> float:
-        units = self._cost_model.charged(row.cost or 0.0, row.cost_measured_us)
-        return -(row.valid_nll or 0.0) - self._cost_model.weight * units
 
     def _era(self, preparation: Preparation) -> Era:
         frozen = self._config.frozen

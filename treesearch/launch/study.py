@@ -26,8 +26,6 @@ from treesearch.launch.parts import check_choices, load_corpus, make_cost_model,
 from treesearch.launch.run import Eras
 from treesearch.progress import ProgressReporter
 from treesearch.search.ledger import FROZEN, Ledger
-from treesearch.search.loop import search
-from treesearch.search.monitor import SearchMonitor
 
 FINISHED = "finished"  # meta entry of a search that has spent its budget: its seconds
 FIRST_SEED = 1  # of the agents; the task keeps the config's
@@ -212,17 +210,9 @@ def _search(config: Config, folder: Path, name: str, seed: int, policy: Path | N
         cost_model = make_cost_model(config, corpus.counts.astype(float), progress)
         with Ledger(partial, create=True) as ledger, make_executor(_local(config), corpus, preparation) as executor:
             ledger.set_meta("unit_us", cost_model.unit_us)
-            monitor = SearchMonitor(config.search.evaluations, cost_model, progress, lambda metrics: None)
-            eras = Eras(config, corpus, cost_model, executor, ledger, monitor, progress)
+            eras = Eras(config, corpus, cost_model, executor, ledger, progress)
             begin = perf_counter()
-            search(
-                eras.first(preparation, policy, seed=seed),
-                ledger,
-                evaluations=config.search.evaluations,
-                batch_size=config.search.batch_size,
-                refresh_every=config.search.refresh_every,
-                next_era=eras.next,
-            )
+            eras.search(eras.first(preparation, policy, seed=seed))
             ledger.set_meta(FINISHED, perf_counter() - begin)
     partial.rename(final)
 

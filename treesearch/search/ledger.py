@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from treesearch.cost import CostModel
 from treesearch.errors import RunError
 from treesearch.tree import Tree
 
@@ -64,6 +66,16 @@ class EvaluationRow:
         """The actions that built the tree; none for a builder's."""
         names: list[str] = [] if self.actions is None else json.loads(self.actions)
         return names
+
+    def units(self, cost_model: CostModel) -> float:
+        """What the tree is charged under this cost model."""
+        return cost_model.charged(self.cost or 0.0, self.cost_measured_us)
+
+    def validation_reward(self, cost_model: CostModel, weight: float | None = None) -> float:
+        """Reward under this λ or the model's, whichever the tree was proposed for; minus infinity without a score."""
+        if self.valid_nll is None:
+            return -math.inf
+        return -self.valid_nll - (cost_model.weight if weight is None else weight) * self.units(cost_model)
 
     def content(self) -> dict[str, Any]:
         """All that must not depend on when and where the evaluation ran."""

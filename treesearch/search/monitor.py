@@ -45,8 +45,7 @@ class SearchMonitor:
         self._failed += row.status == FAILED
         metrics = {"evaluations": float(self._done), "failures": float(self._failed)}
         if row.valid_nll is not None:
-            units = self._cost_model.charged(row.cost or 0.0, row.cost_measured_us)
-            reward = metrics["reward"] = -row.valid_nll - self._cost_model.weight * units
+            reward = metrics["reward"] = row.validation_reward(self._cost_model)
             self._best = reward if self._best is None else max(self._best, reward)
             if row.label == "huffman":
                 self._huffman = reward

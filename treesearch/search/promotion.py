@@ -71,14 +71,11 @@ def promote(
         raise ExecutionError("the Huffman tree could not be evaluated, so nothing can be compared with it")
     found = {row.tree_hash: row for row in reversed(rows) if row.tree_hash not in labels}
 
-    def charged(row: EvaluationRow) -> float:
-        return cost_model.charged(row.cost or 0.0, row.cost_measured_us)
-
     def best(candidates: Iterable[EvaluationRow], weight: float) -> list[EvaluationRow]:
-        return sorted(candidates, key=lambda row: ((row.valid_nll or 0.0) + weight * charged(row), row.id))[:num_trees]
+        return sorted(candidates, key=lambda row: (-row.validation_reward(cost_model, weight), row.id))[:num_trees]
 
     def cheap(candidates: Iterable[EvaluationRow]) -> list[EvaluationRow]:
-        return [row for row in candidates if charged(row) <= charged(huffman)]
+        return [row for row in candidates if row.units(cost_model) <= huffman.units(cost_model)]
 
     chosen = {huffman.tree_hash: (HUFFMAN, BASELINE, huffman)}
     for kind, pool in ((BASELINE, builders.values()), (FOUND, found.values())):
