@@ -12,7 +12,7 @@ from tests import tiny
 from treesearch import Tree, build_tree
 from treesearch.config import load_config
 from treesearch.evaluation.comparison import t_interval
-from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, OK, STOPPED, Ledger
+from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, OK, STOPPED, WARM, Ledger
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,9 @@ def test_the_environment(ray_run):
 
 
 def test_the_ledger_is_complete(ledger):
-    frozen, joint, confirmed = (ledger.rows(rung) for rung in (FROZEN, JOINT, CONFIRM))
+    frozen, warm, joint, confirmed = (ledger.rows(rung) for rung in (FROZEN, WARM, JOINT, CONFIRM))
+    assert {row.tree_hash for row in joint} < {row.tree_hash for row in warm} <= {row.tree_hash for row in frozen}
+    assert {(row.status, row.epochs, row.test_nll) for row in warm} == {(OK, 1, None)}
     assert [row.id for row in ledger.rows()] == list(range(1, len(ledger.rows()) + 1))
     assert len(frozen) == tiny.EVALUATIONS
     assert [row.label for row in frozen[:3]] == ["huffman", "clustered(arity=4)", "balanced"]

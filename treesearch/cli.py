@@ -360,8 +360,10 @@ def _print_comparison(comparison: dict[str, Any]) -> None:
     _stdout().print(comparison_table(comparison["rows"]))
     for note in comparison_notes(comparison["rows"]):
         print(note)
-    tau = (comparison.get("rank_correlation") or {}).get("kendall_tau")
-    agreement = "" if tau is None else f"; Kendall's tau of frozen and joint validation NLL: {tau:.2f}"
+    agreement = ""
+    for key, rung in (("rank_correlation", "frozen"), ("screen_correlation", "warm")):
+        tau = (comparison.get(key) or {}).get("kendall_tau")
+        agreement += "" if tau is None else f"; Kendall's tau of {rung} and joint validation NLL: {tau:.2f}"
     stopped = f", {comparison['stopped']} stopped early" if comparison.get("stopped") else ""
     evaluations = f"{comparison['evaluations']} frozen evaluations ({comparison['failures']} failed{stopped})"
     print(f"{evaluations}, agent {comparison['agent']}{agreement}")

@@ -114,6 +114,9 @@ class ConfirmConfig(Section):
     promote: Positive = (
         2  # trees of each kind (builder or found, any cost or Huffman's at most) trained jointly, each λ
     )
+    # Trees of each kind and λ, no near copies, that are first trained for one epoch from the search's encoder: the best
+    # ``promote`` of them go on. null: the best of the frozen rung go on.
+    screen: Positive | None = None
     finalists: Positive = 1  # of each kind and cost, by joint validation: trained with all seeds; the best is reported
     seeds: Annotated[int, Field(ge=0)] = 3  # of the reported runs; 0: the search ends on the frozen rung
     families: tuple[str, ...] = ()  # builders all of whose trees are trained jointly; the best of each is confirmed

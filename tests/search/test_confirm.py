@@ -10,7 +10,7 @@ from treesearch.errors import ExecutionError
 from treesearch.search.confirm import Confirmed, Finalist, JointRung, at_best_rate, choose_finalists, confirm
 from treesearch.search.executors import Executor, Outcome
 from treesearch.search.frozen_rung import BUILDER
-from treesearch.search.ledger import CACHED, CONFIRM, FAILED, FROZEN, JOINT, OK, STOPPED, EvaluationRow, Ledger
+from treesearch.search.ledger import CACHED, CONFIRM, FAILED, FROZEN, JOINT, OK, STOPPED, WARM, EvaluationRow, Ledger
 from treesearch.search.promotion import BASELINE, DIVERSE, FOUND, Promoted, builder_labels, diverse, promote
 from treesearch.search.worker import JointScores
 
@@ -236,6 +236,27 @@ def test_the_frozen_reward_is_under_the_runs_weight(ledger):
     assert rewards == pytest.approx({tree: reward for _, _, tree, reward in FRONT})
 
 
+def test_of_near_copies_the_better_one_is_promoted(ledger):
+    near = Tree.from_nested([3, [4, [2, [0, 1]]]])  # all of DEAR but the order of two leaves: the same decisions
+    half = Tree.from_nested([3, [4, [1, [0, 2]]]])
+    record(
+        ledger,
+        (BUILDER, "huffman", HUFFMAN, -9.0),
+        ("agent", None, DEAR, -1.0),
+        ("agent", None, half, -2.0),
+        ("agent", None, PAIR, -3.0),
+    )
+    assert near == DEAR
+
+    def found(**options):
+        return [tree for _, kind, tree in promoted_names(ledger, num_trees=2, **options) if kind == FOUND][:2]
+
+    assert found() == [DEAR, half]
+    # Of every 16 examples 16, 15, 14 and 10 make the decisions of ``half``, of which DEAR has the first two.
+    assert found(max_shared=31.1 / 55) == [DEAR, half]
+    assert found(max_shared=30.9 / 55) == [DEAR, PAIR]
+
+
 # -- diverse trees
 
 
@@ -269,6 +290,23 @@ def test_diverse_trees_are_far_apart_and_huffman_is_first(ledger):
 
 
 EPOCHS = 3  # that every fake training takes
+
+
+def test_the_warm_rung_starts_from_the_searchs_encoder_and_leaves_the_test_split_alone(ledger):
+    rung, trainer, _ = joint_rung(ledger)
+    best = at_best_rate(CONTENDERS[:2], rung, learning_rates=[0.4], seed=3, name=WARM)
+    assert [(job.warm, job.use_test, job.seed) for job in trainer.jobs] == [(True, False, 3)] * 2
+    assert {row.rung for row in ledger.rows()} == {WARM}
+    assert best[HUFFMAN.hash].valid_nll == 5.003
+    rung.train(JOINT, [(CONTENDERS[0], 0.1, 0)])
+    assert not trainer.jobs[-1].warm
+
+
+def test_more_trees_than_one_under_each_further_weight():
+    trained = {one.tree.hash: Finalist(one, 0.1, BASE[one.tree]) for one in CONTENDERS}
+    options = {"cost_model": COST_MODEL, "cost_weights": [0.0]}
+    one, two = (choose_finalists(trained, num_further=num, **options) for num in (1, 2))
+    assert {f.promoted.name for f in two} - {f.promoted.name for f in one} == {"found #6"}
 
 
 class FakeTrainer(Executor):

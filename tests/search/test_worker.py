@@ -9,7 +9,7 @@ from treesearch.data.contexts import context_windows
 from treesearch.evaluation.examples import TextSplit
 from treesearch.evaluation.joint import resolve_device, train_joint
 from treesearch.evaluation.trainer import make_model
-from treesearch.search.worker import EvaluationWorker, JointScores, JointTask, WorkerSettings
+from treesearch.search.worker import ENCODER_PREFIX, EvaluationWorker, JointScores, JointTask, WorkerSettings
 
 CLASSES, CAP = 12, 40
 ENCODER = EncoderConfig(context=2, embedding=4, features=8)
@@ -46,6 +46,25 @@ def test_the_test_split_is_scored_where_asked_and_changes_nothing() -> None:
     assert (scores.valid_nll, scores.epochs) == (without.valid_nll, without.epochs)
     assert scores.test_nll is not None
     assert scores.test_nll != scores.valid_nll
+
+
+def test_a_warm_start_takes_the_searchs_encoder_and_one_epoch() -> None:
+    start, _ = make_model(TREE, ENCODER, counts=COUNTS, seed=77, device=resolve_device("cpu"))
+    state = {f"{ENCODER_PREFIX}{name}": value.numpy() for name, value in start.state_dict().items()}
+    worker = EvaluationWorker(
+        {**ARRAYS, "counts": COUNTS, **state}, WorkerSettings(ENCODER, FrozenConfig(), JOINT, pad=0)
+    )
+    scores = worker(JointTask(TREE, learning_rate=0.03, seed=1, use_test=False, warm=True))
+    assert isinstance(scores, JointScores)
+    assert scores.epochs == 1
+    _, layer = make_model(TREE, ENCODER, counts=COUNTS, seed=1, device=resolve_device("cpu"))
+    train, valid = (
+        TextSplit(context_windows(ARRAYS[name], size=2, pad=0), ARRAYS[name]) for name in ("train", "valid")
+    )
+    fit = train_joint(
+        start, layer, train, valid=valid, learning_rate=0.03, epochs=1, batch_size=JOINT.batch_size, seed=1
+    )
+    assert scores.valid_nll == fit.valid_nll
 
 
 def test_training_that_diverges() -> None:

@@ -5,7 +5,7 @@ Shapes: **C** classes, **D** features, **T** tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -37,6 +37,7 @@ class Preparation:
     train: Features  # what node classifiers learn from
     valid: Features  # what they are scored on: held-out training tokens, or the validation split
     vectors: NDArray[np.float32]  # [C, D] by which classes are clustered
+    encoder: Mapping[str, NDArray[np.float32]]  # its parameters, by their names in the state
     hash: str  # of the features: evaluations are comparable only where it is equal
 
 
@@ -110,7 +111,8 @@ def prepare(
     digest = blake2b(digest_size=8)
     for split in (learned, scored):
         digest.update(np.ascontiguousarray(split.x).data)
-    return Preparation(learned, scored, vectors, digest.hexdigest())
+    state = {name: value.cpu().numpy() for name, value in encoder.state_dict().items()}
+    return Preparation(learned, scored, vectors, state, digest.hexdigest())
 
 
 def _splits(corpus: Corpus, context: int, holdout: float | None) -> tuple[TextSplit, TextSplit]:

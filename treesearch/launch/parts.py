@@ -26,7 +26,7 @@ from treesearch.launch.proposer import make_proposer
 from treesearch.progress import ProgressReporter
 from treesearch.search.executors import Arrays, Executor, LocalExecutor
 from treesearch.search.frozen_rung import BUILDER, Candidate
-from treesearch.search.worker import EvaluationWorker, WorkerSettings
+from treesearch.search.worker import ENCODER_PREFIX, EvaluationWorker, WorkerSettings
 from treesearch.tree import Tree
 
 
@@ -102,6 +102,7 @@ def worker_arrays(corpus: Corpus, preparation: Preparation) -> Arrays:
         "train_labels": preparation.train.y,
         "valid_features": preparation.valid.x,
         "valid_labels": preparation.valid.y,
+        **{f"{ENCODER_PREFIX}{name}": value for name, value in preparation.encoder.items()},
     }
 
 

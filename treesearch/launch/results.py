@@ -13,7 +13,7 @@ from treesearch.evaluation.front import Point, hypervolume, nadir, pareto_front
 from treesearch.evaluation.timing import StepTime
 from treesearch.report.tables import comparison_rows
 from treesearch.search.confirm import Confirmed, Finalist
-from treesearch.search.ledger import FAILED, FROZEN, JOINT, STOPPED, Ledger
+from treesearch.search.ledger import FAILED, FROZEN, JOINT, STOPPED, WARM, Ledger
 from treesearch.search.promotion import BASELINE, FOUND, Promoted, builder_labels
 from treesearch.tree import Tree
 
@@ -41,6 +41,7 @@ def summarise(
         "cost_weight": cost_model.weight,
         "noise": {"test_nll_deviation": pooled_deviation([entry.test_nll for entry in confirmed])},
         "rank_correlation": rungs_agreement(ledger, encoder),
+        "screen_correlation": rungs_agreement(ledger, encoder, lower=WARM),
         "fronts": {
             "frozen": front(_frozen_points(ledger, encoder, cost_model), cost_model),
             "joint": front(_joint_points(trained, cost_model), cost_model),
@@ -48,19 +49,25 @@ def summarise(
     }
 
 
-def rungs_agreement(ledger: Ledger, encoder: str) -> dict[str, Any]:
-    """Kendall's τ of frozen NLL and joint NLL at the best rate, on all trees that were on both rungs."""
-    frozen = {
+def rungs_agreement(ledger: Ledger, encoder: str, *, lower: str = FROZEN) -> dict[str, Any]:
+    """Kendall's τ of NLL on a lower rung and joint NLL at the best rate, on all trees that were on both rungs.
+
+    Args:
+        ledger: Of the run.
+        encoder: Hash of the features; frozen rows of other encoders are left out.
+        lower: ``frozen`` or ``warm``.
+    """
+    below = {
         row.tree_hash: row.valid_nll
-        for row in ledger.rows(FROZEN)
-        if row.valid_nll is not None and row.encoder == encoder
+        for row in ledger.rows(lower)
+        if row.valid_nll is not None and (lower != FROZEN or row.encoder == encoder)
     }
     joint: dict[str, float] = {}
     for row in ledger.rows(JOINT):
-        if row.valid_nll is not None and row.tree_hash in frozen:
+        if row.valid_nll is not None and row.tree_hash in below:
             joint[row.tree_hash] = min(row.valid_nll, joint.get(row.tree_hash, row.valid_nll))
-    tau = rank_correlation([frozen[tree_hash] for tree_hash in joint], list(joint.values()))
-    return {"rungs": [FROZEN, JOINT], "kendall_tau": tau, "trees": len(joint)}
+    tau = rank_correlation([below[tree_hash] for tree_hash in joint], list(joint.values()))
+    return {"rungs": [lower, JOINT], "kendall_tau": tau, "trees": len(joint)}
 
 
 Entry = tuple[str, str, str, Point]  # tree hash, name, kind, place

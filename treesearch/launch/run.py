@@ -31,13 +31,14 @@ from treesearch.progress import ProgressReporter
 from treesearch.search.confirm import Confirmed, Finalist, JointRung, at_best_rate, choose_finalists, confirm
 from treesearch.search.executors import Executor
 from treesearch.search.frozen_rung import EarlyStop, FrozenRung, Objective
-from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, EvaluationRow, Ledger
+from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, WARM, EvaluationRow, Ledger
 from treesearch.search.loop import Era, search
 from treesearch.search.monitor import SearchMonitor
-from treesearch.search.promotion import Promoted, diverse, promote
+from treesearch.search.promotion import Promoted, diverse, family, promote
 from treesearch.search.run_folder import RunFolder, next_free_folder
 from treesearch.search.trackers import make_tracker
 
+MAX_SHARED = 0.5  # of the decisions of a tree that is screened: about all below the root, or the root and little else
 CONFIRM_SEEDS = 1000  # seeds of the reported runs: CONFIRM_SEEDS * (seed + 1) + i, apart from all others
 
 
@@ -200,28 +201,44 @@ def confirm_search(
     """
     counts, settings = corpus.counts.astype(float), config.confirm
     weights = () if config.cost.weights is None else cost_weights(config).grid()
+    screens = settings.screen is not None and settings.seeds > 0
     promoted = promote(
         ledger,
         counts=counts,
         cost_model=cost_model,
-        num_trees=settings.promote,
+        num_trees=settings.screen or settings.promote if screens else settings.promote,
         encoder=encoder,
         cost_weights=weights,
         families=settings.families,
+        max_shared=MAX_SHARED if screens else 1.0,
     )
     if settings.seeds == 0:
         return promoted, {}, []
-    known = {tree.tree.hash for tree in promoted}
     others = diverse(ledger, counts=counts, cost_model=cost_model, num_trees=settings.rank_trees, encoder=encoder)
-    contenders = [*promoted, *(tree for tree in others if tree.tree.hash not in known)]
-    done = {JOINT: 0, CONFIRM: 0}
-    total = {JOINT: len(contenders) * len(config.joint.learning_rates)}
+    done = {WARM: 0, JOINT: 0, CONFIRM: 0}
+    total = {WARM: 0, JOINT: 0, CONFIRM: 0}
 
     def on_row(row: EvaluationRow) -> None:
         done[row.rung] += 1
         progress.update(row.rung, done[row.rung], total[row.rung], f"{row.label}: {row.status}")
 
     rung = JointRung(executor, ledger, cost_model=cost_model, on_row=on_row)
+    if screens:
+        contenders = _united(promoted, others)
+        total[WARM] = len(contenders)
+        rate = config.encoder.learning_rate
+        warm = at_best_rate(contenders, rung, learning_rates=[rate], seed=config.seed, name=WARM)
+        best = choose_finalists(
+            {tree.tree.hash: warm[tree.tree.hash] for tree in promoted if tree.tree.hash in warm},
+            cost_model=cost_model,
+            num_finalists=settings.promote,
+            num_further=settings.promote,
+            cost_weights=weights,
+        )
+        of_families = [tree for tree in promoted if family(tree.name) in settings.families]
+        promoted = _united([finalist.promoted for finalist in best], of_families)
+    contenders = _united(promoted, others)
+    total[JOINT] = len(contenders) * len(config.joint.learning_rates)
     trained = at_best_rate(contenders, rung, learning_rates=config.joint.learning_rates, seed=config.seed)
     finalists = choose_finalists(
         trained,
@@ -233,6 +250,12 @@ def confirm_search(
     seeds = [CONFIRM_SEEDS * (config.seed + 1) + i for i in range(settings.seeds)]
     total[CONFIRM] = len(finalists) * len(seeds)
     return promoted, trained, confirm(finalists, rung, seeds=seeds)
+
+
+def _united(trees: Sequence[Promoted], others: Sequence[Promoted]) -> list[Promoted]:
+    """Both, every tree once."""
+    known = {tree.tree.hash for tree in trees}
+    return [*trees, *(tree for tree in others if tree.tree.hash not in known)]
 
 
 def time_confirmed(

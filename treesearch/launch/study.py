@@ -268,6 +268,7 @@ def _prepare(config: Config, corpus: Corpus, folder: Path, progress: ProgressRep
         np.save(folder / f"{name}_features.npy", split.x)
         np.save(folder / f"{name}_labels.npy", split.y)
     np.save(folder / "vectors.npy", preparation.vectors)
+    np.savez(folder / "encoder.npz", allow_pickle=False, **preparation.encoder)
     (folder / "preparation.json").write_text(json.dumps({"hash": preparation.hash}))
 
 
@@ -277,4 +278,5 @@ def _load_preparation(folder: Path) -> Preparation:
         for name in ("train", "valid")
     )
     digest = json.loads((folder / "preparation.json").read_text())["hash"]
-    return Preparation(train, valid, np.load(folder / "vectors.npy"), digest)
+    with np.load(folder / "encoder.npz") as state:
+        return Preparation(train, valid, np.load(folder / "vectors.npy"), dict(state), digest)

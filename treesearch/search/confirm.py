@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from treesearch.cost import CostModel
 from treesearch.errors import ExecutionError
 from treesearch.search.executors import Executor, Task
-from treesearch.search.ledger import CONFIRM, FAILED, JOINT, OK, EvaluationRow, Ledger
+from treesearch.search.ledger import CONFIRM, FAILED, JOINT, OK, WARM, EvaluationRow, Ledger
 from treesearch.search.promotion import BASELINE, FOUND, HUFFMAN, Promoted, family
 from treesearch.search.worker import JointScores, JointTask
 
@@ -81,10 +81,14 @@ class JointRung:
         return np.asarray(np.mean(runs, axis=0, dtype=np.float64))
 
     def train(self, rung: str, jobs: Sequence[tuple[Promoted, float, int]]) -> list[EvaluationRow]:
-        """Train each (tree, learning rate, seed); the test split is scored on rung ``confirm`` only."""
+        """Train each (tree, learning rate, seed).
+
+        The test split is scored on rung ``confirm`` only. On rung ``warm`` training is one epoch from the search's
+        encoder.
+        """
         first_id = self._ledger.next_id()
         tasks = [
-            Task(key, JointTask(promoted.tree, rate, seed, use_test=rung == CONFIRM))
+            Task(key, JointTask(promoted.tree, rate, seed, use_test=rung == CONFIRM, warm=rung == WARM))
             for key, (promoted, rate, seed) in enumerate(jobs)
         ]
         rows: dict[int, EvaluationRow] = {}
@@ -127,15 +131,22 @@ class JointRung:
 
 
 def at_best_rate(
-    trees: Sequence[Promoted], rung: JointRung, *, learning_rates: Sequence[float], seed: int
+    trees: Sequence[Promoted], rung: JointRung, *, learning_rates: Sequence[float], seed: int, name: str = JOINT
 ) -> dict[str, Finalist]:
     """Train every tree with every rate; each with its best one by validation, by tree hash.
 
     Trees that diverge at every rate are left out, the ledger says why.
+
+    Args:
+        trees: To train.
+        rung: Where.
+        learning_rates: The grid.
+        seed: Of all trainings.
+        name: The rung's in the ledger, ``joint`` or ``warm``.
     """
     jobs = [(tree, rate, seed) for tree in trees for rate in learning_rates]
     best: dict[str, Finalist] = {}
-    for (tree, rate, _), row in zip(jobs, rung.train(JOINT, jobs), strict=True):
+    for (tree, rate, _), row in zip(jobs, rung.train(name, jobs), strict=True):
         known = best.get(tree.tree.hash)
         if row.valid_nll is not None and (known is None or row.valid_nll < known.valid_nll):
             best[tree.tree.hash] = Finalist(tree, rate, row.valid_nll)
@@ -147,6 +158,7 @@ def choose_finalists(
     *,
     cost_model: CostModel,
     num_finalists: int = 1,
+    num_further: int = 1,
     cost_weights: Sequence[float] = (),
     families: Sequence[str] = (),
 ) -> list[Finalist]:
@@ -159,6 +171,7 @@ def choose_finalists(
         trained: Promoted trees at their best rates.
         cost_model: What compute takes from the reward, at the λ that the run reports.
         num_finalists: Trees of each of the four kinds.
+        num_further: Trees of either kind under each further λ.
         cost_weights: Further λs.
         families: Names of builders of each of which the tree with the lowest NLL is confirmed too.
 
@@ -174,7 +187,11 @@ def choose_finalists(
         pool = [f for f in trained.values() if f.promoted.kind == kind and f.promoted.name != HUFFMAN]
         cheap = [f for f in pool if f.units(cost_model) <= huffman.units(cost_model)]
         own = cost_model.weight
-        groups = [(pool, own, num_finalists), (cheap, own, num_finalists), *((pool, w, 1) for w in cost_weights)]
+        groups = [
+            (pool, own, num_finalists),
+            (cheap, own, num_finalists),
+            *((pool, w, num_further) for w in cost_weights),
+        ]
         if kind == BASELINE:
             groups += [([f for f in pool if family(f.promoted.name) == name], 0.0, 1) for name in families]
         for group, weight, num in groups:

@@ -26,7 +26,7 @@ from treesearch.tree import Tree
 
 SCHEMA_VERSION = 1
 OK, FAILED, CACHED, STOPPED = "ok", "failed", "cached", "stopped"
-FROZEN, JOINT, CONFIRM = "frozen", "joint", "confirm"
+FROZEN, WARM, JOINT, CONFIRM = "frozen", "warm", "joint", "confirm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class EvaluationRow:
     """One evaluation. ``None`` where a column does not apply to the rung or the evaluation failed."""
 
     id: int
-    rung: str  # frozen, joint or confirm
+    rung: str  # frozen, warm, joint or confirm
     batch: int
     agent: str  # who proposed the tree; "builder" for builders
     label: str | None  # the builder's label
@@ -54,9 +54,9 @@ class EvaluationRow:
     max_depth: int | None = None
     num_nodes: int | None = None  # internal nodes
     nodes_trained: int | None = None  # of these, the ones that no earlier tree had trained
-    learning_rate: float | None = None  # rungs joint and confirm
-    seed: int | None = None  # rungs joint and confirm
-    epochs: int | None = None  # trained, rungs joint and confirm
+    learning_rate: float | None = None  # all rungs but frozen
+    seed: int | None = None  # the same
+    epochs: int | None = None  # trained, the same
     actions: str | None = None  # JSON list of the action names that built the tree
     encoder: str | None = None  # hash of the features, rung frozen
     seconds: float = 0.0  # wall time in the worker

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from treesearch.cost import CostModel, TreeCost
 from treesearch.errors import ExecutionError
+from treesearch.evaluation.memo import memo_keys
 from treesearch.paths import block_roots
 from treesearch.search.frozen_rung import BUILDER
 from treesearch.search.ledger import FROZEN, EvaluationRow, Ledger
@@ -17,6 +18,7 @@ from treesearch.tree import Tree
 
 FOUND, BASELINE, DIVERSE = "found", "baseline", "diverse"
 HUFFMAN = "huffman"
+HEAVY = 0.01
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ def promote(
     encoder: str | None = None,
     cost_weights: Sequence[float] = (),
     families: Sequence[str] = (),
+    max_shared: float = 1.0,
 ) -> list[Promoted]:
     """Huffman, and by frozen reward the best builders and the best found trees: of any cost, and of Huffman's at most.
 
@@ -58,6 +61,8 @@ def promote(
         encoder: Hash of the features; rows of other encoders are left out. None where there is only one.
         cost_weights: Further λs.
         families: Names of builders all of whose trees are promoted, whatever their reward.
+        max_shared: Share of a tree's decisions, per example, that a better one of its kind may have too: with 1 a kind
+            may consist of near copies.
 
     Raises:
         ExecutionError: Huffman's evaluation failed, so that nothing can be compared.
@@ -71,8 +76,16 @@ def promote(
         raise ExecutionError("the Huffman tree could not be evaluated, so nothing can be compared with it")
     found = {row.tree_hash: row for row in reversed(rows) if row.tree_hash not in labels}
 
+    heavy = _HeavyNodes(ledger, counts)
+
     def best(candidates: Iterable[EvaluationRow], weight: float) -> list[EvaluationRow]:
-        return sorted(candidates, key=lambda row: (-row.validation_reward(cost_model, weight), row.id))[:num_trees]
+        taken: list[EvaluationRow] = []
+        for row in sorted(candidates, key=lambda row: (-row.validation_reward(cost_model, weight), row.id)):
+            if len(taken) == num_trees:
+                break
+            if max_shared >= 1 or all(heavy.shared(row.tree_hash, other.tree_hash) <= max_shared for other in taken):
+                taken.append(row)
+        return taken
 
     def cheap(candidates: Iterable[EvaluationRow]) -> list[EvaluationRow]:
         return [row for row in candidates if row.units(cost_model) <= huffman.units(cost_model)]
@@ -85,6 +98,27 @@ def promote(
         for row in [*best(pool, own), *best(cheap(pool), own), *further, *asked_for]:
             chosen.setdefault(row.tree_hash, (labels.get(row.tree_hash, f"{FOUND} #{row.id}"), kind, row))
     return [promoted(ledger, row, name, kind, counts, cost_model) for name, kind, row in chosen.values()]
+
+
+class _HeavyNodes:
+    """How much trees of a ledger have in common, by the nodes that at least `HEAVY` of the examples pass."""
+
+    def __init__(self, ledger: Ledger, counts: NDArray[np.float64]) -> None:
+        self._ledger, self._counts = ledger, counts
+        self._nodes: dict[str, dict[bytes, float]] = {}
+
+    def shared(self, one: str, other: str) -> float:
+        """Share of the decisions of ``one``, per example, that ``other`` has too; both are tree hashes."""
+        own, others = self._of(one), self._of(other)
+        return sum(mass for key, mass in own.items() if key in others) / sum(own.values())
+
+    def _of(self, tree_hash: str) -> dict[bytes, float]:
+        if tree_hash not in self._nodes:
+            tree = self._ledger.tree(tree_hash)
+            shares = tree.pass_shares(self._counts)
+            keys = memo_keys(tree)
+            self._nodes[tree_hash] = {keys[n].tobytes(): float(shares[n]) for n in np.flatnonzero(shares >= HEAVY)}
+        return self._nodes[tree_hash]
 
 
 def family(label: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from treesearch.config import EncoderConfig, FrozenConfig, JointConfig
@@ -20,6 +21,8 @@ from treesearch.evaluation.frozen_torch import evaluate_forest
 from treesearch.evaluation.joint import one_thread, resolve_device, token_nll, train_joint
 from treesearch.evaluation.trainer import make_model
 from treesearch.tree import Tree
+
+ENCODER_PREFIX = "encoder."  # of the arrays that are parameters of the search's encoder
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class JointTask:
     learning_rate: float
     seed: int
     use_test: bool  # score the test split as well
+    warm: bool = False  # begin with the search's encoder and train one epoch
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class EvaluationWorker:
     Args:
         arrays: ``train``, ``valid``, ``test``: int32 token streams; ``train_features``, ``valid_features``: float32
             [T, D], what the frozen rung learns from and is scored on, with ``train_labels``, ``valid_labels``: int32
-            [T]; ``counts``: float64 [C]; ``vectors``: float32 [C, D].
+            [T]; ``counts``: float64 [C]; ``vectors``: float32 [C, D]; ``encoder.*``: what the search's encoder has
+            learned.
         settings: See `WorkerSettings`.
     """
 
@@ -135,13 +140,15 @@ class EvaluationWorker:
         encoder, layer = make_model(
             task.tree, self._settings.encoder, counts=self._arrays["counts"], seed=task.seed, device=device
         )
+        if task.warm:
+            encoder.load_state_dict(self._encoder_state())
         fit = train_joint(
             encoder,
             layer,
             self._split("train"),
             valid=self._split("valid"),
             learning_rate=task.learning_rate,
-            epochs=settings.epochs,
+            epochs=1 if task.warm else settings.epochs,
             batch_size=settings.batch_size,
             seed=task.seed,
         )
@@ -153,6 +160,10 @@ class EvaluationWorker:
         test_T = token_nll(encoder, layer, self._split("test")) if task.use_test else None
         test_nll = None if test_T is None else float(test_T.mean(dtype=np.float64))
         return JointScores(fit.valid_nll, test_nll, fit.epochs, test_T)
+
+    def _encoder_state(self) -> dict[str, torch.Tensor]:
+        named = {name: values for name, values in self._arrays.items() if name.startswith(ENCODER_PREFIX)}
+        return {name.removeprefix(ENCODER_PREFIX): torch.tensor(values) for name, values in named.items()}
 
     def _features(self, split: str, max_tokens: int | None = None) -> Features:
         return Features(self._arrays[f"{split}_features"][:max_tokens], self._arrays[f"{split}_labels"][:max_tokens])
