@@ -266,6 +266,10 @@ def test_an_unknown_key_like_nothing_else_gets_the_list():
         ("frozen.stop_margin", -0.1),
         ("frozen.stop_margin", float("inf")),
         ("frozen.subset_tokens", 0),
+        ("frozen.holdout", 0),
+        ("frozen.holdout", 0.6),
+        ("frozen.holdout", float("nan")),
+        ("confirm.screen", 0),
         ("cost.weights", 0.1),
         ("cost.weights", "many"),
         ("cost.weights", []),
@@ -403,6 +407,12 @@ def test_a_subset_that_stops_nothing_or_is_the_whole(frozen, says):
     assert says in refusal(make_config, {"frozen": frozen})
     assert make_config({"frozen": {"subset_tokens": 9, "stop_margin": 1, "max_tokens": 10}}).frozen.subset_tokens == 9
     assert make_config({"frozen": {"stop_margin": 1}}).frozen.subset_tokens is None
+
+
+def test_a_screen_has_something_to_choose_from() -> None:
+    assert make_config({"confirm": {"promote": 3, "screen": 4}}).confirm.screen == 4
+    with pytest.raises(ConfigError, match=r"screen must exceed promote \(3\).*, but got 3"):
+        make_config({"confirm": {"promote": 3, "screen": 3}})
 
 
 @pytest.mark.parametrize("action", ["category", "category-project-0.5"])

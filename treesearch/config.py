@@ -123,6 +123,14 @@ class ConfirmConfig(Section):
     rank_trees: Annotated[int, Field(ge=0)] = 0  # diverse trees also trained jointly, to tell how well rungs agree
     timing: bool = True  # measure the output layer's and the whole training step with every confirmed tree
 
+    @model_validator(mode="after")
+    def _the_screen_chooses(self) -> ConfirmConfig:
+        if self.screen is not None and self.screen <= self.promote:
+            raise ValueError(
+                f"screen must exceed promote ({self.promote}), to choose among more trees, but got {self.screen}"
+            )
+        return self
+
 
 class WeightRange(Section):
     """All λs between two bounds, log-uniform."""
