@@ -18,7 +18,7 @@ from treesearch.evaluation.frozen import evaluate_frozen
 from treesearch.evaluation.preparation import prepare
 from treesearch.launch.parts import load_corpus
 
-ARITY, SEEDS, PASSES, HOLDOUT = 48, range(8), 3, 0.2
+ARITY, SEEDS, PASSES, HOLDOUT = 48, range(4), 3, 0.2
 VECTORS = {(prior, power) for prior in (1, 5) for power in (0, -0.25, -0.5)} | {(5, -1), (20, -0.5)}
 
 
