@@ -6,6 +6,7 @@ Shapes: **T** tokens, **D** features, **C** classes, **n** classes of a node, **
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +31,15 @@ class TrainedDirections:
     def __init__(
         self, train: Features, counts: NDArray[np.float64], *, learning_rate: float, max_tokens: int = 300_000
     ) -> None:
+        self._all = train
         self._train = Features(train.x[:max_tokens], train.y[:max_tokens])
         self._counts = counts
         self._learning_rate = learning_rate
-        self._means = class_means(train.x, train.y, counts.size)
+
+    @cached_property
+    def _means(self) -> NDArray[np.float32]:
+        """Mean feature of each class, [C, D]: a pass over all tokens that a search without reassignment never needs."""
+        return class_means(self._all.x, self._all.y, self._counts.size)
 
     def __call__(self, parts: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
         """Mean logits [n, K] of each class (rising) in a softmax among ``parts`` (disjoint class sets, K >= 2)."""
