@@ -96,7 +96,7 @@ def test_all_trees_train_on_the_same_batches_and_the_head_on_its_encoders_featur
 def test_a_head_step_moves_the_layer_alone_and_as_a_whole_step_does() -> None:
     def trainer() -> JointTrainer:
         model = timing.make_model(TREES[0], ENCODER, counts=np.ones(CLASSES), seed=0, device=torch.device("cpu"))
-        return JointTrainer(*model, learning_rate=0.1)
+        return JointTrainer(*model, counts=np.ones(CLASSES), learning_rate=0.1)
 
     whole, head = trainer(), trainer()
     context, target = torch.from_numpy(TRAIN.windows[:16]).long(), torch.from_numpy(TRAIN.labels[:16]).long()

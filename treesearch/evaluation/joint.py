@@ -73,7 +73,8 @@ def train_joint(
         raise DataError(f"epochs must be >= 1, but got {epochs}; one pass is the least")
     examples = Examples.of(train, next(encoder.parameters()).device)
     num_steps = epochs * math.ceil(len(examples) / batch_size)
-    trainer = JointTrainer(encoder, layer, learning_rate=learning_rate, num_steps=num_steps)
+    counts = np.bincount(train.labels, minlength=layer.tree.num_classes)
+    trainer = JointTrainer(encoder, layer, counts=counts, learning_rate=learning_rate, num_steps=num_steps)
     generator = torch.Generator().manual_seed(seed)
     best = _Best(encoder, layer)
     for epoch in range(1, epochs + 1):

@@ -83,7 +83,7 @@ def time_trees(
         for tree in trees:
             counts = np.bincount(train.labels, minlength=tree.num_classes)
             model = make_model(tree, encoder, counts=counts, seed=seed, device=on)
-            trainers.append(JointTrainer(*model, learning_rate=learning_rate))
+            trainers.append(JointTrainer(*model, counts=counts, learning_rate=learning_rate))
         batches = _Batches(Examples.of(train, on), batch_size, seed)
         first = batches.take(WARM_UP)
         for trainer in trainers:

@@ -23,18 +23,26 @@ BETAS = (0.9, 0.99)
 class JointTrainer:
     """Trains an encoder and a hierarchical softmax together, in place, a batch at a time.
 
-    Adam with one learning rate for all: by row (`RowwiseAdam`) for the output layer and for what the encoder says has
-    row-sparse gradients, torch's own for the rest.
+    Adam: by row (`RowwiseAdam`) for the output layer, whose nodes learn the more slowly the fewer examples pass them
+    (`HierarchicalSoftmax.parameter_groups`), and for what the encoder says has row-sparse gradients; torch's own for
+    the rest.
 
     Args:
         encoder: On the device of ``layer``.
         layer: Best made with ``sparse=True``, so that a step moves the rows on the batch's paths alone.
+        counts: [C] class counts of the training data.
         learning_rate: Of the first step.
         num_steps: The rate falls linearly to zero over so many steps; None: it stays.
     """
 
     def __init__(
-        self, encoder: Encoder, layer: HierarchicalSoftmax, *, learning_rate: float, num_steps: int | None = None
+        self,
+        encoder: Encoder,
+        layer: HierarchicalSoftmax,
+        *,
+        counts: ArrayLike,
+        learning_rate: float,
+        num_steps: int | None = None,
     ) -> None:
         self.encoder, self.layer = encoder, layer
         self.learning_rate, self.num_steps = learning_rate, num_steps
@@ -42,7 +50,7 @@ class JointTrainer:
         by_row = encoder.row_sparse_parameters()
         ids = set(map(id, by_row))
         rest = [parameter for parameter in encoder.parameters() if id(parameter) not in ids]
-        self._of_layer: list[Optimizer] = [RowwiseAdam(layer.parameters(), betas=BETAS)]
+        self._of_layer: list[Optimizer] = [RowwiseAdam(layer.parameter_groups(counts), betas=BETAS)]
         self._of_encoder: list[Optimizer] = []
         if by_row:
             self._of_encoder.append(RowwiseAdam(by_row, betas=BETAS))

@@ -20,6 +20,7 @@ from treesearch.softmax.checks import check_range, flat_input, flat_target, is_p
 from treesearch.softmax.dispatch import Dispatcher, Kernel, Parameters
 from treesearch.softmax.initialization import draw_uniform, log_mass_biases, rows_from_linear
 from treesearch.softmax.layout import SoftmaxLayout
+from treesearch.softmax.row_rates import row_rates
 from treesearch.softmax.topk import TopK, check_arguments
 from treesearch.tree import Tree
 
@@ -135,6 +136,26 @@ class HierarchicalSoftmax(nn.Module):
                 rows = self.layout.row_order[begin : begin + vector.numel()]
                 begin += vector.numel()
                 vector.copy_(torch.zeros(rows.size, device="cpu") if starts is None else starts[rows])
+
+    def parameter_groups(self, counts: ArrayLike) -> list[dict[str, Any]]:
+        """All parameters in groups for `RowwiseAdam` or `RowwiseAdagrad`, with a learning rate for each row.
+
+        Rows of nodes that few examples pass get a lower one, down to half: see `treesearch.softmax.row_rates`. Groups
+        must be made anew where the layer has moved to another device.
+
+        Args:
+            counts: [C] class counts of the training data.
+
+        Raises:
+            DataError: The counts do not fit the tree.
+        """
+        groups: list[dict[str, Any]] = []
+        for index, rates in enumerate(row_rates(self.layout, counts)):
+            params = [self.weights[index], *self.biases[index : index + 1]]
+            groups.append({"params": params, "row_rates": torch.from_numpy(rates).to(self.weights[index].device)})
+        if len(self.projections):
+            groups.append({"params": list(self.projections)})
+        return groups
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, tree: Tree, counts: ArrayLike | None = None, **options: Any) -> Self:

@@ -14,7 +14,7 @@ from torch import Tensor
 from treesearch.errors import DataError
 from treesearch.softmax.optim_kernels import adagrad_rows, adam_rows
 from treesearch.softmax.row_gradients import by_row, first_of_equals, row_mean_square
-from treesearch.softmax.rowwise import RowwiseOptimizer, check_at_least_zero, check_positive
+from treesearch.softmax.rowwise import RowwiseOptimizer, check_at_least_zero, check_positive, factors, rates
 
 
 class RowwiseAdagrad(RowwiseOptimizer):
@@ -31,7 +31,9 @@ class RowwiseAdagrad(RowwiseOptimizer):
     There is no weight decay: it would touch every row.
 
     Args:
-        params: Parameters or groups of them: float16, bfloat16, float32 or float64, with at least one dimension.
+        params: Parameters or groups of them: float16, bfloat16, float32 or float64, with at least one dimension. A
+            group may set ``row_rates``, float32 [R]: factors of the learning rate of each row, the same for all
+            parameters of the group (`HierarchicalSoftmax.parameter_groups`).
         lr: Learning rate, >= 0.
         eps: Added to the root, > 0.
         initial_accumulator_value: Where accumulators begin, >= 0.
@@ -65,13 +67,13 @@ class RowwiseAdagrad(RowwiseOptimizer):
 
     def _move_all(self, param: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
         sum_R = state["sum"].add_(row_mean_square(gradient))
-        param.add_(self._change(gradient, sum_R, group))
+        param.add_(self._change(gradient, sum_R, rates(group), group["eps"]))
 
     def _move_rows(
         self, param: Tensor, row_U: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
     ) -> None:
         sum_R = state["sum"].index_add_(0, row_U, row_mean_square(gradient))
-        change = self._change(gradient, sum_R.index_select(0, row_U), group)
+        change = self._change(gradient, sum_R.index_select(0, row_U), rates(group, row_U), group["eps"])
         param.index_add_(0, row_U, change.to(param.dtype))
 
     def _move_rows_compiled(
@@ -80,6 +82,7 @@ class RowwiseAdagrad(RowwiseOptimizer):
         adagrad_rows(
             param_Rd.numpy(),
             state["sum"].numpy(),
+            factors(group),
             row_U.numpy(),
             grad_Ud.numpy(),
             np.float32(group["lr"]),
@@ -87,8 +90,8 @@ class RowwiseAdagrad(RowwiseOptimizer):
         )
 
     @staticmethod
-    def _change(gradient: Tensor, row_sum: Tensor, group: dict[str, Any]) -> Tensor:
-        return gradient * by_row(-group["lr"] / (row_sum.sqrt() + group["eps"]), gradient)
+    def _change(gradient: Tensor, row_sum: Tensor, rate: float | Tensor, eps: float) -> Tensor:
+        return gradient * by_row(-rate / (row_sum.sqrt() + eps), gradient)
 
 
 class RowwiseAdam(RowwiseOptimizer):
@@ -105,7 +108,7 @@ class RowwiseAdam(RowwiseOptimizer):
     There is no weight decay: it would touch every row.
 
     Args:
-        params: Parameters or groups of them: float16, bfloat16, float32 or float64, with at least one dimension.
+        params: As for `RowwiseAdagrad`.
         lr: Learning rate, >= 0.
         betas: How much of the first and of the second moment a step keeps, in [0, 1).
         eps: Added to the root, > 0.
@@ -142,7 +145,7 @@ class RowwiseAdam(RowwiseOptimizer):
         beta1, beta2 = group["betas"]
         mean = state["mean"].mul_(beta1).add_(gradient, alpha=1 - beta1)
         square_R = state["mean_square"].mul_(beta2).add_(row_mean_square(gradient), alpha=1 - beta2)
-        param.add_(mean * by_row(self._scale(square_R, group), mean))
+        param.add_(mean * by_row(self._scale(square_R, rates(group), group), mean))
 
     def _move_rows(
         self, param: Tensor, row_U: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
@@ -155,34 +158,35 @@ class RowwiseAdam(RowwiseOptimizer):
         square_U.add_(row_mean_square(gradient), alpha=1 - beta2)
         state["mean"].index_copy_(0, row_U, mean)
         state["mean_square"].index_copy_(0, row_U, square_U)
-        moved = param.index_select(0, row_U) + mean * by_row(self._scale(square_U, group), mean)
+        moved = param.index_select(0, row_U) + mean * by_row(self._scale(square_U, rates(group, row_U), group), mean)
         param.index_copy_(0, row_U, moved.to(param.dtype))
 
     def _move_rows_compiled(
         self, param_Rd: Tensor, row_U: Tensor, grad_Ud: Tensor, state: dict[str, Tensor], group: dict[str, Any]
     ) -> None:
-        (beta1, beta2), (rate, correction) = group["betas"], self._corrected(group)
+        (beta1, beta2), (share1, share2) = group["betas"], self._shares(group)
         adam_rows(
             param_Rd.numpy(),
             state["mean"].view(param_Rd.shape).numpy(),
             state["mean_square"].numpy(),
+            factors(group),
             row_U.numpy(),
             grad_Ud.numpy(),
-            rate,
+            float(group["lr"]) / share1,
             np.float32(beta1),
             np.float32(1 - beta1),
             np.float32(beta2),
             np.float32(1 - beta2),
-            correction,
+            share2,
             float(group["eps"]),
         )
 
-    def _scale(self, row_square: Tensor, group: dict[str, Any]) -> Tensor:
-        rate, correction = self._corrected(group)
-        return -rate / ((row_square / correction).sqrt() + group["eps"])
+    def _scale(self, row_square: Tensor, rate: float | Tensor, group: dict[str, Any]) -> Tensor:
+        share1, share2 = self._shares(group)
+        return -rate / share1 / ((row_square / share2).sqrt() + group["eps"])
 
     @staticmethod
-    def _corrected(group: dict[str, Any]) -> tuple[float, float]:
-        """The learning rate over the first moment's share of real gradients by now, and the second moment's share."""
+    def _shares(group: dict[str, Any]) -> tuple[float, float]:
+        """How much of the two moments is of real gradients by now, not of the zeros they began with."""
         share1, share2 = (1 - float(beta) ** group["step"] for beta in group["betas"])
-        return group["lr"] / share1, share2
+        return share1, share2

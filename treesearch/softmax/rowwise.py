@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, ClassVar, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
 from treesearch.errors import DataError
 from treesearch.softmax.row_gradients import merged_gradient
 
+NO_FACTORS = np.ones(1, np.float32)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -179,6 +182,7 @@ class RowwiseOptimizer(Optimizer, ABC):
                 f"{type(self).__name__} has no weight decay, but got weight_decay={group['weight_decay']};"
                 " it would touch every row: leave it out, or add a penalty to the loss"
             )
+        factor_R = group.get("row_rates")
         for param in group["params"]:
             if param.dtype not in DTYPES:
                 names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
@@ -189,11 +193,41 @@ class RowwiseOptimizer(Optimizer, ABC):
                 raise DataError(
                     "parameters must have rows, but one is a scalar; give it shape (1,) or another optimizer"
                 )
+            if factor_R is not None:
+                _check_factors(factor_R, param)
 
 
 def state_dtype(param: Tensor) -> torch.dtype:
     """Type of a parameter's state: single precision where the parameter has less."""
     return torch.promote_types(param.dtype, torch.float32)
+
+
+def rates(group: dict[str, Any], row_U: Tensor | None = None) -> float | Tensor:
+    """Learning rate of all rows, or of some: one number where they share it, else one a row."""
+    rate = float(group["lr"])
+    factor_R: Tensor | None = group.get("row_rates")
+    if factor_R is None:
+        return rate
+    return rate * (factor_R if row_U is None else factor_R.index_select(0, row_U))
+
+
+def factors(group: dict[str, Any]) -> NDArray[np.float32]:
+    """What the compiled steps multiply the learning rate with: [R], or [1] where all rows share it."""
+    factor_R: Tensor | None = group.get("row_rates")
+    return NO_FACTORS if factor_R is None else factor_R.numpy()
+
+
+def _check_factors(factor_R: Any, param: Tensor) -> None:
+    if not isinstance(factor_R, Tensor) or factor_R.dtype != torch.float32 or factor_R.shape != param.shape[:1]:
+        found = f"{factor_R.dtype} {tuple(factor_R.shape)}" if isinstance(factor_R, Tensor) else repr(factor_R)
+        raise DataError(
+            f"row_rates must be float32, one for each of the {param.shape[0]} rows, but got {found:.80};"
+            " parameters with other rows need a group of their own"
+        )
+    if factor_R.device != param.device:
+        raise DataError(f"row_rates must be on {param.device} like their parameters, but are on {factor_R.device}")
+    if not bool(((factor_R >= 0) & factor_R.isfinite()).all()):
+        raise DataError("row_rates must be finite and >= 0; leave them out for one learning rate")
 
 
 def check_at_least_zero(name: str, value: float) -> None:
