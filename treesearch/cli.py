@@ -358,7 +358,7 @@ def _print_comparison(comparison: dict[str, Any]) -> None:
     from treesearch.report.tables import comparison_notes, comparison_table
 
     _stdout().print(comparison_table(comparison["rows"]))
-    for note in comparison_notes(comparison["rows"]):
+    for note in comparison_notes(comparison["rows"], comparison.get("gains", ())):
         print(note)
     agreement = ""
     for key, rung in (("rank_correlation", "frozen"), ("screen_correlation", "warm")):

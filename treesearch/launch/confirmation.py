@@ -10,7 +10,7 @@ from treesearch.data import Corpus
 from treesearch.data.contexts import context_windows
 from treesearch.evaluation.examples import TextSplit
 from treesearch.evaluation.timing import StepTime, time_trees
-from treesearch.launch.proposer import cost_weights
+from treesearch.launch.proposer import listed_weights
 from treesearch.progress import ProgressReporter
 from treesearch.search.confirm import Confirmed, Finalist, JointRung, at_best_rate, choose_finalists, confirm
 from treesearch.search.executors import Executor
@@ -37,7 +37,7 @@ def confirm_search(
         The promoted trees, those that were trained jointly by tree hash, and the confirmed ones.
     """
     counts, settings = corpus.counts.astype(float), config.confirm
-    weights = () if config.cost.weights is None else cost_weights(config).grid()
+    weights = listed_weights(config)
     screen = settings.screen if settings.seeds else None
     promoted = promote(
         ledger,

@@ -100,6 +100,11 @@ def _evaluation(score: TreeScore, cost_weight: float) -> Evaluation:
     return Evaluation.of_nodes(node_loss, score.node_mass, node_cost=score.node_cost, cost_weight=cost_weight)
 
 
+def listed_weights(config: Config) -> tuple[float, ...]:
+    """The λs of a list, or some of a range; none where the run has one λ."""
+    return () if config.cost.weights is None else cost_weights(config).grid()
+
+
 def cost_weights(config: Config) -> CostWeights:
     """The λs that the search draws from."""
     weights = config.cost.weights

@@ -11,6 +11,8 @@ from treesearch.data import Corpus
 from treesearch.evaluation.comparison import pooled_deviation, rank_correlation
 from treesearch.evaluation.front import Point, hypervolume, nadir, pareto_front
 from treesearch.evaluation.timing import StepTime
+from treesearch.launch.proposer import listed_weights
+from treesearch.report.gains import gains_by_weight
 from treesearch.report.tables import comparison_rows
 from treesearch.search.confirm import Confirmed, Finalist
 from treesearch.search.ledger import FAILED, FROZEN, JOINT, STOPPED, WARM, Ledger
@@ -29,9 +31,10 @@ def summarise(
     encoder: str,
 ) -> dict[str, Any]:
     """The content of ``comparison.json``."""
-    rows = ledger.rows(FROZEN)
+    rows, weights = ledger.rows(FROZEN), listed_weights(config)
     return {
-        "rows": comparison_rows(confirmed, cost_model=cost_model, times=times),
+        "rows": comparison_rows(confirmed, cost_model=cost_model, cost_weights=weights, times=times),
+        "gains": gains_by_weight(confirmed, cost_model=cost_model, cost_weights=weights),
         "evaluations": len(rows),
         "failures": sum(row.status == FAILED for row in rows),
         "stopped": sum(row.status == STOPPED for row in rows),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,20 @@ from rich.text import Text
 from treesearch.cost import CostModel
 from treesearch.evaluation.comparison import bootstrap_interval, paired_difference, t_interval
 from treesearch.evaluation.timing import StepTime
+from treesearch.report.gains import gain_notes, gain_over_builders
 from treesearch.search.confirm import Confirmed
-from treesearch.search.promotion import BASELINE, FOUND, HUFFMAN
+from treesearch.search.promotion import FOUND, HUFFMAN
 
 CANDIDATE = "candidate"
 TOKEN_BLOCK = 100  # tokens of the test text that a bootstrap draws together
 
 
 def comparison_rows(
-    confirmed: Sequence[Confirmed], *, cost_model: CostModel, times: Mapping[str, StepTime] | None = None
+    confirmed: Sequence[Confirmed],
+    *,
+    cost_model: CostModel,
+    cost_weights: Sequence[float] = (),
+    times: Mapping[str, StepTime] | None = None,
 ) -> list[dict[str, Any]]:
     """One JSON-able row per confirmed tree, Huffman first.
 
@@ -35,16 +40,17 @@ def comparison_rows(
     blocks of the test text: how far it holds for other text. Costs are averages over the training counts; times are
     microseconds per example.
 
-    Of the found trees those with the best mean validation reward, of any cost and of at most Huffman's, are ``found``;
-    the others were confirmed to guard against a lucky choice and are ``candidate``.
+    Of the found trees those with the best mean validation reward, of any cost and of at most Huffman's, and under each
+    further λ, are ``found``; the others were confirmed to guard against a lucky choice and are ``candidate``.
 
     Args:
         confirmed: Trees with their results on fresh seeds.
-        cost_model: What compute takes from the reward.
+        cost_model: What compute takes from the reward, at the λ that the run reports.
+        cost_weights: Further λs.
         times: Step times by tree hash, where they were measured.
     """
     huffman = next((c for c in confirmed if c.finalist.promoted.name == HUFFMAN), None)
-    reported = _reported(confirmed, huffman, cost_model)
+    reported = _reported(confirmed, huffman, cost_model, cost_weights)
     rows = []
     for entry in confirmed:
         promoted, test = entry.finalist.promoted, t_interval(entry.test_nll)
@@ -67,12 +73,7 @@ def comparison_rows(
         }
         if times and promoted.tree.hash in times:
             row |= asdict(times[promoted.tree.hash])
-        rival = _best_builder(entry, confirmed, cost_model)
-        if rival is not None:
-            gain = cost_model.loss(rival.finalist.promoted.cost) - cost_model.loss(promoted.cost)
-            losses = paired_difference(rival.test_nll, entry.test_nll)
-            row["best_builder"] = rival.finalist.promoted.name
-            row["reward_gain"] = {key: value if key == "n" else value + gain for key, value in losses.as_dict().items()}
+        row |= gain_over_builders(entry, confirmed, cost_model)
         if huffman is not None:
             difference = paired_difference(entry.test_nll, huffman.test_nll)
             row["difference"] = difference.as_dict()
@@ -87,26 +88,16 @@ def comparison_rows(
     return rows
 
 
-def _reported(confirmed: Sequence[Confirmed], huffman: Confirmed | None, cost_model: CostModel) -> set[str]:
+def _reported(
+    confirmed: Sequence[Confirmed], huffman: Confirmed | None, cost_model: CostModel, cost_weights: Sequence[float]
+) -> set[str]:
     found = [entry for entry in confirmed if entry.finalist.promoted.kind == FOUND]
     limit = -math.inf if huffman is None else huffman.finalist.units(cost_model)
     cheap = [entry for entry in found if entry.finalist.units(cost_model) <= limit]
-    groups = [group for group in (found, cheap) if group]
-    best = [max(group, key=lambda entry: entry.valid_reward(cost_model)) for group in groups]
+    further = [(found, replace(cost_model, weight=weight)) for weight in cost_weights]
+    groups = [(group, model) for group, model in [(found, cost_model), (cheap, cost_model), *further] if group]
+    best = [max(group, key=lambda entry: entry.valid_reward(model)) for group, model in groups]
     return {entry.finalist.promoted.name for entry in best}
-
-
-def _best_builder(entry: Confirmed, confirmed: Sequence[Confirmed], cost_model: CostModel) -> Confirmed | None:
-    """The builder of at most this tree's cost with the best mean validation reward; None for builders themselves."""
-    if entry.finalist.promoted.kind == BASELINE:
-        return None
-    limit = entry.finalist.units(cost_model)
-    rivals = [
-        other
-        for other in confirmed
-        if other.finalist.promoted.kind == BASELINE and other.finalist.units(cost_model) <= limit
-    ]
-    return max(rivals, key=lambda other: other.valid_reward(cost_model), default=None)
 
 
 def comparison_table(rows: Sequence[dict[str, Any]]) -> Table:
@@ -155,27 +146,14 @@ def _columns(rows: Sequence[dict[str, Any]]) -> list[Column]:
     return columns
 
 
-def comparison_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """One line for each found tree: whether its reward is above that of the best builder of at most its cost."""
-    notes = []
-    for row in rows:
-        gain = row.get("reward_gain")
-        if row["kind"] != FOUND:
-            continue
-        if gain is None:
-            notes.append(f"{row['name']}: no builder of at most its cost was confirmed")
-            continue
-        interval = f"{gain['mean']:+.3f} [{gain['low']:.3f}, {gain['high']:.3f}] nats"
-        if gain["n"] < 2:
-            verdict, interval = "one seed, no interval, against", f"{gain['mean']:+.3f} nats"
-        elif gain["low"] > 0:
-            verdict = "better than"
-        elif gain["high"] < 0:
-            verdict = "worse than"
-        else:
-            verdict = "not significant against"
-        notes.append(f"{row['name']}: {verdict} {row['best_builder']}: {interval}")
-    return notes
+def comparison_notes(rows: Sequence[dict[str, Any]], gains: Sequence[dict[str, Any]] = ()) -> list[str]:
+    """One line for each found tree: whether its reward is above that of the best builder of at most its cost.
+
+    Args:
+        rows: Of `comparison_rows`.
+        gains: Of `gains_by_weight`, for the λs of a list.
+    """
+    return gain_notes([row for row in rows if row["kind"] == FOUND and not gains] + list(gains))
 
 
 def _change(row: dict[str, Any]) -> str:

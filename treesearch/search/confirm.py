@@ -165,7 +165,8 @@ def choose_finalists(
     """The trees to confirm, by joint reward on validation data.
 
     Huffman; the best builders of any cost and of at most Huffman's; the same two of the found trees; and of either kind
-    the best under each further λ. Costs are compared as in `promote`.
+    the best under each further λ. With each found tree the best builder of at most its cost, which it must beat. Costs
+    are compared as in `promote`.
 
     Args:
         trained: Promoted trees at their best rates.
@@ -182,6 +183,7 @@ def choose_finalists(
     if huffman is None:
         raise ExecutionError("the Huffman tree diverged at every rate of joint.learning_rates; add a smaller one")
 
+    baselines = [finalist for finalist in trained.values() if finalist.promoted.kind == BASELINE]
     chosen = [huffman]
     for kind in (BASELINE, FOUND):
         pool = [f for f in trained.values() if f.promoted.kind == kind and f.promoted.name != HUFFMAN]
@@ -196,9 +198,19 @@ def choose_finalists(
             groups += [([f for f in pool if family(f.promoted.name) == name], 0.0, 1) for name in families]
         for group, weight, num in groups:
             for finalist in sorted(group, key=lambda f: -f.reward(cost_model, weight))[:num]:
-                if finalist not in chosen:
-                    chosen.append(finalist)
+                rival = _best_of_at_most(finalist, baselines, cost_model, weight) if kind == FOUND else None
+                for one in (finalist, rival):
+                    if one is not None and one not in chosen:
+                        chosen.append(one)
     return chosen
+
+
+def _best_of_at_most(
+    finalist: Finalist, others: Sequence[Finalist], cost_model: CostModel, weight: float
+) -> Finalist | None:
+    """Of the others that cost no more, the one with the best joint reward on validation data under λ = ``weight``."""
+    cheap = [other for other in others if other.units(cost_model) <= finalist.units(cost_model)]
+    return max(cheap, key=lambda other: other.reward(cost_model, weight), default=None)
 
 
 def confirm(finalists: Sequence[Finalist], rung: JointRung, *, seeds: Sequence[int]) -> list[Confirmed]:

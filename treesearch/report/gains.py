@@ -1,0 +1,73 @@
+"""How much more reward a found tree has than the best builder of at most its cost, under each λ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from treesearch.cost import CostModel
+from treesearch.evaluation.comparison import paired_difference
+from treesearch.search.confirm import Confirmed
+from treesearch.search.promotion import BASELINE, FOUND
+
+
+def gain_over_builders(entry: Confirmed, confirmed: Sequence[Confirmed], cost_model: CostModel) -> dict[str, Any]:
+    """``best_builder`` and ``reward_gain`` of a found tree; empty for builders, and where none is cheap enough.
+
+    The builder of at most the tree's cost with the best mean validation reward. The gain is on the test split, nats,
+    paired by seed, with Student's 95 % interval.
+    """
+    if entry.finalist.promoted.kind == BASELINE:
+        return {}
+    limit = entry.finalist.units(cost_model)
+    rivals = [
+        other
+        for other in confirmed
+        if other.finalist.promoted.kind == BASELINE and other.finalist.units(cost_model) <= limit
+    ]
+    rival = max(rivals, key=lambda other: other.valid_reward(cost_model), default=None)
+    if rival is None:
+        return {}
+    saved = cost_model.loss(rival.finalist.promoted.cost) - cost_model.loss(entry.finalist.promoted.cost)
+    losses = paired_difference(rival.test_nll, entry.test_nll).as_dict()
+    return {
+        "best_builder": rival.finalist.promoted.name,
+        "reward_gain": {key: value if key == "n" else value + saved for key, value in losses.items()},
+    }
+
+
+def gains_by_weight(
+    confirmed: Sequence[Confirmed], *, cost_model: CostModel, cost_weights: Sequence[float]
+) -> list[dict[str, Any]]:
+    """For each λ the found tree with the best mean validation reward under it, and what it gains; JSON-able rows."""
+    found = [entry for entry in confirmed if entry.finalist.promoted.kind == FOUND]
+    rows = []
+    for weight in cost_weights if found else ():
+        model = replace(cost_model, weight=weight)
+        best = max(found, key=lambda entry: entry.valid_reward(model))
+        name = best.finalist.promoted.name
+        rows.append({"cost_weight": weight, "name": name} | gain_over_builders(best, confirmed, model))
+    return rows
+
+
+def gain_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """One line for each row with a ``name``, perhaps a ``cost_weight``, and what `gain_over_builders` gives."""
+    return [_note(row) for row in rows]
+
+
+def _note(row: dict[str, Any]) -> str:
+    gain = row.get("reward_gain")
+    tree = row["name"] if "cost_weight" not in row else f"{row['name']} at λ = {row['cost_weight']:g}"
+    if gain is None:
+        return f"{tree}: no builder of at most its cost was confirmed"
+    interval = f"{gain['mean']:+.4f} [{gain['low']:.4f}, {gain['high']:.4f}] nats"
+    if gain["n"] < 2:
+        verdict, interval = "one seed, no interval, against", f"{gain['mean']:+.4f} nats"
+    elif gain["low"] > 0:
+        verdict = "better than"
+    elif gain["high"] < 0:
+        verdict = "worse than"
+    else:
+        verdict = "not significant against"
+    return f"{tree}: {verdict} {row['best_builder']}: {interval}"
