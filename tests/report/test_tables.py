@@ -11,6 +11,7 @@ from treesearch import Tree
 from treesearch.cost import CostModel, TreeCost
 from treesearch.evaluation.timing import StepTime
 from treesearch.report import tables
+from treesearch.report.gains import gains_by_weight
 from treesearch.report.tables import CANDIDATE, comparison_notes, comparison_table
 from treesearch.search.confirm import Confirmed, Finalist
 from treesearch.search.ledger import FROZEN, OK, EvaluationRow
@@ -198,6 +199,21 @@ def test_of_the_found_trees_those_best_on_validation_data_are_reported():
     }
 
 
+def test_the_best_under_each_further_weight_is_reported_too():
+    confirmed = [
+        HUFFMAN,
+        entry("found #1", FOUND, [4.0, 4.0], [4.9, 4.9], cost=60.0),  # best at λ = 0
+        entry("found #2", FOUND, [4.1, 4.1], [4.0, 4.0], cost=20.0),  # best of any cost at the model's 0.01
+        entry("found #3", FOUND, [4.5, 4.5], [4.5, 4.5], cost=9.0),  # best of at most Huffman's
+        entry("found #4", FOUND, [4.8, 4.8], [4.8, 4.8], cost=3.0),  # best at λ = 0.1
+        entry("found #5", FOUND, [4.9, 4.9], [4.8, 4.8], cost=3.0),
+    ]
+    kinds = {row["name"]: row["kind"] for row in comparison_rows(confirmed, cost_weights=(0.0, 0.01, 0.1))}
+    assert [name for name, kind in kinds.items() if kind == FOUND] == [f"found #{n}" for n in (1, 2, 3, 4)]
+    kinds = {row["name"]: row["kind"] for row in comparison_rows(confirmed)}
+    assert [name for name, kind in kinds.items() if kind == FOUND] == ["found #2", "found #3"]
+
+
 def test_one_tree_can_be_the_best_of_any_cost_and_of_huffmans():
     confirmed = [HUFFMAN, FOUND_TREE, entry("found #8", FOUND, [4.99, 4.99], [4.0, 4.0], cost=9.0)]
     assert [row["kind"] for row in comparison_rows(confirmed)] == [BASELINE, FOUND, CANDIDATE]
@@ -216,16 +232,16 @@ def noted(test, n=2, cost=9.5):
 def test_notes_by_hand():
     half = T_95_TWO * 0.001  # gains 0.1 - 0.001 and 0.1 + 0.001
     assert noted([4.901, 4.899]) == [
-        f"found #7: better than clustered(arity=32): +0.100 [{0.1 - half:.3f}, {0.1 + half:.3f}] nats"
+        f"found #7: better than clustered(arity=32): +0.1000 [{0.1 - half:.4f}, {0.1 + half:.4f}] nats"
     ]
     assert noted([5.101, 5.099]) == [
-        f"found #7: worse than clustered(arity=32): -0.100 [{-0.1 - half:.3f}, {-0.1 + half:.3f}] nats"
+        f"found #7: worse than clustered(arity=32): -0.1000 [{-0.1 - half:.4f}, {-0.1 + half:.4f}] nats"
     ]
     half = T_95_TWO * 0.1
     assert noted([4.8, 5.0]) == [
-        f"found #7: not significant against clustered(arity=32): +0.100 [{0.1 - half:.3f}, {0.1 + half:.3f}] nats"
+        f"found #7: not significant against clustered(arity=32): +0.1000 [{0.1 - half:.4f}, {0.1 + half:.4f}] nats"
     ]
-    assert noted([4.9], n=1) == ["found #7: one seed, no interval, against clustered(arity=32): +0.100 nats"]
+    assert noted([4.9], n=1) == ["found #7: one seed, no interval, against clustered(arity=32): +0.1000 nats"]
     assert noted([4.9, 4.9], cost=1.0) == ["found #7: no builder of at most its cost was confirmed"]
 
 
@@ -239,6 +255,39 @@ def test_an_interval_that_touches_zero_includes_it():
 def test_no_notes_on_builders_candidates_and_files():
     assert comparison_notes(comparison_rows([HUFFMAN])) == []
     assert comparison_notes([{"name": "a.json", "kind": BASELINE}, {"name": "x", "kind": CANDIDATE}]) == []
+
+
+# -- for each λ
+
+
+def test_gains_for_each_weight_by_hand():
+    builders = [
+        HUFFMAN,
+        entry("dear", BASELINE, [4.0, 4.0], [4.2, 4.4], cost=20.0),
+        entry("cheap", BASELINE, [4.5, 4.5], [4.6, 4.6], cost=5.0),
+    ]
+    found = [
+        entry("found #1", FOUND, [3.9, 3.9], [4.0, 4.0], cost=22.0),
+        entry("found #2", FOUND, [4.6, 4.6], [4.7, 4.5], cost=5.5),
+    ]
+    gains = gains_by_weight([*builders, *found], cost_model=COST_MODEL, cost_weights=(0.0, 0.01, 0.2))
+    assert json.loads(json.dumps(gains)) == gains
+    assert [(g["cost_weight"], g["name"], g["best_builder"]) for g in gains] == [
+        (0.0, "found #1", "dear"),
+        (0.01, "found #1", "dear"),
+        (0.2, "found #2", "cheap"),
+    ]
+    # NLL differences: 0.2 and 0.4 against "dear", -0.1 and 0.1 against "cheap"; standard error 0.1.
+    assert [g["reward_gain"]["mean"] for g in gains] == pytest.approx([0.3, 0.3 - 0.02, 0.0 - 0.1])
+    assert gains[1]["reward_gain"]["low"] == pytest.approx(0.28 - T_95_TWO * 0.1)
+    assert comparison_notes(comparison_rows([*builders, *found]), gains)[2] == (
+        f"found #2 at λ = 0.2: not significant against cheap: -0.1000 [{-0.1 - T_95_TWO * 0.1:.4f},"
+        f" {-0.1 + T_95_TWO * 0.1:.4f}] nats"
+    )
+    assert gains_by_weight(builders, cost_model=COST_MODEL, cost_weights=(0.1,)) == []
+    (lonely,) = gains_by_weight(found, cost_model=COST_MODEL, cost_weights=(0.0,))
+    assert lonely == {"cost_weight": 0.0, "name": "found #1"}
+    assert comparison_notes([], [lonely]) == ["found #1 at λ = 0: no builder of at most its cost was confirmed"]
 
 
 # -- times

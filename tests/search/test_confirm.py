@@ -464,6 +464,22 @@ def test_finalists_for_further_weights(ledger, weights, further):
     assert names == ["huffman", "deep", "flat", "found #4", "found #5", *further]
 
 
+def test_the_builder_that_a_found_tree_must_beat_is_confirmed_with_it(ledger):
+    # By cost: WIDE, Huffman, PAIR, the found tree, DEEP. DEEP is the best builder of all, WIDE of Huffman's cost or less.
+    tree = Tree.from_nested([3, [4, [0, 1, 2]]])
+    builders = {"huffman": HUFFMAN, "wide": WIDE, "pair": PAIR, "deep": DEEP}
+    base = {HUFFMAN: 5.0, WIDE: 4.5, PAIR: 4.0, DEEP: 2.0, tree: 3.0}
+    contenders = [as_promoted(name, BASELINE, one) for name, one in builders.items()]
+    found = as_promoted("found #1", FOUND, tree)
+    assert contenders[2].cost.cost < found.cost.cost < contenders[3].cost.cost
+
+    def names(contenders):
+        return [f.promoted.name for f in finalists(ledger, lambda tree, rate, seed: base[tree], contenders)]
+
+    assert names([*contenders, found]) == ["huffman", "deep", "wide", "found #1", "pair"]
+    assert names(contenders) == ["huffman", "deep", "wide"]
+
+
 def test_trees_that_were_trained_to_compare_rungs_are_no_finalists(ledger):
     star = as_promoted("found #9", DIVERSE, DEAR)
     assert [f.promoted.name for f in finalists(ledger, contenders=[CONTENDERS[0], star, CONTENDERS[4]])] == [

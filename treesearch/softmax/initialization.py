@@ -22,6 +22,7 @@ from treesearch.tree import Tree, check_counts
 
 FloatArray = NDArray[np.float64]
 COUNT_OF_UNSEEN = 0.5  # what a class without any count weighs
+CLASS_VECTORS = "class vectors"
 
 
 class LinearStart(NamedTuple):
@@ -111,7 +112,7 @@ def principal_projections(
         DataError: Shapes do not fit the tree, or a number is not finite.
     """
     tree = layout.tree
-    vectors_CD = _checked("class vectors", vectors_CD, (tree.num_classes, layout.in_features))
+    vectors_CD = _checked(CLASS_VECTORS, vectors_CD, (tree.num_classes, layout.in_features))
     mass_M = _masses(tree, counts)
     vector_MD, _ = _subtree_planes(tree, mass_M, vectors_CD, np.zeros(tree.num_classes))
     return _principal_axes(layout, mass_M, vector_MD)[1]
@@ -207,7 +208,7 @@ def _checked(name: str, values: ArrayLike, shape: tuple[int, ...]) -> FloatArray
     if array.shape != shape:
         raise DataError(
             f"{name} must have shape {shape} to fit the tree and its features, but got {array.shape};"
-            " take a flat layer over the classes of the tree"
+            f" {'take vectors' if name == CLASS_VECTORS else 'take a flat layer'} over the classes of the tree"
         )
     bad = np.argwhere(~np.isfinite(array))
     if bad.size:
