@@ -465,7 +465,7 @@ def test_finalists_for_further_weights(ledger, weights, further):
 
 
 def test_the_builder_that_a_found_tree_must_beat_is_confirmed_with_it(ledger):
-    # By cost: WIDE, Huffman, PAIR, the found tree, DEEP. DEEP is the best builder of all, WIDE of Huffman's cost or less.
+    # By cost: WIDE, Huffman, PAIR, the found tree, DEEP. Of the builders DEEP is best, WIDE of Huffman's cost or less.
     tree = Tree.from_nested([3, [4, [0, 1, 2]]])
     builders = {"huffman": HUFFMAN, "wide": WIDE, "pair": PAIR, "deep": DEEP}
     base = {HUFFMAN: 5.0, WIDE: 4.5, PAIR: 4.0, DEEP: 2.0, tree: 3.0}
