@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, ClassVar, Protocol
@@ -44,18 +44,38 @@ Chooser = Callable[[Situation], tuple[int, float]]  # -> (action, its log-probab
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """A tree and how the agent came to it; `Agent.tell` needs nothing else."""
+    """A tree and how the agent came to it; `Agent.tell` needs nothing else.
 
-    tree: Tree
+    The tree is put together when it is first looked at: what repeats earlier decisions need not be.
+    """
+
+    construction: Construction  # with all decisions made
     cost_weight: float  # the λ that it was made for, nats per unit
     actions: tuple[int, ...]  # n indices into the action list; replaying them gives the tree
     class_sets: tuple[bytes, ...]  # n, which classes are below the node of each decision
-    decision_nodes: IntArray  # [n] the node that each action decided
     observations: NDArray[np.float32]  # [n, F] what the agent saw there
     masks: NDArray[np.int8]  # [n, A] what was legal there
     log_probs: NDArray[np.float32]  # [n] of each action when it was drawn
-    left_sets: tuple[bytes, ...] = ()  # class sets that the closer took after the last decision
-    left_nodes: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))  # their nodes
+
+    @property
+    def tree(self) -> Tree:
+        """What the decisions lead to."""
+        return self.construction.finish().tree
+
+    @property
+    def decision_nodes(self) -> IntArray:
+        """The node that each action decided, [n]."""
+        return self.construction.finish().decision_nodes
+
+    @property
+    def left_sets(self) -> tuple[bytes, ...]:
+        """Class sets that the closer took after the last decision."""
+        return self.construction.finish().left_sets
+
+    @property
+    def left_nodes(self) -> IntArray:
+        """Their nodes."""
+        return self.construction.finish().left_nodes
 
 
 class Decided(Protocol):
@@ -140,6 +160,7 @@ class Agent(ABC):
         self.task = task
         self.closer = parse_closer(self._closer, task)
         self._splits = SplitCache(task)
+        self._hashes: dict[tuple[int, ...], str] = {}  # of trees, by the decisions that lead to them
 
     def ask(self, num: int) -> list[Proposal]:
         """Propose ``num`` trees, each for a λ of its own, and none twice where it can be helped."""
@@ -147,7 +168,7 @@ class Agent(ABC):
         for _ in range(num):
             cost_weight = self.cost_weights.draw(self.rng)
             proposal = self._new_tree(cost_weight)
-            self._asked[proposal.tree.hash] = None
+            self._asked[self._hash(proposal)] = None
             proposals.append(proposal)
         return proposals
 
@@ -158,17 +179,23 @@ class Agent(ABC):
         """
         first = proposal = self.propose(cost_weight)
         for _ in range(self.max_tries - 1):
-            last = proposal.tree.hash
+            last = self._hash(proposal)
             if last not in self._asked:
                 return proposal
             proposal = self.propose(cost_weight)
-            if proposal.tree.hash == last:
+            if self._hash(proposal) == last:
                 break
         for _ in range(2 * self.max_tries):
-            if proposal.tree.hash not in self._asked:
+            if self._hash(proposal) not in self._asked:
                 return proposal
             proposal = self.change(proposal, int(self.rng.integers(len(proposal.actions))), cost_weight)
-        return proposal if proposal.tree.hash not in self._asked else first
+        return proposal if self._hash(proposal) not in self._asked else first
+
+    def _hash(self, proposal: Proposal) -> str:
+        """Of its tree, which is not put together where the same decisions have led to one before."""
+        if proposal.actions not in self._hashes:
+            self._hashes[proposal.actions] = proposal.tree.hash
+        return self._hashes[proposal.actions]
 
     def change(self, parent: Decided, decision: int, cost_weight: float, *, closer_share: float = 0.0) -> Proposal:
         """A tree with another legal action at one decision; the others stay as far as possible.
@@ -281,18 +308,14 @@ class Agent(ABC):
             situations.append(situation)
             actions.append(action)
             log_probs.append(log_prob)
-        built = construction.finish()
         return Proposal(
-            tree=built.tree,
+            construction=construction,
             cost_weight=cost_weight,
             actions=tuple(actions),
             class_sets=tuple(situation.class_set for situation in situations),
-            decision_nodes=built.decision_nodes,
             observations=np.stack([situation.observation for situation in situations]),
             masks=np.stack([situation.mask for situation in situations]),
             log_probs=np.array(log_probs, np.float32),
-            left_sets=built.left_sets,
-            left_nodes=built.left_nodes,
         )
 
     def random_action(self, situation: Situation) -> tuple[int, float]:

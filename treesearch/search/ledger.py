@@ -227,11 +227,12 @@ class Ledger:
             self._db.execute("INSERT INTO meta VALUES ('schema', ?)", (json.dumps(SCHEMA_VERSION),))
 
     def _insert(self, row: EvaluationRow, tree: Tree) -> None:
-        with closing(io.BytesIO()) as buffer:
-            np.savez_compressed(
-                buffer, parent=tree.parent, leaf_class=tree.leaf_class, projection_dim=tree.projection_dim
-            )
-            self._db.execute("INSERT OR IGNORE INTO trees(hash, data) VALUES (?, ?)", (tree.hash, buffer.getvalue()))
+        if self._db.execute("SELECT 1 FROM trees WHERE hash = ?", (tree.hash,)).fetchone() is None:
+            with closing(io.BytesIO()) as buffer:
+                np.savez_compressed(
+                    buffer, parent=tree.parent, leaf_class=tree.leaf_class, projection_dim=tree.projection_dim
+                )
+                self._db.execute("INSERT INTO trees(hash, data) VALUES (?, ?)", (tree.hash, buffer.getvalue()))
         values = asdict(row)
         marks = ", ".join("?" for _ in _COLUMNS)
         self._db.execute(
