@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -22,6 +22,12 @@ class Section(BaseModel):
     """A part of the configuration; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+def _check_builders(what: str, entries: Iterable[Mapping[str, Any]]) -> None:
+    for entry in entries:
+        if not isinstance(entry.get("name"), str):
+            raise ValueError(f"each {what} needs a name, but got {entry}")
 
 
 class DataConfig(Section):
@@ -62,9 +68,20 @@ class EncoderConfig(Section):
     embedding: Positive = 64
     features: Annotated[int, Field(ge=2)] = 128  # D
     epochs: Positive = 1  # on a Huffman tree, before class vectors exist
-    refine_epochs: Annotated[int, Field(ge=0)] = 1  # then on a clustered tree
+    refine_epochs: Annotated[int, Field(ge=0)] = 1  # then on all of ``trees`` at once
+    # Builders. An encoder favours the tree that it is trained with: several that differ favour none.
+    trees: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)] = (
+        {"name": "clustered"},
+        {"name": "clustered", "arity": 32},
+        {"name": "adaptive", "div_value": 1.0},
+    )
     batch_size: Positive = 512
     learning_rate: PositiveFloat = 0.004
+
+    @model_validator(mode="after")
+    def _trees_have_names(self) -> EncoderConfig:
+        _check_builders("tree", self.trees)
+        return self
 
 
 class FrozenConfig(Section):
@@ -235,9 +252,7 @@ class SearchConfig(Section):
 
     @model_validator(mode="after")
     def _huffman_is_there(self) -> SearchConfig:
-        for builder in self.builders:
-            if not isinstance(builder.get("name"), str):
-                raise ValueError(f"each builder needs a name, but got {builder}")
+        _check_builders("builder", self.builders)
         if {"name": "huffman"} not in self.builders:
             raise ValueError("builders must contain {name: huffman}: everything is compared with it")
         if self.evaluations <= len(self.builders):

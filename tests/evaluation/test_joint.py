@@ -111,6 +111,10 @@ def test_against_a_loop_of_plain_torch() -> None:
 
     table, *dense = twins[0].parameters()
     by_row = [table, *twins[1].parameters()]
+    # A row-sparse layer without projections: one matrix and one vector with the same rows, which share their factors.
+    counts = np.bincount(split.labels, minlength=layer.num_classes)
+    factors = {id(parameter): twins[1].parameter_groups(counts)[0]["row_rates"] for parameter in twins[1].parameters()}
+    assert min(map(torch.min, factors.values())) < 1
     adam = torch.optim.Adam(dense, lr=learning_rate, betas=(0.9, 0.99))
     generator = torch.Generator().manual_seed(3)
     moments = {parameter: (torch.zeros_like(parameter), torch.zeros(len(parameter))) for parameter in by_row}
@@ -132,11 +136,12 @@ def test_against_a_loop_of_plain_torch() -> None:
                     assert parameter.grad is not None
                     assert parameter.grad.is_sparse
                     gradient = parameter.grad.coalesce()
+                    factor = factors.get(id(parameter), torch.ones(len(parameter)))
                     for row, own in zip(gradient.indices()[0], gradient.values(), strict=True):
                         mean[row] = 0.9 * mean[row] + 0.1 * own
                         square[row] = 0.99 * square[row] + 0.01 * own.square().mean()
                         root = (square[row] / (1 - 0.99**step)).sqrt() + 1e-8
-                        parameter[row] -= rate / (1 - 0.9**step) * mean[row] / root
+                        parameter[row] -= factor[row] * rate / (1 - 0.9**step) * mean[row] / root
     for trained_parameter, other in zip(parameters((encoder, layer)), parameters(twins), strict=True):
         torch.testing.assert_close(trained_parameter, other, rtol=1e-3, atol=1e-3)
 

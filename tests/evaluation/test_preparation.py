@@ -1,15 +1,20 @@
 """Preparation: deterministic, and its hash tells apart what must not be compared."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
+from treesearch import HierarchicalSoftmax, Tree, build_tree
 from treesearch.config import EncoderConfig
 from treesearch.data import Corpus
 from treesearch.errors import ConfigError, DataError
 from treesearch.evaluation.class_vectors import class_vectors
 from treesearch.evaluation.preparation import Preparation, held_out_tokens, prepare
+from treesearch.evaluation.softmax_mean import SoftmaxMean
 
 SETTINGS = EncoderConfig(context=2, embedding=4, features=6, batch_size=64)
 
@@ -131,3 +136,49 @@ def test_unknown_encoder_or_device() -> None:
         prepare(CORPUS, SETTINGS.model_copy(update={"kind": "oracle"}), seed=0)
     with pytest.raises(ConfigError, match="device 'abacus'"):
         prepare(CORPUS, SETTINGS, seed=0, device="abacus")
+
+
+# -- the trees of the second stage
+
+
+def test_the_encoder_learns_from_all_trees_of_the_second_stage(prepared: Preparation) -> None:
+    def features(**options: Any) -> NDArray[np.float32]:
+        return prepare(CORPUS, SETTINGS.model_copy(update=options), seed=0).train.x
+
+    clustered = {"name": "clustered"}
+    one, both = features(trees=(clustered,)), features(trees=(clustered, {"name": "huffman"}))
+    assert not np.array_equal(one, both)
+    further = build_tree("huffman", counts=CORPUS.counts)
+    settings = SETTINGS.model_copy(update={"trees": (clustered,)})
+    np.testing.assert_array_equal(prepare(CORPUS, settings, seed=0, tree=further).train.x, both)
+
+
+def test_the_second_stage_can_be_left_out(prepared: Preparation) -> None:
+    settings = SETTINGS.model_copy(update={"refine_epochs": 0, "trees": ({"name": "nobody"},)})
+    with pytest.raises(ConfigError, match="unknown builder 'nobody'"):
+        prepare(CORPUS, settings.model_copy(update={"refine_epochs": 1}), seed=0)
+    assert prepare(CORPUS, settings.model_copy(update={"trees": SETTINGS.trees}), seed=0).hash != prepared.hash
+
+
+# -- several trees as one layer
+
+
+def test_the_mean_of_several_softmaxes_by_hand() -> None:
+    layers = [HierarchicalSoftmax(6, Tree.from_nested(nested)) for nested in ([0, [1, 2]], [[0, 1], 2], [0, 1, 2])]
+    mean = SoftmaxMean(layers)
+    x, y = torch.randn(5, 6), torch.tensor([0, 1, 2, 1, 0])
+    output, loss = mean(x, y)
+    expected = torch.stack([layer.log_prob(x)[range(5), y] for layer in layers]).mean(0)
+    torch.testing.assert_close(output, expected)
+    torch.testing.assert_close(loss, -expected.mean())
+    groups = mean.parameter_groups([5, 3, 2])
+    assert sorted(id(p) for group in groups for p in group["params"]) == sorted(map(id, mean.parameters()))
+    assert mean.num_classes == 3
+
+
+def test_layers_over_other_classes_have_no_mean() -> None:
+    layers = [HierarchicalSoftmax(6, Tree.from_nested(nested)) for nested in ([0, 1], [0, 1, 2])]
+    with pytest.raises(DataError, match=r"agree on \(classes, features\), but got \[\(2, 6\), \(3, 6\)\]"):
+        SoftmaxMean(layers)
+    with pytest.raises(DataError, match="give one at least"):
+        SoftmaxMean([])

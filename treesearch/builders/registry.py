@@ -92,6 +92,20 @@ def builder_label(name: str, options: Mapping[str, Any]) -> str:
     return f"{name}({', '.join(f'{key}={value}' for key, value in sorted(options.items()))})"
 
 
+def split_builder(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A builder's name and its options, from an entry such as ``{name: clustered, arity: 16}``.
+
+    Raises:
+        ConfigError: An option is one that builders are given by their caller.
+    """
+    options = dict(entry)
+    name = str(options.pop("name"))
+    for key in ("counts", "vectors", "seed"):
+        if key in options:
+            raise ConfigError(f"builder {name!r} takes {key} from the run; leave {key}: {options[key]!r:.60} out")
+    return name, options
+
+
 def check_vectors(vectors: ArrayLike, num_classes: int) -> NDArray[np.float32]:
     """Class vectors as contiguous float32 [C, D].
 

@@ -19,8 +19,7 @@ from torch import nn
 from treesearch.errors import ConfigError, DataError
 from treesearch.evaluation.encoder import Encoder
 from treesearch.evaluation.examples import Examples, TextSplit
-from treesearch.evaluation.trainer import JointTrainer
-from treesearch.softmax import HierarchicalSoftmax
+from treesearch.evaluation.trainer import JointTrainer, OutputLayer
 
 SCORE_BATCH = 2048
 
@@ -36,7 +35,7 @@ class JointFit:
 
 def train_joint(
     encoder: Encoder,
-    layer: HierarchicalSoftmax,
+    layer: OutputLayer,
     train: TextSplit,
     *,
     valid: TextSplit | None = None,
@@ -73,7 +72,7 @@ def train_joint(
         raise DataError(f"epochs must be >= 1, but got {epochs}; one pass is the least")
     examples = Examples.of(train, next(encoder.parameters()).device)
     num_steps = epochs * math.ceil(len(examples) / batch_size)
-    counts = np.bincount(train.labels, minlength=layer.tree.num_classes)
+    counts = np.bincount(train.labels, minlength=layer.num_classes)
     trainer = JointTrainer(encoder, layer, counts=counts, learning_rate=learning_rate, num_steps=num_steps)
     generator = torch.Generator().manual_seed(seed)
     best = _Best(encoder, layer)
@@ -115,7 +114,7 @@ class _Best:
 
 
 @torch.no_grad()
-def token_nll(encoder: Encoder, layer: HierarchicalSoftmax, split: TextSplit) -> NDArray[np.float32]:
+def token_nll(encoder: Encoder, layer: OutputLayer, split: TextSplit) -> NDArray[np.float32]:
     """NLL of each token of a split in nats, float32 [T]; NaN where the model has diverged."""
     examples = Examples.of(split, next(encoder.parameters()).device)
     parts = [-layer(encoder(context), target).output for context, target in examples.in_order(SCORE_BATCH)]
@@ -123,7 +122,7 @@ def token_nll(encoder: Encoder, layer: HierarchicalSoftmax, split: TextSplit) ->
     return nll
 
 
-def score(encoder: Encoder, layer: HierarchicalSoftmax, split: TextSplit) -> float:
+def score(encoder: Encoder, layer: OutputLayer, split: TextSplit) -> float:
     """Mean NLL of a split in nats per token; NaN where the model has diverged."""
     return float(token_nll(encoder, layer, split).mean(dtype=np.float64))
 

@@ -1,4 +1,4 @@
-"""What happens once before a search: an encoder is trained on cheap trees, features and class vectors are cached.
+"""What happens once before a search: an encoder is trained, features and class vectors are cached.
 
 Shapes: **C** classes, **D** features, **T** tokens.
 """
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from treesearch.builders import build_tree
+from treesearch.builders import build_tree, split_builder
 from treesearch.config import EncoderConfig
 from treesearch.data import Corpus
 from treesearch.data.contexts import context_windows
@@ -23,6 +23,7 @@ from treesearch.evaluation.encoder import encode, untrained_encoder
 from treesearch.evaluation.examples import TextSplit
 from treesearch.evaluation.frozen import Features
 from treesearch.evaluation.joint import one_thread, resolve_device, train_joint
+from treesearch.evaluation.softmax_mean import SoftmaxMean
 from treesearch.softmax import HierarchicalSoftmax
 from treesearch.tree import Tree
 
@@ -52,9 +53,11 @@ def prepare(
     max_tokens: int | None = None,
     on_step: Callable[[str, int, int], None] | None = None,
 ) -> Preparation:
-    """Train the encoder on a Huffman tree, then on a tree clustered from its class vectors, and cache features.
+    """Train the encoder on a Huffman tree, then on several trees made from its class vectors, and cache features.
 
-    Where a ``tree`` is given, the encoder is trained on that alone, as many epochs in all.
+    In the second stage each tree has an output layer of its own, and the encoder learns from the mean of their losses.
+    An encoder that has learned from one tree makes that tree, and those like it, look better than they are
+    (results/2026-11-24-several-trees).
 
     One torch thread, so that the result does not depend on the number of cores.
 
@@ -63,7 +66,7 @@ def prepare(
         settings: Of the encoder.
         seed: Of parameters and order.
         device: Where to train.
-        tree: What to train on instead of cheap trees.
+        tree: A further one of the second stage.
         holdout: Share of the training tokens, in blocks spread over the text, that neither the encoder nor class
             vectors nor node classifiers learn from: trees are scored on them, and the validation split stays unseen.
             None: trees are scored on the validation split.
@@ -72,28 +75,24 @@ def prepare(
 
     Raises:
         DataError: The encoder's features are not finite.
-        ConfigError: Unknown encoder or device.
+        ConfigError: Unknown encoder, builder, option or device.
     """
     counts = corpus.counts.astype(np.float64)
     train, valid = _splits(corpus, settings.context, holdout)
     generator = torch.Generator().manual_seed(seed)
     encoder = untrained_encoder(settings, corpus.num_classes, generator)
     encoder.to(resolve_device(device))
-    stages = [("encoder", settings.epochs), ("encoder, refined", settings.refine_epochs)]
-    if tree is not None:
-        stages = [("encoder, refreshed", settings.epochs + settings.refine_epochs)]
-    else:
-        tree = build_tree("huffman", counts=counts)
+    trees, further = [build_tree("huffman", counts=counts)], [] if tree is None else [tree]
     with one_thread():
-        for stage, epochs in stages:
+        for stage, epochs in (("encoder", settings.epochs), ("encoder, refined", settings.refine_epochs)):
             if epochs == 0:
                 continue
-            layer = HierarchicalSoftmax(settings.features, tree, sparse=True)
-            layer.reset_parameters(counts, generator)
-            layer.to(resolve_device(device))
+            layers = [HierarchicalSoftmax(settings.features, one, sparse=True) for one in trees]
+            for layer in layers:
+                layer.reset_parameters(counts, generator)
             train_joint(
                 encoder,
-                layer,
+                SoftmaxMean(layers).to(resolve_device(device)),
                 train,
                 learning_rate=settings.learning_rate,
                 epochs=epochs,
@@ -105,7 +104,11 @@ def prepare(
             if not np.isfinite(train_features).all():
                 raise DataError("the encoder's features are not finite; lower encoder.learning_rate")
             vectors = class_vectors(train_features, train.labels, corpus.num_classes)
-            tree = build_tree("clustered", counts=counts, vectors=vectors, seed=seed)
+            builders = map(split_builder, settings.trees)
+            trees = [
+                *(build_tree(name, counts=counts, vectors=vectors, seed=seed, **options) for name, options in builders),
+                *further,
+            ]
         scored = Features(encode(encoder, valid.windows), valid.labels)
     learned = Features(train_features[:max_tokens], train.labels[:max_tokens])
     digest = blake2b(digest_size=8)

@@ -14,10 +14,12 @@ from torch.optim import Optimizer
 
 from treesearch.config import EncoderConfig
 from treesearch.evaluation.encoder import Encoder, untrained_encoder
+from treesearch.evaluation.softmax_mean import SoftmaxMean
 from treesearch.softmax import HierarchicalSoftmax, RowwiseAdam
 from treesearch.tree import Tree
 
 BETAS = (0.9, 0.99)
+OutputLayer = HierarchicalSoftmax | SoftmaxMean
 
 
 class JointTrainer:
@@ -38,7 +40,7 @@ class JointTrainer:
     def __init__(
         self,
         encoder: Encoder,
-        layer: HierarchicalSoftmax,
+        layer: OutputLayer,
         *,
         counts: ArrayLike,
         learning_rate: float,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs import ConstructionTask
-from treesearch.builders import build_tree, builder_label
+from treesearch.builders import build_tree, builder_label, split_builder
 from treesearch.config import Config
 from treesearch.cost import CostModel
 from treesearch.cost_table import CostTable
@@ -77,7 +76,7 @@ def _measured_cost_model(config: Config, counts: NDArray[np.float64], table: Cos
 
 
 def prepare_run(config: Config, corpus: Corpus, progress: ProgressReporter, *, tree: Tree | None = None) -> Preparation:
-    """Train the encoder and cache features; on ``tree``, where there is one, instead of cheap trees."""
+    """Train the encoder and cache features; on ``tree``, where there is one, beside the configured trees."""
     return prepare(
         corpus,
         config.encoder,
@@ -198,16 +197,17 @@ def check_choices(
     )
     make_proposer(config, task, policy)
     few = np.sort(counts)[::-1][:64]
-    for name, options in map(split_builder, config.search.builders):
-        if "cutoffs" not in options:  # those are meant for the whole vocabulary
-            build_tree(
-                name,
-                counts=few,
-                vectors=placeholder[: few.size],
-                seed=config.seed,
-                directions=_no_directions,
-                **options,
-            )
+    for entries, directions in ((config.search.builders, _no_directions), (config.encoder.trees, None)):
+        for name, options in map(split_builder, entries):
+            if "cutoffs" not in options:  # those are meant for the whole vocabulary
+                build_tree(
+                    name,
+                    counts=few,
+                    vectors=placeholder[: few.size],
+                    seed=config.seed,
+                    directions=directions,
+                    **options,
+                )
 
 
 def _no_directions(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
@@ -229,13 +229,3 @@ def builder_candidates(config: Config, task: ConstructionTask) -> list[Candidate
         )
         candidates.append(Candidate(tree, BUILDER, builder_label(name, options)))
     return candidates
-
-
-def split_builder(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A builder's name and its options."""
-    options = dict(entry)
-    name = str(options.pop("name"))
-    for key in ("counts", "vectors", "seed"):
-        if key in options:
-            raise ConfigError(f"builder {name!r} takes {key} from the run; leave {key}: {options[key]!r:.60} out")
-    return name, options

@@ -104,6 +104,11 @@ class HierarchicalSoftmax(nn.Module):
         self._kernels.move(self.weights[0].device)
 
     @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.tree.num_classes
+
+    @property
     def kernel(self) -> Kernel:
         """How targets are scored; see the class."""
         return self._kernels.kernel
