@@ -245,7 +245,7 @@ class SearchConfig(Section):
     agent: str = "policy_gradient"
     settings: dict[str, Any] = Field(default_factory=dict)  # of the agent
     refresh_every: Positive | None = (
-        None  # evaluations after which the encoder is retrained on the best tree; null: never
+        None  # evaluations after which the encoder is retrained on the best tree too; null: never
     )
     executor: Literal["local", "ray"] = "ray"
     builders: tuple[dict[str, Any], ...] = DEFAULT_BUILDERS

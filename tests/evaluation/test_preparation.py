@@ -149,8 +149,9 @@ def test_the_encoder_learns_from_all_trees_of_the_second_stage(prepared: Prepara
     one, both = features(trees=(clustered,)), features(trees=(clustered, {"name": "huffman"}))
     assert not np.array_equal(one, both)
     further = build_tree("huffman", counts=CORPUS.counts)
-    settings = SETTINGS.model_copy(update={"trees": (clustered,)})
-    np.testing.assert_array_equal(prepare(CORPUS, settings, seed=0, tree=further).train.x, both)
+    for refine_epochs in (0, 1):  # a further tree is learned from in any case
+        settings = SETTINGS.model_copy(update={"trees": (clustered,), "refine_epochs": refine_epochs})
+        np.testing.assert_array_equal(prepare(CORPUS, settings, seed=0, tree=further).train.x, both)
 
 
 def test_the_second_stage_can_be_left_out(prepared: Preparation) -> None:

@@ -5,8 +5,9 @@ Shapes: **C** classes, **D** features, **T** tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 
 import numpy as np
@@ -66,7 +67,7 @@ def prepare(
         settings: Of the encoder.
         seed: Of parameters and order.
         device: Where to train.
-        tree: A further one of the second stage.
+        tree: A further one of the second stage, which then takes an epoch at least.
         holdout: Share of the training tokens, in blocks spread over the text, that neither the encoder nor class
             vectors nor node classifiers learn from: trees are scored on them, and the validation split stays unseen.
             None: trees are scored on the validation split.
@@ -82,11 +83,9 @@ def prepare(
     generator = torch.Generator().manual_seed(seed)
     encoder = untrained_encoder(settings, corpus.num_classes, generator)
     encoder.to(resolve_device(device))
-    trees, further = [build_tree("huffman", counts=counts)], [] if tree is None else [tree]
     with one_thread():
-        for stage, epochs in (("encoder", settings.epochs), ("encoder, refined", settings.refine_epochs)):
-            if epochs == 0:
-                continue
+
+        def learn(stage: str, epochs: int, trees: Sequence[Tree]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             layers = [HierarchicalSoftmax(settings.features, one, sparse=True) for one in trees]
             for layer in layers:
                 layer.reset_parameters(counts, generator)
@@ -98,17 +97,20 @@ def prepare(
                 epochs=epochs,
                 batch_size=settings.batch_size,
                 seed=seed,
-                on_step=None if on_step is None else lambda step, num, stage=stage: on_step(stage, step, num),  # type: ignore[misc]
+                on_step=None if on_step is None else partial(on_step, stage),
             )
-            train_features = encode(encoder, train.windows)
-            if not np.isfinite(train_features).all():
+            features = encode(encoder, train.windows)
+            if not np.isfinite(features).all():
                 raise DataError("the encoder's features are not finite; lower encoder.learning_rate")
-            vectors = class_vectors(train_features, train.labels, corpus.num_classes)
-            builders = map(split_builder, settings.trees)
+            return features, class_vectors(features, train.labels, corpus.num_classes)
+
+        train_features, vectors = learn("encoder", settings.epochs, [build_tree("huffman", counts=counts)])
+        if epochs := max(settings.refine_epochs, 0 if tree is None else 1):
             trees = [
-                *(build_tree(name, counts=counts, vectors=vectors, seed=seed, **options) for name, options in builders),
-                *further,
+                build_tree(name, counts=counts, vectors=vectors, seed=seed, **options)
+                for name, options in map(split_builder, settings.trees)
             ]
+            train_features, vectors = learn("encoder, refined", epochs, trees if tree is None else [*trees, tree])
         scored = Features(encode(encoder, valid.windows), valid.labels)
     learned = Features(train_features[:max_tokens], train.labels[:max_tokens])
     digest = blake2b(digest_size=8)
