@@ -143,7 +143,7 @@ class Eras:
         return self._proposer.agent
 
     def next(self) -> Era:
-        """Train the encoder anew, on the best tree of the last era too, and go on with its features and class vectors."""
+        """Train the encoder anew, on the best tree of the last era too; go on with its features and class vectors."""
         rows = [row for row in self._ledger.rows(FROZEN) if row.encoder == self.encoder and row.valid_nll is not None]
         best = max(rows, key=lambda row: row.validation_reward(self._cost_model))
         tree = self._ledger.tree(best.tree_hash)
