@@ -19,8 +19,8 @@ from treesearch.softmax import layer, row_rates
 
 FOLDER = Path(sys.argv[1])
 NAMES = sys.argv[2:]  # rows of the joint rung
-RULES = {"one rate": (0.0, 1.0), "half": None, "0.1, 0.5": (0.1, 0.5), "0.2, 0.5": (0.2, 0.5), "0.2, 0.3": (0.2, 0.3)}
-SEEDS = (300, 301, 302)
+RULES = {"one rate": (0.0, 1.0), "half": None, "0.2, 0.5": (0.2, 0.5)}
+SEEDS = (300, 301)
 LEARNING_RATE = 0.01
 config = load_config(FOLDER / "config.yaml")
 corpus = load_corpus(config)
