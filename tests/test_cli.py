@@ -368,7 +368,7 @@ def test_notes_stand_under_the_comparison(work, local_run):
     *table, last = accept(work, "compare", "other").out.splitlines()
     found = [row["name"] for row in rows if row["kind"] == "found"]
     assert table[-len(found) :] == [
-        f"{name}: not significant against clustered(arity=32): +0.001 [-0.002, 0.004] nats" for name in found
+        f"{name}: not significant against clustered(arity=32): +0.0010 [-0.0020, 0.0040] nats" for name in found
     ]
     assert f"{tiny.EVALUATIONS} frozen evaluations (0 failed, 4 stopped early), agent policy_gradient" in last
 
