@@ -67,6 +67,18 @@ def test_factors_that_do_not_fit_are_refused(factors: Any, message: str) -> None
         RowwiseAdam([{"params": [parameter((7, 2))], "row_rates": factors}])
 
 
+def test_factors_go_with_the_state_and_are_checked_there() -> None:
+    first = RowwiseAdam([{"params": [parameter((7, 2))], "row_rates": FACTORS}])
+    second = RowwiseAdam([parameter((7, 2))])
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(second.param_groups[0]["row_rates"], FACTORS)
+    other = RowwiseAdam([parameter((6, 2))], lr=9.0)
+    with pytest.raises(DataError, match=r"one for each of the 6 rows, but got torch.float32 \(7,\)"):
+        other.load_state_dict(first.state_dict())
+    assert other.param_groups[0]["lr"] == 9.0, "nothing is changed"
+    assert "row_rates" not in other.param_groups[0]
+
+
 # -- of the layer ------------------------------------------------------------------------------------------------------
 
 

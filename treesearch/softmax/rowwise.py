@@ -102,6 +102,8 @@ class RowwiseOptimizer(Optimizer, ABC):
                     f"a group must have the settings {', '.join(self.defaults)}, but one lacks"
                     f" {', '.join(sorted(missing))}; load the state of a {type(self).__name__}"
                 )
+        for group, own_group in zip(state_dict["param_groups"], self.param_groups, strict=False):
+            _check_factors(group.get("row_rates"), own_group["params"])
         super().load_state_dict(state_dict)
         # torch gives state the type of its parameter, which would round that of half precision.
         for param, state in states.items():
@@ -182,7 +184,6 @@ class RowwiseOptimizer(Optimizer, ABC):
                 f"{type(self).__name__} has no weight decay, but got weight_decay={group['weight_decay']};"
                 " it would touch every row: leave it out, or add a penalty to the loss"
             )
-        factor_R = group.get("row_rates")
         for param in group["params"]:
             if param.dtype not in DTYPES:
                 names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
@@ -193,8 +194,7 @@ class RowwiseOptimizer(Optimizer, ABC):
                 raise DataError(
                     "parameters must have rows, but one is a scalar; give it shape (1,) or another optimizer"
                 )
-            if factor_R is not None:
-                _check_factors(factor_R, param)
+        _check_factors(group.get("row_rates"), group["params"])
 
 
 def state_dtype(param: Tensor) -> torch.dtype:
@@ -217,15 +217,19 @@ def factors(group: dict[str, Any]) -> NDArray[np.float32]:
     return NO_FACTORS if factor_R is None else factor_R.numpy()
 
 
-def _check_factors(factor_R: Any, param: Tensor) -> None:
-    if not isinstance(factor_R, Tensor) or factor_R.dtype != torch.float32 or factor_R.shape != param.shape[:1]:
-        found = f"{factor_R.dtype} {tuple(factor_R.shape)}" if isinstance(factor_R, Tensor) else repr(factor_R)
-        raise DataError(
-            f"row_rates must be float32, one for each of the {param.shape[0]} rows, but got {found:.80};"
-            " parameters with other rows need a group of their own"
-        )
-    if factor_R.device != param.device:
-        raise DataError(f"row_rates must be on {param.device} like their parameters, but are on {factor_R.device}")
+def _check_factors(factor_R: Any, params: Iterable[Tensor]) -> None:
+    """Raise `DataError` unless these factors, if there are any, fit all parameters of a group."""
+    if factor_R is None:
+        return
+    for param in params:
+        if not isinstance(factor_R, Tensor) or factor_R.dtype != torch.float32 or factor_R.shape != param.shape[:1]:
+            found = f"{factor_R.dtype} {tuple(factor_R.shape)}" if isinstance(factor_R, Tensor) else repr(factor_R)
+            raise DataError(
+                f"row_rates must be float32, one for each of the {param.shape[0]} rows, but got {found:.80};"
+                " parameters with other rows need a group of their own"
+            )
+        if factor_R.device != param.device:
+            raise DataError(f"row_rates must be on {param.device} like their parameters, but are on {factor_R.device}")
     if not bool(((factor_R >= 0) & factor_R.isfinite()).all()):
         raise DataError("row_rates must be finite and >= 0; leave them out for one learning rate")
 
