@@ -310,8 +310,8 @@ def test_wrong_types_and_values_name_the_key(key, value):
 
 
 def test_keys_that_are_no_words():
-    refusal(make_config, {1: 2})
-    refusal(make_config, {"search": {None: 2}})
+    assert refusal(make_config, {1: 2}) == "config: 1: keys should be strings, but got 1"
+    assert refusal(make_config, {"search": {None: 2}}) == "config: search.None: keys should be strings, but got None"
 
 
 def test_several_mistakes_are_counted():
