@@ -6,7 +6,7 @@ Shapes: **B** batch, **D** features, **C** classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from numpy.typing import ArrayLike
@@ -32,7 +32,6 @@ class SoftmaxMean(nn.Module):
         sizes = {(layer.num_classes, layer.in_features) for layer in layers}
         if len(sizes) != 1:
             raise DataError(f"layers must agree on (classes, features), but got {sorted(sizes)}; give one at least")
-        self._layers = list(layers)
         self.layers = nn.ModuleList(layers)
         self.num_classes = layers[0].num_classes
 
@@ -43,11 +42,12 @@ class SoftmaxMean(nn.Module):
             input: [B, D].
             target: int64 [B].
         """
-        outputs = [layer(input, target) for layer in self._layers]
+        outputs = [layer(input, target) for layer in self.layers]
         return SoftmaxOutput(
             torch.stack([one.output for one in outputs]).mean(0), torch.stack([one.loss for one in outputs]).mean()
         )
 
     def parameter_groups(self, counts: ArrayLike) -> list[dict[str, Any]]:
         """Those of all layers, see `HierarchicalSoftmax.parameter_groups`."""
-        return [group for layer in self._layers for group in layer.parameter_groups(counts)]
+        layers = cast("list[HierarchicalSoftmax]", list(self.layers))
+        return [group for layer in layers for group in layer.parameter_groups(counts)]

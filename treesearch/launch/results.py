@@ -31,11 +31,11 @@ def summarise(
     encoder: str,
 ) -> dict[str, Any]:
     """The content of ``comparison.json``."""
-    rows, weights = ledger.rows(FROZEN), listed_weights(config)
-    all_weights = sorted({cost_model.weight, *weights}) if weights else []
+    rows, listed = ledger.rows(FROZEN), listed_weights(config)
+    weights = sorted({cost_model.weight, *listed}) if listed else []
     return {
         "rows": comparison_rows(confirmed, cost_model=cost_model, cost_weights=weights, times=times),
-        "gains": gains_by_weight(confirmed, cost_model=cost_model, cost_weights=all_weights),
+        "gains": gains_by_weight(confirmed, cost_model=cost_model, cost_weights=weights),
         "evaluations": len(rows),
         "failures": sum(row.status == FAILED for row in rows),
         "stopped": sum(row.status == STOPPED for row in rows),

@@ -51,12 +51,8 @@ def gains_by_weight(
     return rows
 
 
-def gain_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """One line for each row with a ``name``, perhaps a ``cost_weight``, and what `gain_over_builders` gives."""
-    return [_note(row) for row in rows]
-
-
-def _note(row: dict[str, Any]) -> str:
+def gain_note(row: dict[str, Any]) -> str:
+    """One line on a row with a ``name``, perhaps a ``cost_weight``, and what `gain_over_builders` gives."""
     gain = row.get("reward_gain")
     tree = row["name"] if "cost_weight" not in row else f"{row['name']} at λ = {row['cost_weight']:g}"
     if gain is None:

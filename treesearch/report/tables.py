@@ -15,7 +15,7 @@ from rich.text import Text
 from treesearch.cost import CostModel
 from treesearch.evaluation.comparison import bootstrap_interval, paired_difference, t_interval
 from treesearch.evaluation.timing import StepTime
-from treesearch.report.gains import gain_notes, gain_over_builders
+from treesearch.report.gains import gain_note, gain_over_builders
 from treesearch.search.confirm import Confirmed
 from treesearch.search.promotion import FOUND, HUFFMAN
 
@@ -151,9 +151,9 @@ def comparison_notes(rows: Sequence[dict[str, Any]], gains: Sequence[dict[str, A
 
     Args:
         rows: Of `comparison_rows`.
-        gains: Of `gains_by_weight`, for the λs of a list.
+        gains: Of `gains_by_weight`, where the run has several λs: they say it for each.
     """
-    return gain_notes([row for row in rows if row["kind"] == FOUND and not gains] + list(gains))
+    return [gain_note(row) for row in gains or (row for row in rows if row["kind"] == FOUND)]
 
 
 def _change(row: dict[str, Any]) -> str:

@@ -75,7 +75,7 @@ def rows_from_linear(
     vector_MD, bias_M = _subtree_planes(tree, mass_M, weight_CD, bias_C)
     maps, projections = _principal_axes(layout, mass_M, vector_MD)
 
-    node_R = np.repeat(np.arange(tree.num_internal), layout.num_rows)[layout.row_order]
+    node_R = layout.row_node
     first_R = tree.child_ptr[node_R].astype(np.int64)
     child_R = tree.child_idx[first_R + layout.row_order - row_ptr(tree)[node_R]]
     second_R = tree.child_idx[first_R + 1]

@@ -103,7 +103,12 @@ class SoftmaxLayout:
     @cached_property
     def row_order(self) -> IntArray:
         """Canonical row (`treesearch.paths.row_ptr`) of each row of the widths' matrices, one after the other, [R]."""
-        return np.argsort(self.node_width[self._row_node], kind="stable")
+        return np.argsort(self.node_width[self._canonical_row_node], kind="stable")
+
+    @cached_property
+    def row_node(self) -> IntArray:
+        """Node of each row of the widths' matrices, one after the other, [R]."""
+        return self._canonical_row_node[self.row_order]
 
     @cached_property
     def first_logit(self) -> IntArray:
@@ -114,7 +119,7 @@ class SoftmaxLayout:
     @cached_property
     def scope_rows(self) -> tuple[tuple[tuple[int, IntArray], ...], ...]:
         """For each width the scopes that its rows read (NO_SCOPE first), each with its rows in rising order."""
-        row_scope = self.node_scope[self._row_node[self.row_order]]
+        row_scope = self.node_scope[self.row_node]
         result = []
         for scope_R in np.split(row_scope, np.cumsum(self.rows_per_width)[:-1]):
             order_R = np.argsort(scope_R, kind="stable")
@@ -123,5 +128,5 @@ class SoftmaxLayout:
         return tuple(result)
 
     @property
-    def _row_node(self) -> IntArray:
+    def _canonical_row_node(self) -> IntArray:
         return np.repeat(np.arange(self.tree.num_internal), self.num_rows)

@@ -31,6 +31,4 @@ def row_rates(layout: SoftmaxLayout, counts: ArrayLike) -> list[NDArray[np.float
         DataError: The counts do not fit the tree.
     """
     factor_N = np.maximum(layout.tree.pass_shares(counts) ** POWER, SMALLEST).astype(np.float32)
-    row_node = np.repeat(np.arange(layout.tree.num_internal), layout.num_rows)
-    ends = np.cumsum(layout.rows_per_width)[:-1]
-    return np.split(factor_N[row_node[layout.row_order]], ends)
+    return np.split(factor_N[layout.row_node], np.cumsum(layout.rows_per_width)[:-1])
