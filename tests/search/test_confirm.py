@@ -7,9 +7,10 @@ import pytest
 from treesearch import Tree
 from treesearch.cost import CostModel, tree_cost
 from treesearch.errors import ExecutionError
-from treesearch.search.confirm import Confirmed, Finalist, JointRung, at_best_rate, choose_finalists, confirm
+from treesearch.search.confirm import Confirmed, Finalist, at_best_rate, choose_finalists, confirm
 from treesearch.search.executors import Executor, Outcome
 from treesearch.search.frozen_rung import BUILDER
+from treesearch.search.joint_rung import JointRung
 from treesearch.search.ledger import CACHED, CONFIRM, FAILED, FROZEN, JOINT, OK, STOPPED, WARM, EvaluationRow, Ledger
 from treesearch.search.promotion import BASELINE, DIVERSE, FOUND, Promoted, builder_labels, diverse, promote
 from treesearch.search.worker import JointScores

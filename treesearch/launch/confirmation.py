@@ -12,8 +12,9 @@ from treesearch.evaluation.examples import TextSplit
 from treesearch.evaluation.timing import StepTime, time_trees
 from treesearch.launch.proposer import listed_weights
 from treesearch.progress import ProgressReporter
-from treesearch.search.confirm import Confirmed, Finalist, JointRung, at_best_rate, choose_finalists, confirm
+from treesearch.search.confirm import Confirmed, Finalist, at_best_rate, choose_finalists, confirm
 from treesearch.search.executors import Executor
+from treesearch.search.joint_rung import JointRung
 from treesearch.search.ledger import CONFIRM, JOINT, WARM, EvaluationRow, Ledger
 from treesearch.search.promotion import Promoted, diverse, family, promote
 

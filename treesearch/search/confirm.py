@@ -7,18 +7,17 @@ the test split.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from treesearch.cost import CostModel
 from treesearch.errors import ExecutionError
-from treesearch.search.executors import Executor, Task
-from treesearch.search.ledger import CONFIRM, FAILED, JOINT, OK, WARM, EvaluationRow, Ledger
+from treesearch.search.joint_rung import JointRung
+from treesearch.search.ledger import CONFIRM, JOINT
 from treesearch.search.promotion import BASELINE, FOUND, HUFFMAN, Promoted, family
-from treesearch.search.worker import JointScores, JointTask
 
 
 @dataclass(frozen=True)
@@ -51,83 +50,6 @@ class Confirmed:
     def valid_reward(self, cost_model: CostModel) -> float:
         """Mean joint reward on validation data over the fresh seeds, nats: which tree is reported goes by it."""
         return float(-np.mean(self.valid_nll) - cost_model.weight * self.finalist.units(cost_model))
-
-
-class JointRung:
-    """Trains trees jointly and writes each training into the ledger as it finishes.
-
-    Args:
-        executor: Runs the trainings.
-        ledger: Where they go.
-        cost_model: What compute takes from the reward.
-        on_row: Called with every new row.
-    """
-
-    def __init__(
-        self, executor: Executor, ledger: Ledger, *, cost_model: CostModel, on_row: Callable[[EvaluationRow], None]
-    ) -> None:
-        self._executor = executor
-        self._ledger = ledger
-        self._cost_model = cost_model
-        self._on_row = on_row
-        self._token_nll: dict[str, dict[int, NDArray[np.float32]]] = {}  # by tree hash and seed
-
-    def token_nll(self, tree_hash: str) -> NDArray[np.float64] | None:
-        """NLL of each token of the test split, mean over all trainings of a tree that scored it; None without any."""
-        by_seed = self._token_nll.get(tree_hash)
-        if by_seed is None:
-            return None
-        runs = [by_seed[seed] for seed in sorted(by_seed)]  # whichever finished first
-        return np.asarray(np.mean(runs, axis=0, dtype=np.float64))
-
-    def train(self, rung: str, jobs: Sequence[tuple[Promoted, float, int]]) -> list[EvaluationRow]:
-        """Train each (tree, learning rate, seed).
-
-        The test split is scored on rung ``confirm`` only. On rung ``warm`` training is one epoch from the search's
-        encoder.
-        """
-        first_id = self._ledger.next_id()
-        tasks = [
-            Task(key, JointTask(promoted.tree, rate, seed, use_test=rung == CONFIRM, warm=rung == WARM))
-            for key, (promoted, rate, seed) in enumerate(jobs)
-        ]
-        rows: dict[int, EvaluationRow] = {}
-        for outcome in self._executor.run(tasks):
-            promoted, rate, seed = jobs[outcome.task.key]
-            cost = promoted.cost
-            row = EvaluationRow(
-                id=first_id + outcome.task.key,
-                rung=rung,
-                batch=0,
-                agent=promoted.row.agent,
-                label=promoted.name,
-                tree_hash=promoted.tree.hash,
-                status=OK if outcome.ok else FAILED,
-                reason=outcome.reason,
-                attempts=outcome.attempts,
-                cost=cost.cost,
-                cost_measured_us=cost.measured_us,
-                expected_depth=cost.expected_depth,
-                dot_products=cost.dot_products,
-                max_depth=cost.max_depth,
-                cost_weight=self._cost_model.weight,
-                learning_rate=rate,
-                seed=seed,
-                seconds=outcome.seconds,
-                worker=outcome.worker,
-            )
-            if outcome.result is not None:
-                scores: JointScores = outcome.result
-                reward = -scores.valid_nll - self._cost_model.loss(cost)
-                row = replace(
-                    row, valid_nll=scores.valid_nll, test_nll=scores.test_nll, epochs=scores.epochs, reward=reward
-                )
-                if scores.test_token_nll is not None:
-                    self._token_nll.setdefault(promoted.tree.hash, {})[seed] = scores.test_token_nll
-            self._ledger.record(row, promoted.tree)
-            self._on_row(row)
-            rows[outcome.task.key] = row
-        return [rows[key] for key in range(len(jobs))]
 
 
 def at_best_rate(
