@@ -5,11 +5,12 @@ Shapes: **n** decisions of a proposal, **A** actions, **F** observation features
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, repeat
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -268,27 +269,27 @@ class Agent(ABC):
     def demonstrate(self) -> list[Proposal]:
         """The builders' trees that this action space can reach, as an agent would have built them, each once.
 
-        Each split without a projection everywhere (``kway-K`` only with ``close-clustered-K`` below it), and each
-        closer at the root; the default closer where that is not legal. They say where to start: their verdicts go to
+        Each split without a projection everywhere (``kway-K`` only with ``close-clustered-K`` where it is not legal),
+        each closer at the root, and splits into K similar parts otherwise at the root alone with ``close-clustered-K``
+        below; the default closer where none of these is legal. They say where to start: their verdicts go to
         `warm_start`. What is remembered of them serves every λ; they are made for the middle one.
         """
-        names = [action.name for action in self.actions]
+        numbers = {action.name: number for number, action in enumerate(self.actions)}
         last = () if self.closer_action is None else (self.closer_action,)
         weights = self.cost_weights.grid()
         proposals: dict[str, Proposal] = {}
-        for first, name in enumerate(names):
-            closer = name.replace("kway-", "close-clustered-") if name.startswith("kway-") else name
-            if closer not in names or "-project-" in name:
-                continue
-            choose = partial(_first_legal, order=(first, names.index(closer), *last))
-            proposal = self.roll_out(choose, weights[len(weights) // 2])
-            proposals.setdefault(proposal.tree.hash, proposal)
+        for name, root in numbers.items():
+            for below in _demonstrated_below(name):
+                if all(one in numbers for one in below):
+                    orders = chain([(root, *last)], repeat((*(numbers[one] for one in below), *last)))
+                    proposal = self.roll_out(partial(_next_legal, orders=orders), weights[len(weights) // 2])
+                    proposals.setdefault(proposal.tree.hash, proposal)
         return list(proposals.values())
 
     def replay(self, actions: Sequence[int], cost_weight: float) -> Proposal:
         """The tree that these decisions lead to under the present task; where one is not legal, the first that is."""
-        left = iter(actions)
-        return self.roll_out(lambda situation: _first_legal(situation, order=tuple(islice(left, 1))), cost_weight)
+        orders = chain(((action,) for action in actions), repeat(()))
+        return self.roll_out(partial(_next_legal, orders=orders), cost_weight)
 
     def roll_out(self, choose: Chooser, cost_weight: float) -> Proposal:
         """Build one tree for this λ, asking ``choose`` at every decision."""
@@ -335,6 +336,23 @@ class Agent(ABC):
                     f"an agent's state must have been saved with the same {key}, but it has {state.get(key)!r:.200}"
                     f" and this agent {own!r:.200}; start a new run or restore the config"
                 )
+
+
+def _demonstrated_below(name: str) -> list[tuple[str, ...]]:
+    """What demonstrations do, first what is best, below a root where this action was taken."""
+    if "-project-" in name:
+        return []
+    similar = re.fullmatch(r"(.*-)?kway-(\d+)(-start-\d+)?", name)
+    if similar is None:
+        return [(name,)]
+    closer = f"close-clustered-{similar[2]}"
+    if similar[1] is None and similar[3] is None:
+        return [(name, closer)]
+    return [(name,), (closer,)]
+
+
+def _next_legal(situation: Situation, *, orders: Iterator[Sequence[int]]) -> tuple[int, float]:
+    return _first_legal(situation, order=next(orders))
 
 
 def _first_legal(situation: Situation, *, order: Sequence[int]) -> tuple[int, float]:

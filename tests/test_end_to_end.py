@@ -103,7 +103,9 @@ def test_the_ledger_is_complete(ledger):
     assert {row.cost_weight for row in ledger.rows()} == {0.005}
     assert all(row.test_nll is None for row in frozen + joint)
     assert all(row.test_nll is not None and row.status == OK for row in confirmed)
-    assert {row.seed for row in joint} == {tiny.SEED}
+    first, second = ({row.tree_hash for row in joint if row.seed == seed} for seed in (tiny.SEED, tiny.SEED + 1))
+    assert first > second >= {row.tree_hash for row in confirmed}, "half of the trees have a second run"
+    assert {row.seed for row in joint} == {tiny.SEED, tiny.SEED + 1}
     assert len({row.seed for row in confirmed}) == 2
     assert tiny.SEED not in {row.seed for row in confirmed}, "reported runs have fresh seeds"
     for row in ledger.rows():

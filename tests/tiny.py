@@ -33,7 +33,7 @@ def config(folder: Path) -> dict[str, Any]:
         "data": {"kind": "text", **{split: str(folder / f"{split}.txt") for split in ("train", "valid", "test")}},
         "encoder": {"features": 8, "context": 2, "embedding": 4, "batch_size": 128},
         "joint": {"learning_rates": [0.01], "batch_size": 128},
-        "confirm": {"promote": 1, "screen": 3, "seeds": 2},
+        "confirm": {"promote": 2, "screen": 3, "rounds": 2, "seeds": 2},
         "environment": {"max_decisions": 4},
         "search": {"evaluations": EVALUATIONS, "batch_size": 6, "executor": "local", "builders": BUILDERS},
     }

@@ -134,9 +134,12 @@ class ConfirmConfig(Section):
     # Trees of each kind and λ, no near copies, that are first trained for one epoch from the search's encoder: the best
     # ``promote`` of them go on. null: the best of the frozen rung go on.
     screen: Positive | None = None
+    # Of joint training: every round after the first trains the better half of each group again, with as many new seeds
+    # as it has had, since one run tells less than trees differ by.
+    rounds: Annotated[int, Field(ge=1, le=6)] = 1
     finalists: Positive = 1  # of each kind and cost, by joint validation: trained with all seeds; the best is reported
     seeds: Annotated[int, Field(ge=0)] = 3  # of the reported runs; 0: the search ends on the frozen rung
-    families: tuple[str, ...] = ()  # builders all of whose trees are trained jointly; the best of each is confirmed
+    families: tuple[str, ...] = ()  # builders all of whose trees leave the frozen rung; the best of each is confirmed
     rank_trees: Annotated[int, Field(ge=0)] = 0  # diverse trees also trained jointly, to tell how well rungs agree
     timing: bool = True  # measure the output layer's and the whole training step with every confirmed tree
 

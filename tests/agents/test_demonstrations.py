@@ -72,6 +72,17 @@ def test_each_tree_is_shown_once_whatever_the_weights() -> None:
         assert [one.tree for one in again] == [one.tree for one in shown]
 
 
+@pytest.mark.parametrize("split", ["kway-8-start-2", "shortlist-16-kway-8", "shortlist-16-kway-8-start-1"])
+def test_similar_parts_are_also_closed_alike(split: str) -> None:
+    """A root and clusters of the same arity below it; the split everywhere is another tree."""
+    plans = [list(proposal.actions) for proposal in showing([split, "close-clustered-8"]).demonstrate()]
+    everywhere, closed, alone = sorted(plans)
+    assert everywhere[:2] == [0, 0]
+    assert closed == [0] + [1] * (len(closed) - 1)
+    assert len(closed) > 2
+    assert alone == [1]
+
+
 def test_nothing_shown_has_a_projection_and_no_split_runs_out_of_itself_into_another() -> None:
     names = ["similarity-0.25", "shortlist-64", "kway-8", "kway-8-project-0.5", "close-clustered-16"]
     shown = showing(names).demonstrate()

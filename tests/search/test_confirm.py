@@ -7,7 +7,15 @@ import pytest
 from treesearch import Tree
 from treesearch.cost import CostModel, tree_cost
 from treesearch.errors import ExecutionError
-from treesearch.search.confirm import Confirmed, Finalist, at_best_rate, choose_finalists, confirm
+from treesearch.search.confirm import (
+    Confirmed,
+    Finalist,
+    Places,
+    at_best_rate,
+    choose_finalists,
+    confirm,
+    with_more_seeds,
+)
 from treesearch.search.executors import Executor, Outcome
 from treesearch.search.frozen_rung import BUILDER
 from treesearch.search.joint_rung import JointRung
@@ -306,7 +314,7 @@ def test_the_warm_rung_starts_from_the_searchs_encoder_and_leaves_the_test_split
 def test_more_trees_than_one_under_each_further_weight():
     trained = {one.tree.hash: Finalist(one, 0.1, BASE[one.tree]) for one in CONTENDERS}
     options = {"cost_model": COST_MODEL, "cost_weights": [0.0]}
-    one, two = (choose_finalists(trained, num_further=num, **options) for num in (1, 2))
+    one, two = (choose_finalists(trained, places=Places(1, num, 1), **options) for num in (1, 2))
     assert {f.promoted.name for f in two} - {f.promoted.name for f in one} == {"found #6"}
 
 
@@ -396,6 +404,39 @@ def test_every_tree_is_trained_with_every_rate_and_keeps_its_own_best(ledger):
     assert sorted(announced, key=lambda row: row.id) == ledger.rows(JOINT)
 
 
+def test_more_seeds_make_the_score_a_mean_over_all_runs_at_the_trees_own_rate(ledger):
+    rung, trainer, _ = joint_rung(ledger)
+    best = at_best_rate(CONTENDERS[:3], rung, learning_rates=RATES, seed=0)
+    trainer.jobs.clear()
+    better = with_more_seeds(list(best.values())[:2], rung, seeds=[1])
+    better = with_more_seeds(list(better.values()), rung, seeds=[2, 5])
+    assert list(better) == [HUFFMAN.hash, FLAT.hash]
+    jobs = Counter((job.tree, job.learning_rate, job.seed, job.use_test, job.warm) for job in trainer.jobs)
+    assert jobs == {(tree, BEST_RATE[tree], s, False, False): 1 for tree in (HUFFMAN, FLAT) for s in (1, 2, 5)}
+    assert [one.num_seeds for one in better.values()] == [4, 4]
+    assert [one.valid_nll for one in better.values()] == pytest.approx([5.0 + 0.008 / 4, 6.0 + 0.008 / 4])
+    assert {row.rung for row in ledger.rows()} == {JOINT}
+
+
+def test_a_tree_that_diverges_with_a_further_seed_is_out(ledger):
+    rung, _, _ = joint_rung(ledger, lambda tree, rate, seed: None if (tree, seed) == (FLAT, 2) else 5.0)
+    best = at_best_rate(CONTENDERS[:2], rung, learning_rates=RATES, seed=0)
+    assert list(with_more_seeds(list(best.values()), rung, seeds=[1, 2])) == [HUFFMAN.hash]
+
+
+def test_of_each_family_the_likeliest_go_on(ledger):
+    names = {"huffman": HUFFMAN, "wide(a=1)": FLAT, "wide(a=2)": WIDE, "wide(a=3)": PAIR, "slim": DEEP}
+    base = {HUFFMAN: 5.0, FLAT: 4.21, WIDE: 4.2, PAIR: 4.1, DEEP: 3.0}
+    best = trained(ledger, lambda tree, rate, seed: base[tree], [as_promoted(n, BASELINE, t) for n, t in names.items()])
+
+    def chosen(places, **options):
+        return [f.promoted.name for f in choose_finalists(best, cost_model=COST_MODEL, places=places, **options)]
+
+    assert chosen(Places(1, 1, 1)) == ["huffman", "slim", "wide(a=1)"]  # the last is the best of Huffman's cost or less
+    assert chosen(Places(1, 1, 1), families=["wide"]) == ["huffman", "slim", "wide(a=1)", "wide(a=3)"]
+    assert chosen(Places(1, 1, 2), families=["wide"]) == ["huffman", "slim", "wide(a=1)", "wide(a=3)", "wide(a=2)"]
+
+
 def test_the_choice_is_by_reward_not_by_likelihood(ledger):
     # DEAR costs 1.525 units more than PAIR: at λ = 0.1 that is worth 0.1525 nats.
     contenders = [CONTENDERS[0], CONTENDERS[5], CONTENDERS[3]]
@@ -430,7 +471,7 @@ def test_one_rate_that_works_is_enough(ledger):
 
 
 def test_huffman_must_not_diverge(ledger):
-    with pytest.raises(ExecutionError, match=r"diverged at every rate of joint.learning_rates; add a smaller one"):
+    with pytest.raises(ExecutionError, match=r"diverged at its rate of joint.learning_rates; add a smaller one"):
         finalists(ledger, lambda tree, rate, seed: None if tree == HUFFMAN else 5.0)
 
 
@@ -441,7 +482,7 @@ def test_one_tree_can_be_best_and_best_cheap(ledger):
 
 def test_several_finalists_of_each_kind(ledger):
     # By reward: found PAIR, DEAR, WIDE, of which WIDE alone is cheap; builders DEEP, FLAT, of which FLAT is.
-    names = [f.promoted.name for f in finalists(ledger, num_finalists=2)]
+    names = [f.promoted.name for f in finalists(ledger, places=Places(2, 1, 1))]
     assert names == ["huffman", "deep", "flat", "found #4", "found #6", "found #5"]
 
 

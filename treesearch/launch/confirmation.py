@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from treesearch.config import Config
@@ -12,11 +14,19 @@ from treesearch.evaluation.examples import TextSplit
 from treesearch.evaluation.timing import StepTime, time_trees
 from treesearch.launch.proposer import listed_weights
 from treesearch.progress import ProgressReporter
-from treesearch.search.confirm import Confirmed, Finalist, at_best_rate, choose_finalists, confirm
+from treesearch.search.confirm import (
+    Confirmed,
+    Finalist,
+    Places,
+    at_best_rate,
+    choose_finalists,
+    confirm,
+    with_more_seeds,
+)
 from treesearch.search.executors import Executor
 from treesearch.search.joint_rung import JointRung
 from treesearch.search.ledger import CONFIRM, JOINT, WARM, EvaluationRow, Ledger
-from treesearch.search.promotion import Promoted, diverse, family, promote
+from treesearch.search.promotion import Promoted, diverse, promote
 
 MAX_SHARED = 0.5  # of the decisions of a tree that is screened: about all below the root, or the root and little else
 CONFIRM_SEEDS = 1000  # seeds of the reported runs: CONFIRM_SEEDS * (seed + 1) + i, apart from all others
@@ -38,7 +48,6 @@ def confirm_search(
         The promoted trees, those that were trained jointly by tree hash, and the confirmed ones.
     """
     counts, settings = corpus.counts.astype(float), config.confirm
-    weights = listed_weights(config)
     screen = settings.screen if settings.seeds else None
     promoted = promote(
         ledger,
@@ -46,49 +55,85 @@ def confirm_search(
         cost_model=cost_model,
         num_trees=screen or settings.promote,
         encoder=encoder,
-        cost_weights=weights,
+        cost_weights=listed_weights(config),
         families=settings.families,
         max_shared=1.0 if screen is None else MAX_SHARED,
     )
     if settings.seeds == 0:
         return promoted, {}, []
     others = diverse(ledger, counts=counts, cost_model=cost_model, num_trees=settings.rank_trees, encoder=encoder)
-    done = {WARM: 0, JOINT: 0, CONFIRM: 0}
-    total = {WARM: 0, JOINT: 0, CONFIRM: 0}
-
-    def on_row(row: EvaluationRow) -> None:
-        done[row.rung] += 1
-        progress.update(row.rung, done[row.rung], total[row.rung], f"{row.label}: {row.status}")
-
-    rung = JointRung(executor, ledger, cost_model=cost_model, on_row=on_row)
-    contenders = _united(promoted, others)
+    rungs = _UpperRungs(config, cost_model, executor, ledger, progress)
     if screen is not None:
-        total[WARM] = len(contenders)
-        warm = at_best_rate(
-            contenders, rung, learning_rates=[config.encoder.learning_rate], seed=config.seed, name=WARM
-        )
-        best = choose_finalists(
-            {tree.tree.hash: warm[tree.tree.hash] for tree in promoted if tree.tree.hash in warm},
-            cost_model=cost_model,
-            num_finalists=settings.promote,
-            num_further=settings.promote,
-            cost_weights=weights,
-        )
-        of_families = [tree for tree in promoted if family(tree.name) in settings.families]
-        promoted = _united([finalist.promoted for finalist in best], of_families)
+        promoted = rungs.screen(promoted, others)
+    trained, finalists = rungs.race(_united(promoted, others))
+    return promoted, trained, rungs.confirm(finalists)
+
+
+class _UpperRungs:
+    """The rungs above the frozen one; the user is told of every training."""
+
+    def __init__(
+        self, config: Config, cost_model: CostModel, executor: Executor, ledger: Ledger, progress: ProgressReporter
+    ) -> None:
+        self._config, self._cost_model, self._progress = config, cost_model, progress
+        self._done: Counter[str] = Counter()
+        self._expected: Counter[str] = Counter()
+        self._rung = JointRung(executor, ledger, cost_model=cost_model, on_row=self._tell)
+
+    def screen(self, promoted: Sequence[Promoted], others: Sequence[Promoted]) -> list[Promoted]:
+        """Train all for an epoch from the search's encoder; the promoted trees that go on."""
         contenders = _united(promoted, others)
-    total[JOINT] = len(contenders) * len(config.joint.learning_rates)
-    trained = at_best_rate(contenders, rung, learning_rates=config.joint.learning_rates, seed=config.seed)
-    finalists = choose_finalists(
-        trained,
-        cost_model=cost_model,
-        num_finalists=settings.finalists,
-        cost_weights=weights,
-        families=settings.families,
-    )
-    seeds = [CONFIRM_SEEDS * (config.seed + 1) + i for i in range(settings.seeds)]
-    total[CONFIRM] = len(finalists) * len(seeds)
-    return promoted, trained, confirm(finalists, rung, seeds=seeds)
+        self._expected[WARM] += len(contenders)
+        rates = [self._config.encoder.learning_rate]
+        warm = at_best_rate(contenders, self._rung, learning_rates=rates, seed=self._config.seed, name=WARM)
+        own = {tree.tree.hash: warm[tree.tree.hash] for tree in promoted if tree.tree.hash in warm}
+        return [finalist.promoted for finalist in self._choose(own, self._places(0))]
+
+    def race(self, contenders: Sequence[Promoted]) -> tuple[dict[str, Finalist], list[Finalist]]:
+        """Joint training in rounds: the better half of each is trained again with as many new seeds as it has had.
+
+        That is sequential halving (Karnin et al. 2013) in every group of which the best trees are wanted.
+
+        Returns:
+            All by tree hash, and the finalists.
+        """
+        rates, first = self._config.joint.learning_rates, self._config.seed
+        self._expected[JOINT] += len(contenders) * len(rates)
+        left = trained = at_best_rate(contenders, self._rung, learning_rates=rates, seed=first)
+        for number in range(1, self._config.confirm.rounds):
+            better = self._choose(left, self._places(number))
+            seeds = range(first + 2 ** (number - 1), first + 2**number)
+            self._expected[JOINT] += len(better) * len(seeds)
+            left = with_more_seeds(better, self._rung, seeds=seeds)
+            trained = trained | left
+        return trained, self._choose(left, Places(own=self._config.confirm.finalists, further=1, family=1))
+
+    def confirm(self, finalists: Sequence[Finalist]) -> list[Confirmed]:
+        """Train the finalists with fresh seeds."""
+        first = CONFIRM_SEEDS * (self._config.seed + 1)
+        seeds = range(first, first + self._config.confirm.seeds)
+        self._expected[CONFIRM] += len(finalists) * len(seeds)
+        return confirm(finalists, self._rung, seeds=seeds)
+
+    def _places(self, number: int) -> Places:
+        """In a round of the race, 0 for the first."""
+        settings = self._config.confirm
+        num = math.ceil(settings.promote / 2**number)
+        return Places(own=max(num, settings.finalists), further=num, family=math.ceil(num / 2))
+
+    def _choose(self, trained: Mapping[str, Finalist], places: Places) -> list[Finalist]:
+        return choose_finalists(
+            trained,
+            cost_model=self._cost_model,
+            places=places,
+            cost_weights=listed_weights(self._config),
+            families=self._config.confirm.families,
+        )
+
+    def _tell(self, row: EvaluationRow) -> None:
+        self._done[row.rung] += 1
+        done, expected = self._done[row.rung], self._expected[row.rung]
+        self._progress.update(row.rung, done, expected, f"{row.label}: {row.status}")
 
 
 def _united(trees: Sequence[Promoted], others: Sequence[Promoted]) -> list[Promoted]:

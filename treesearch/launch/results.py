@@ -44,8 +44,8 @@ def summarise(
         "cost_kind": config.cost.kind,
         "cost_weight": cost_model.weight,
         "noise": {"test_nll_deviation": pooled_deviation([entry.test_nll for entry in confirmed])},
-        "rank_correlation": rungs_agreement(ledger, encoder),
-        "screen_correlation": rungs_agreement(ledger, encoder, lower=WARM),
+        "rank_correlation": rungs_agreement(ledger, encoder, trained),
+        "screen_correlation": rungs_agreement(ledger, encoder, trained, lower=WARM),
         "fronts": {
             "frozen": front(_frozen_points(ledger, encoder, cost_model), cost_model),
             "joint": front(_joint_points(trained, cost_model), cost_model),
@@ -53,12 +53,15 @@ def summarise(
     }
 
 
-def rungs_agreement(ledger: Ledger, encoder: str, *, lower: str = FROZEN) -> dict[str, Any]:
+def rungs_agreement(
+    ledger: Ledger, encoder: str, trained: Mapping[str, Finalist], *, lower: str = FROZEN
+) -> dict[str, Any]:
     """Kendall's τ of NLL on a lower rung and joint NLL at the best rate, on all trees that were on both rungs.
 
     Args:
         ledger: Of the run.
         encoder: Hash of the features; frozen rows of other encoders are left out.
+        trained: Trees of the joint rung by tree hash.
         lower: ``frozen`` or ``warm``.
     """
     below = {
@@ -66,12 +69,9 @@ def rungs_agreement(ledger: Ledger, encoder: str, *, lower: str = FROZEN) -> dic
         for row in ledger.rows(lower)
         if row.valid_nll is not None and (lower != FROZEN or row.encoder == encoder)
     }
-    joint: dict[str, float] = {}
-    for row in ledger.rows(JOINT):
-        if row.valid_nll is not None and row.tree_hash in below:
-            joint[row.tree_hash] = min(row.valid_nll, joint.get(row.tree_hash, row.valid_nll))
-    tau = rank_correlation([below[tree_hash] for tree_hash in joint], list(joint.values()))
-    return {"rungs": [lower, JOINT], "kendall_tau": tau, "trees": len(joint)}
+    both = [tree_hash for tree_hash in trained if tree_hash in below]
+    tau = rank_correlation([below[tree_hash] for tree_hash in both], [trained[one].valid_nll for one in both])
+    return {"rungs": [lower, JOINT], "kendall_tau": tau, "trees": len(both)}
 
 
 Entry = tuple[str, str, str, Point]  # tree hash, name, kind, place

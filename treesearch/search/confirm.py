@@ -1,14 +1,14 @@
 """Confirmation: promoted trees are trained jointly, and the best of them again, up to the test split.
 
 Promoted trees, builders' and found ones alike, are trained with every learning rate of one grid. Validation data
-chooses each tree's rate, and which trees are reported. Those are trained again with fresh seeds; only these runs read
-the test split.
+chooses each tree's rate, and which trees are trained with more seeds and, in the end, reported. Those are trained again
+with fresh seeds; only these runs read the test split.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,8 @@ class Finalist:
 
     promoted: Promoted
     learning_rate: float
-    valid_nll: float  # of the run that chose the rate, nats per token
+    valid_nll: float  # mean over the runs at this rate, one of which chose it, nats per token
+    num_seeds: int = 1  # runs
 
     def units(self, cost_model: CostModel) -> float:
         """What the reward charges."""
@@ -52,6 +53,15 @@ class Confirmed:
         return float(-np.mean(self.valid_nll) - cost_model.weight * self.finalist.units(cost_model))
 
 
+@dataclass(frozen=True)
+class Places:
+    """How many trees of each group go on."""
+
+    own: int  # of either kind (builder or found) and cost (any, or Huffman's at most) under the λ that the run reports
+    further: int  # of either kind under each further λ
+    family: int  # of each family of builders
+
+
 def at_best_rate(
     trees: Sequence[Promoted], rung: JointRung, *, learning_rates: Sequence[float], seed: int, name: str = JOINT
 ) -> dict[str, Finalist]:
@@ -75,35 +85,55 @@ def at_best_rate(
     return best
 
 
+def with_more_seeds(finalists: Sequence[Finalist], rung: JointRung, *, seeds: Sequence[int]) -> dict[str, Finalist]:
+    """Train every tree again with these seeds, each at its rate; its NLL becomes the mean over all of its runs.
+
+    A tree that diverges with one of them is left out, the ledger says why.
+
+    Returns:
+        The others by tree hash.
+    """
+    jobs = [(finalist.promoted, finalist.learning_rate, seed) for finalist in finalists for seed in seeds]
+    rows = rung.train(JOINT, jobs)
+    better_known = {}
+    for index, finalist in enumerate(finalists):
+        own = rows[index * len(seeds) : (index + 1) * len(seeds)]
+        new = [row.valid_nll for row in own if row.valid_nll is not None]
+        if len(new) < len(seeds):
+            continue
+        num_seeds = finalist.num_seeds + len(new)
+        mean = (finalist.num_seeds * finalist.valid_nll + sum(new)) / num_seeds
+        better_known[finalist.promoted.tree.hash] = replace(finalist, valid_nll=mean, num_seeds=num_seeds)
+    return better_known
+
+
 def choose_finalists(
     trained: Mapping[str, Finalist],
     *,
     cost_model: CostModel,
-    num_finalists: int = 1,
-    num_further: int = 1,
+    places: Places = Places(own=1, further=1, family=1),
     cost_weights: Sequence[float] = (),
     families: Sequence[str] = (),
 ) -> list[Finalist]:
-    """The trees to confirm, by joint reward on validation data.
+    """The trees that go on, by joint reward on validation data.
 
     Huffman; the best builders of any cost and of at most Huffman's; the same two of the found trees; and of either kind
     the best under each further λ. With each found tree the best builder of at most its cost, which it must beat. Costs
     are compared as in `promote`.
 
     Args:
-        trained: Promoted trees at their best rates.
+        trained: Promoted trees at their best rates, of the same number of seeds each.
         cost_model: What compute takes from the reward, at the λ that the run reports.
-        num_finalists: Trees of each of the four kinds.
-        num_further: Trees of either kind under each further λ.
+        places: How many of each group.
         cost_weights: Further λs.
-        families: Names of builders of each of which the tree with the lowest NLL is confirmed too.
+        families: Names of builders of each of which the trees with the lowest NLL go on too.
 
     Raises:
-        ExecutionError: Huffman diverged at every rate.
+        ExecutionError: Huffman is not among them: it diverged.
     """
     huffman = next((finalist for finalist in trained.values() if finalist.promoted.name == HUFFMAN), None)
     if huffman is None:
-        raise ExecutionError("the Huffman tree diverged at every rate of joint.learning_rates; add a smaller one")
+        raise ExecutionError("the Huffman tree diverged at its rate of joint.learning_rates; add a smaller one")
 
     baselines = [finalist for finalist in trained.values() if finalist.promoted.kind == BASELINE]
     chosen = [huffman]
@@ -112,12 +142,12 @@ def choose_finalists(
         cheap = [f for f in pool if f.units(cost_model) <= huffman.units(cost_model)]
         own = cost_model.weight
         groups = [
-            (pool, own, num_finalists),
-            (cheap, own, num_finalists),
-            *((pool, w, num_further) for w in cost_weights),
+            (pool, own, places.own),
+            (cheap, own, places.own),
+            *((pool, weight, places.further) for weight in cost_weights),
         ]
         if kind == BASELINE:
-            groups += [([f for f in pool if family(f.promoted.name) == name], 0.0, 1) for name in families]
+            groups += [([f for f in pool if family(f.promoted.name) == name], 0.0, places.family) for name in families]
         for group, weight, num in groups:
             for finalist in sorted(group, key=lambda f: -f.reward(cost_model, weight))[:num]:
                 rival = _best_of_at_most(finalist, baselines, cost_model, weight) if kind == FOUND else None
