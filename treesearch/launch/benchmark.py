@@ -17,7 +17,7 @@ from treesearch.config import Config, make_config
 from treesearch.data import Corpus
 from treesearch.evaluation.joint import one_thread
 from treesearch.evaluation.preparation import Preparation
-from treesearch.launch.parts import load_corpus, make_cost_model, make_executor, prepare_run
+from treesearch.launch.parts import RunParts, load_corpus, make_cost_model, make_executor, prepare_run
 from treesearch.launch.run import Eras
 from treesearch.progress import ProgressReporter
 from treesearch.search.ledger import FROZEN, Ledger
@@ -59,7 +59,7 @@ def _contender(
         Ledger(Path(folder) / "search.db", create=True) as ledger,
         make_executor(config, corpus, preparation) as executor,
     ):
-        eras = Eras(config, corpus, cost_model, executor, ledger, progress)
+        eras = Eras(RunParts(config, corpus, cost_model, executor, ledger, progress))
         first = eras.first(preparation, None)
         begin = perf_counter()
         eras.search(first)

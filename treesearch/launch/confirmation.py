@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from treesearch.config import Config
-from treesearch.cost import CostModel
 from treesearch.data import Corpus
 from treesearch.data.contexts import context_windows
 from treesearch.evaluation.examples import TextSplit
 from treesearch.evaluation.timing import StepTime, time_trees
+from treesearch.launch.parts import RunParts
 from treesearch.launch.proposer import listed_weights
 from treesearch.progress import ProgressReporter
 from treesearch.search.confirm import (
@@ -23,31 +23,21 @@ from treesearch.search.confirm import (
     confirm,
     with_more_seeds,
 )
-from treesearch.search.executors import Executor
 from treesearch.search.joint_rung import JointRung
-from treesearch.search.ledger import CONFIRM, JOINT, WARM, EvaluationRow, Ledger
+from treesearch.search.ledger import CONFIRM, JOINT, WARM, EvaluationRow
 from treesearch.search.promotion import Promoted, diverse, promote
 
 MAX_SHARED = 0.5  # of the decisions of a tree that is screened: about all below the root, or the root and little else
 CONFIRM_SEEDS = 1000  # seeds of the reported runs: CONFIRM_SEEDS * (seed + 1) + i, apart from all others
 
 
-def confirm_search(
-    config: Config,
-    corpus: Corpus,
-    cost_model: CostModel,
-    executor: Executor,
-    ledger: Ledger,
-    progress: ProgressReporter,
-    *,
-    encoder: str,
-) -> tuple[list[Promoted], dict[str, Finalist], list[Confirmed]]:
+def confirm_search(parts: RunParts, *, encoder: str) -> tuple[list[Promoted], dict[str, Finalist], list[Confirmed]]:
     """Warm and joint training, choice, fresh seeds; only the promotion where ``confirm.seeds`` is 0.
 
     Returns:
         The promoted trees, those that were trained jointly by tree hash, and the confirmed ones.
     """
-    counts, settings = corpus.counts.astype(float), config.confirm
+    settings, ledger, cost_model, counts = parts.config.confirm, parts.ledger, parts.cost_model, parts.counts
     screen = settings.screen if settings.seeds else None
     promoted = promote(
         ledger,
@@ -55,14 +45,14 @@ def confirm_search(
         cost_model=cost_model,
         num_trees=screen or settings.promote,
         encoder=encoder,
-        cost_weights=listed_weights(config),
+        cost_weights=listed_weights(parts.config),
         families=settings.families,
         max_shared=1.0 if screen is None else MAX_SHARED,
     )
     if settings.seeds == 0:
         return promoted, {}, []
     others = diverse(ledger, counts=counts, cost_model=cost_model, num_trees=settings.rank_trees, encoder=encoder)
-    rungs = _UpperRungs(config, cost_model, executor, ledger, progress)
+    rungs = _UpperRungs(parts)
     if screen is not None:
         promoted = rungs.screen(promoted, others)
     trained, finalists = rungs.race(_united(promoted, others))
@@ -72,13 +62,11 @@ def confirm_search(
 class _UpperRungs:
     """The rungs above the frozen one; the user is told of every training."""
 
-    def __init__(
-        self, config: Config, cost_model: CostModel, executor: Executor, ledger: Ledger, progress: ProgressReporter
-    ) -> None:
-        self._config, self._cost_model, self._progress = config, cost_model, progress
+    def __init__(self, parts: RunParts) -> None:
+        self._parts, self._config = parts, parts.config
         self._done: Counter[str] = Counter()
         self._expected: Counter[str] = Counter()
-        self._rung = JointRung(executor, ledger, cost_model=cost_model, on_row=self._tell)
+        self._rung = JointRung(parts.executor, parts.ledger, cost_model=parts.cost_model, on_row=self._tell)
 
     def screen(self, promoted: Sequence[Promoted], others: Sequence[Promoted]) -> list[Promoted]:
         """Train all for an epoch from the search's encoder; the promoted trees that go on."""
@@ -124,7 +112,7 @@ class _UpperRungs:
     def _choose(self, trained: Mapping[str, Finalist], places: Places) -> list[Finalist]:
         return choose_finalists(
             trained,
-            cost_model=self._cost_model,
+            cost_model=self._parts.cost_model,
             places=places,
             cost_weights=listed_weights(self._config),
             families=self._config.confirm.families,
@@ -133,7 +121,7 @@ class _UpperRungs:
     def _tell(self, row: EvaluationRow) -> None:
         self._done[row.rung] += 1
         done, expected = self._done[row.rung], self._expected[row.rung]
-        self._progress.update(row.rung, done, expected, f"{row.label}: {row.status}")
+        self._parts.progress.update(row.rung, done, expected, f"{row.label}: {row.status}")
 
 
 def _united(trees: Sequence[Promoted], others: Sequence[Promoted]) -> list[Promoted]:

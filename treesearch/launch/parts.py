@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,26 @@ from treesearch.launch.proposer import make_proposer
 from treesearch.progress import ProgressReporter
 from treesearch.search.executors import Arrays, Executor, LocalExecutor
 from treesearch.search.frozen_rung import BUILDER, Candidate
+from treesearch.search.ledger import Ledger
 from treesearch.search.worker import ENCODER_PREFIX, EvaluationWorker, WorkerSettings
 from treesearch.tree import Tree
+
+
+@dataclass(frozen=True)
+class RunParts:
+    """What all stages of a run share."""
+
+    config: Config
+    corpus: Corpus
+    cost_model: CostModel
+    executor: Executor
+    ledger: Ledger
+    progress: ProgressReporter
+
+    @property
+    def counts(self) -> NDArray[np.float64]:
+        """[C] training counts."""
+        return self.corpus.counts.astype(np.float64)
 
 
 def load_corpus(config: Config) -> Corpus:

@@ -8,12 +8,11 @@ from typing import Any
 
 from agents import Agent
 from treesearch.config import Config, FrozenConfig
-from treesearch.cost import CostModel
-from treesearch.data import Corpus
 from treesearch.evaluation.joint import resolve_device
 from treesearch.evaluation.preparation import Preparation
 from treesearch.launch.confirmation import confirm_search, time_confirmed
 from treesearch.launch.parts import (
+    RunParts,
     builder_candidates,
     check_choices,
     load_corpus,
@@ -26,9 +25,8 @@ from treesearch.launch.parts import (
 from treesearch.launch.proposer import AgentProposer, make_proposer
 from treesearch.launch.results import best_tree, export_best, summarise
 from treesearch.progress import ProgressReporter
-from treesearch.search.executors import Executor
 from treesearch.search.frozen_rung import EarlyStop, FrozenRung, Objective
-from treesearch.search.ledger import FROZEN, Ledger
+from treesearch.search.ledger import FROZEN
 from treesearch.search.loop import Era, search
 from treesearch.search.monitor import SearchMonitor
 from treesearch.search.run_folder import RunFolder, next_free_folder
@@ -65,11 +63,10 @@ def run_search(
         if cost_model.table is not None:
             folder.write_cost_table(cost_model.table)
         with make_executor(config, corpus, preparation) as executor:
-            eras = Eras(config, corpus, cost_model, executor, ledger, progress, log=tracker.log)
+            parts = RunParts(config, corpus, cost_model, executor, ledger, progress)
+            eras = Eras(parts, log=tracker.log)
             eras.search(eras.first(preparation, policy))
-            promoted, trained, confirmed = confirm_search(
-                config, corpus, cost_model, executor, ledger, progress, encoder=eras.encoder
-            )
+            promoted, trained, confirmed = confirm_search(parts, encoder=eras.encoder)
         times = time_confirmed(config, corpus, confirmed, progress)
         comparison = summarise(
             config,
@@ -90,12 +87,8 @@ class Eras:
     """The frozen rung of a run: makes its first era, after it one for every refresh of the encoder, and searches.
 
     Args:
-        config: Of the run.
-        corpus: The text.
-        cost_model: What compute takes from the reward.
-        executor: Runs the evaluations; gets the features of each era.
-        ledger: Where evaluations go; its meta entry ``encoder`` is the hash of the latest features.
-        progress: Told of every evaluation and of the training of encoders.
+        parts: Of the run. The executor gets the features of each era; the ledger's meta entry ``encoder`` is the hash
+            of the latest ones.
         log: Told metrics after every evaluation.
 
     Attributes:
@@ -104,19 +97,9 @@ class Eras:
 
     encoder: str
 
-    def __init__(
-        self,
-        config: Config,
-        corpus: Corpus,
-        cost_model: CostModel,
-        executor: Executor,
-        ledger: Ledger,
-        progress: ProgressReporter,
-        log: Callable[[dict[str, float]], None] = lambda metrics: None,
-    ) -> None:
-        self._config, self._corpus, self._cost_model = config, corpus, cost_model
-        self._executor, self._ledger, self._progress = executor, ledger, progress
-        self._monitor = SearchMonitor(config.search.evaluations, cost_model, progress, log)
+    def __init__(self, parts: RunParts, log: Callable[[dict[str, float]], None] = lambda metrics: None) -> None:
+        self._parts, self._config = parts, parts.config
+        self._monitor = SearchMonitor(parts.config.search.evaluations, parts.cost_model, parts.progress, log)
         self._proposer: AgentProposer
 
     def search(self, first: Era) -> None:
@@ -124,7 +107,7 @@ class Eras:
         settings = self._config.search
         search(
             first,
-            self._ledger,
+            self._parts.ledger,
             evaluations=settings.evaluations,
             batch_size=settings.batch_size,
             refresh_every=settings.refresh_every,
@@ -133,7 +116,7 @@ class Eras:
 
     def first(self, preparation: Preparation, policy: Path | None, *, seed: int | None = None) -> Era:
         """The era of the encoder that was trained on cheap trees; ``seed`` is the agent's, None takes the run's."""
-        task = make_task(self._config, self._corpus, preparation)
+        task = make_task(self._config, self._parts.corpus, preparation)
         self._proposer = make_proposer(self._config, task, policy, seed=seed)
         return self._era(preparation)
 
@@ -144,24 +127,25 @@ class Eras:
 
     def next(self) -> Era:
         """Train the encoder anew, on the best tree of the last era too; go on with its features and class vectors."""
-        rows = [row for row in self._ledger.rows(FROZEN) if row.encoder == self.encoder and row.valid_nll is not None]
-        best = max(rows, key=lambda row: row.validation_reward(self._cost_model))
-        tree = self._ledger.tree(best.tree_hash)
-        preparation = prepare_run(self._config, self._corpus, self._progress, tree=tree)
-        self._executor.replace_arrays(worker_arrays(self._corpus, preparation))
-        self._proposer.use_task(make_task(self._config, self._corpus, preparation))
+        parts = self._parts
+        rows = [row for row in parts.ledger.rows(FROZEN) if row.encoder == self.encoder and row.valid_nll is not None]
+        best = max(rows, key=lambda row: row.validation_reward(parts.cost_model))
+        tree = parts.ledger.tree(best.tree_hash)
+        preparation = prepare_run(parts.config, parts.corpus, parts.progress, tree=tree)
+        parts.executor.replace_arrays(worker_arrays(parts.corpus, preparation))
+        self._proposer.use_task(make_task(parts.config, parts.corpus, preparation))
         return self._era(preparation)
 
     def _era(self, preparation: Preparation) -> Era:
-        frozen = self._config.frozen
+        parts, frozen = self._parts, self._config.frozen
         self.encoder = preparation.hash
-        self._ledger.set_meta("encoder", self.encoder)
+        parts.ledger.set_meta("encoder", self.encoder)
         self._monitor.new_encoder()
-        objective = Objective(self._corpus.counts.astype(float), self._cost_model, self.encoder)
+        objective = Objective(parts.counts, parts.cost_model, self.encoder)
         stop = None if frozen.stop_margin is None else EarlyStop(frozen.stop_margin, frozen.subset_tokens)
         rung = FrozenRung(
-            self._executor,
-            self._ledger,
+            parts.executor,
+            parts.ledger,
             objective,
             self._monitor,
             early_stop=stop,

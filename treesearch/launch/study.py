@@ -22,12 +22,13 @@ from treesearch.errors import ConfigError, RunError
 from treesearch.evaluation.comparison import paired_difference, t_interval
 from treesearch.evaluation.frozen import Features
 from treesearch.evaluation.preparation import Preparation
-from treesearch.launch.parts import check_choices, load_corpus, make_cost_model, make_executor, prepare_run
+from treesearch.launch.parts import RunParts, check_choices, load_corpus, make_cost_model, make_executor, prepare_run
 from treesearch.launch.run import Eras
 from treesearch.progress import ProgressReporter
 from treesearch.search.ledger import FROZEN, Ledger
 
 FINISHED = "finished"  # meta entry of a search that has spent its budget: its seconds
+REWARDS = "rewards"  # another: of each evaluation under the common λ, minus infinity where it has no score
 FIRST_SEED = 1  # of the agents; the task keeps the config's
 
 
@@ -118,23 +119,16 @@ def run_study(
             for done, future in enumerate(as_completed(futures), start=1):
                 future.result()
                 progress.update("study", done, len(open_jobs), "searches")
-    return study_rows(curves(folder, names, num_seeds, config.cost.weight), names[0])
+    return study_rows(curves(folder, names, num_seeds), names[0])
 
 
-def curves(folder: Path, names: Sequence[str], num_seeds: int, cost_weight: float) -> dict[str, list[list[float]]]:
-    """Best reward so far after each evaluation, under one λ: by variant, by seed."""
+def curves(folder: Path, names: Sequence[str], num_seeds: int) -> dict[str, list[list[float]]]:
+    """Best reward so far after each evaluation, by variant, by seed."""
     found: dict[str, list[list[float]]] = {}
     for name in names:
         for seed in range(FIRST_SEED, FIRST_SEED + num_seeds):
             with Ledger(_ledger_file(folder, name, seed)) as ledger:
-                unit = float(ledger.meta("unit_us") or 1.0)
-                rewards = [
-                    -np.inf
-                    if row.valid_nll is None
-                    else -row.valid_nll
-                    - cost_weight * ((row.cost_measured_us or 0) / unit if row.cost_measured_us else row.cost or 0.0)
-                    for row in ledger.rows(FROZEN)
-                ]
+                rewards = ledger.meta(REWARDS)
             found.setdefault(name, []).append(np.maximum.accumulate(rewards).tolist())
     return found
 
@@ -209,10 +203,10 @@ def _search(config: Config, folder: Path, name: str, seed: int, policy: Path | N
     with ProgressReporter(quiet=True) as progress:
         cost_model = make_cost_model(config, corpus.counts.astype(float), progress)
         with Ledger(partial, create=True) as ledger, make_executor(_local(config), corpus, preparation) as executor:
-            ledger.set_meta("unit_us", cost_model.unit_us)
-            eras = Eras(config, corpus, cost_model, executor, ledger, progress)
+            eras = Eras(RunParts(config, corpus, cost_model, executor, ledger, progress))
             begin = perf_counter()
             eras.search(eras.first(preparation, policy, seed=seed))
+            ledger.set_meta(REWARDS, [row.validation_reward(cost_model) for row in ledger.rows(FROZEN)])
             ledger.set_meta(FINISHED, perf_counter() - begin)
     partial.rename(final)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from treesearch.cost import CostModel
 from treesearch.evaluation.comparison import paired_difference
-from treesearch.search.confirm import Confirmed
+from treesearch.search.confirm import Confirmed, best_of_at_most
 from treesearch.search.promotion import BASELINE, FOUND
 
 
@@ -20,13 +20,12 @@ def gain_over_builders(entry: Confirmed, confirmed: Sequence[Confirmed], cost_mo
     """
     if entry.finalist.promoted.kind == BASELINE:
         return {}
-    limit = entry.finalist.units(cost_model)
-    rivals = [
-        other
-        for other in confirmed
-        if other.finalist.promoted.kind == BASELINE and other.finalist.units(cost_model) <= limit
-    ]
-    rival = max(rivals, key=lambda other: other.valid_reward(cost_model), default=None)
+    rival = best_of_at_most(
+        entry.finalist.units(cost_model),
+        (other for other in confirmed if other.finalist.promoted.kind == BASELINE),
+        units=lambda other: other.finalist.units(cost_model),
+        reward=lambda other: other.valid_reward(cost_model),
+    )
     if rival is None:
         return {}
     saved = cost_model.loss(rival.finalist.promoted.cost) - cost_model.loss(entry.finalist.promoted.cost)

@@ -7,8 +7,10 @@ with fresh seeds; only these runs read the test split.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,8 @@ from treesearch.errors import ExecutionError
 from treesearch.search.joint_rung import JointRung
 from treesearch.search.ledger import CONFIRM, JOINT
 from treesearch.search.promotion import BASELINE, FOUND, HUFFMAN, Promoted, family
+
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -150,19 +154,25 @@ def choose_finalists(
             groups += [([f for f in pool if family(f.promoted.name) == name], 0.0, places.family) for name in families]
         for group, weight, num in groups:
             for finalist in sorted(group, key=lambda f: -f.reward(cost_model, weight))[:num]:
-                rival = _best_of_at_most(finalist, baselines, cost_model, weight) if kind == FOUND else None
+                rival = None
+                if kind == FOUND:
+                    rival = best_of_at_most(
+                        finalist.units(cost_model),
+                        baselines,
+                        units=lambda other: other.units(cost_model),
+                        reward=partial(Finalist.reward, cost_model=cost_model, cost_weight=weight),
+                    )
                 for one in (finalist, rival):
                     if one is not None and one not in chosen:
                         chosen.append(one)
     return chosen
 
 
-def _best_of_at_most(
-    finalist: Finalist, others: Sequence[Finalist], cost_model: CostModel, weight: float
-) -> Finalist | None:
-    """Of the others that cost no more, the one with the best joint reward on validation data under λ = ``weight``."""
-    cheap = [other for other in others if other.units(cost_model) <= finalist.units(cost_model)]
-    return max(cheap, key=lambda other: other.reward(cost_model, weight), default=None)
+def best_of_at_most(
+    limit: float, entries: Iterable[Entry], *, units: Callable[[Entry], float], reward: Callable[[Entry], float]
+) -> Entry | None:
+    """Of the trees that cost ``limit`` units or less, the one with the best reward; None where there is none."""
+    return max((entry for entry in entries if units(entry) <= limit), key=reward, default=None)
 
 
 def confirm(finalists: Sequence[Finalist], rung: JointRung, *, seeds: Sequence[int]) -> list[Confirmed]:
