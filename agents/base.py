@@ -38,6 +38,7 @@ class Situation:
     observation: NDArray[np.float32]  # [F] features of the open node
     mask: NDArray[np.int8]  # [A] what is legal there, one at least
     class_set: bytes  # which classes are below the node
+    cost_weight: float  # the λ that the tree is for
 
 
 Chooser = Callable[[Situation], tuple[int, float]]  # -> (action, its log-probability)
@@ -303,7 +304,9 @@ class Agent(ABC):
         )
         situations, actions, log_probs = [], [], []
         while not construction.done:
-            situation = Situation(construction.observation(), construction.action_mask(), construction.current.digest)
+            situation = Situation(
+                construction.observation(), construction.action_mask(), construction.current.digest, cost_weight
+            )
             action, log_prob = choose(situation)
             construction.step(action)
             situations.append(situation)
@@ -358,6 +361,13 @@ def _next_legal(situation: Situation, *, orders: Iterator[Sequence[int]]) -> tup
 def _first_legal(situation: Situation, *, order: Sequence[int]) -> tuple[int, float]:
     legal = [action for action in order if situation.mask[action]]
     return legal[0] if legal else int(np.flatnonzero(situation.mask)[0]), 0.0
+
+
+def decision_costs(proposal: Proposal, evaluation: Evaluation) -> NDArray[np.float64]:
+    """Units of cost of the subtree below each decision, per example that passes, float64 [n]."""
+    if evaluation.node_cost is None:
+        return np.zeros(len(proposal.actions))
+    return -decision_returns(proposal, Evaluation.of_nodes(evaluation.node_cost, evaluation.node_mass))
 
 
 def decision_returns(proposal: Proposal, evaluation: Evaluation) -> NDArray[np.float64]:

@@ -101,7 +101,7 @@ class Hybrid(PolicyGradient):
 
     def _try(self, situation: Situation, allowed: NDArray[np.bool_]) -> int:
         """An action that the policy draws, at a higher temperature, from the allowed ones."""
-        log_prob_A = self._log_probs(torch.from_numpy(situation.observation), torch.from_numpy(allowed))
+        log_prob_A = self._situation_log_probs(situation, allowed)
         drawn_A = (log_prob_A / self.settings.policy_temperature).softmax(-1)
         return int(torch.multinomial(drawn_A, 1, generator=self._generator))
 

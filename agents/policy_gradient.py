@@ -20,7 +20,7 @@ Metrics that `PolicyGradient.tell` returns:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
@@ -30,7 +30,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.base import Agent, Evaluated, Proposal, Situation, decision_returns
+from agents.base import Agent, Evaluated, Proposal, Situation, decision_costs, decision_returns
+from agents.class_sets import ClassSetPreferences, Visits
 from agents.elites import Archive, Elite, told_elites
 from agents.settings import check_settings
 from envs import NUM_FEATURES, seen_under
@@ -53,9 +54,10 @@ class PolicyGradientSettings:
     max_grad_norm: float = 0.5
     hidden_size: int = 64  # of both layers, tanh
     imitation_trees: int = 3  # builders' trees imitated at the start, the best under each λ; 0: none
-    imitation_epochs: int = 20
+    imitation_epochs: int = 5  # more of them leave too little to chance
     replay_trees: int = 4  # best trees so far, under each λ, from which every update learns again; 0: none
     replay_coef: float = 0.1  # of their self-imitation loss
+    class_set_step: float = 1.0  # of what is learned at single class sets, nats of logit a visit; 0: nothing
 
     def __post_init__(self) -> None:
         if self.credit not in ("node", "terminal"):
@@ -70,6 +72,7 @@ class PolicyGradientSettings:
             "imitation_epochs",
             "replay_trees",
             "replay_coef",
+            "class_set_step",
         )
         positive = ("learning_rate", "update_epochs", "clip_coef", "ent_decay_trees", "max_grad_norm", "hidden_size")
         check_settings(self, at_least=dict.fromkeys(zero, 0), above=dict.fromkeys(positive, 0))
@@ -110,6 +113,7 @@ class Batch:
     returns: Tensor  # float32 [n]
     weights: Tensor  # float32 [n], mean 1
     rivals: Tensor  # int64 [n] equal where trees for the same λ decided the same class set
+    preferences: Tensor  # float32 [n, A] what is known of the class sets, added to the network's logits
 
 
 class PolicyGradient(Agent):
@@ -133,6 +137,9 @@ class PolicyGradient(Agent):
         self._value = _mlp(NUM_FEATURES, hidden, 1, 1.0, self._generator)
         self._parameters = [*self._policy.parameters(), *self._value.parameters()]
         self._optimizer = torch.optim.Adam(self._parameters, lr=self.settings.learning_rate, eps=1e-5)
+        self._preferences = ClassSetPreferences(
+            len(self.actions), self.cost_weights.grid(), step_size=self.settings.class_set_step
+        )
         self._moments = RunningMoments()
         self._archive = Archive(max(1, self.settings.replay_trees), self.cost_weights.grid())
         self._num_told = 0
@@ -158,7 +165,7 @@ class PolicyGradient(Agent):
         batch = self._recalled(chosen)
         with one_torch_thread():
             for _ in range(settings.imitation_epochs):
-                taken = self._log_probs(batch.observations, batch.masks).gather(1, batch.actions[:, None]).squeeze(1)
+                taken = self._batch_log_probs(batch).gather(1, batch.actions[:, None]).squeeze(1)
                 self._descend(-(batch.weights * taken).mean())
 
     def load_policy(self, state: Mapping[str, Any]) -> None:
@@ -189,19 +196,29 @@ class PolicyGradient(Agent):
             return self.roll_out(self._choose, cost_weight)
 
     def _choose(self, situation: Situation) -> tuple[int, float]:
-        log_prob_A = self._log_probs(torch.from_numpy(situation.observation), torch.from_numpy(situation.mask).bool())
+        log_prob_A = self._situation_log_probs(situation, situation.mask)
         action = int(torch.multinomial(log_prob_A.exp(), 1, generator=self._generator))
         return action, float(log_prob_A[action])
 
     def log_prob(self, situation: Situation, action: int) -> float:
         """The policy's, so that an update starts from ratios of 1."""
-        observation, mask = torch.from_numpy(situation.observation), torch.from_numpy(situation.mask).bool()
         with one_torch_thread(), torch.no_grad():
-            return float(self._log_probs(observation, mask)[action])
+            return float(self._situation_log_probs(situation, situation.mask)[action])
 
-    def _log_probs(self, observations: Tensor, masks: Tensor) -> Tensor:
+    def _situation_log_probs(self, situation: Situation, allowed: NDArray[Any]) -> Tensor:
+        preferences = self._preferences.logits(situation.class_set, situation.cost_weight)
+        return self._log_probs(
+            torch.from_numpy(situation.observation),
+            torch.from_numpy(allowed).bool(),
+            torch.from_numpy(preferences),
+        )
+
+    def _batch_log_probs(self, batch: Batch) -> Tensor:
+        return self._log_probs(batch.observations, batch.masks, batch.preferences)
+
+    def _log_probs(self, observations: Tensor, masks: Tensor, preferences: Tensor) -> Tensor:
         # The lowest finite number, not -inf: its probability is 0 as well, and p * log p stays a number.
-        logits: Tensor = self._policy(observations)
+        logits: Tensor = self._policy(observations) + preferences
         return logits.masked_fill(~masks, torch.finfo(logits.dtype).min).log_softmax(-1)
 
     # -- tell ----------------------------------------------------------------------------------------------------------
@@ -213,18 +230,24 @@ class PolicyGradient(Agent):
         """
         self._num_told += len(evaluated)
         self.remember(evaluated)
-        batch = self._collect(evaluated)
-        if batch is None:
+        collected = self._collect(evaluated)
+        if collected is None:
             return {}
+        batch, visits = collected
         with one_torch_thread():
-            return self._update(batch)
+            with torch.no_grad():
+                probabilities = self._batch_log_probs(batch).exp().numpy()
+            metrics = self._update(batch)
+        if self.settings.class_set_step:
+            self._preferences.learn(visits, probabilities)
+        return metrics
 
     def remember(self, evaluated: Sequence[Evaluated]) -> None:
         """Keep the best for replay."""
         self._archive.add(told_elites(evaluated))
 
-    def _collect(self, evaluated: Sequence[Evaluated]) -> Batch | None:
-        proposals, returns, weights = [], [], []
+    def _collect(self, evaluated: Sequence[Evaluated]) -> tuple[Batch, Visits] | None:
+        proposals, returns, free, costs, weights = [], [], [], [], []
         for item in evaluated:
             if item.usable and item.evaluation is not None:
                 reward = item.evaluation.reward
@@ -237,9 +260,14 @@ class PolicyGradient(Agent):
                 if reward_or_worst is None:
                     continue
                 returns.append(np.full(num, reward_or_worst))
+                units = 0.0 if verdict is None or verdict.node_cost is None else float(verdict.node_cost.sum())
+                free.append(np.full(num, reward_or_worst if verdict is None else verdict.at(0.0).reward))
+                costs.append(np.full(num, units))
                 weights.append(np.ones(num))
             elif verdict is not None:
                 returns.append(decision_returns(proposal, verdict))
+                free.append(decision_returns(proposal, verdict.at(0.0)))
+                costs.append(decision_costs(proposal, verdict))
                 weights.append(verdict.node_mass[proposal.decision_nodes] ** self.settings.mass_power)
             else:
                 continue
@@ -251,15 +279,24 @@ class PolicyGradient(Agent):
         self._moments.update(return_n, weight_n)
         rival_of: dict[tuple[float, bytes], int] = {}
         keys = [(proposal.cost_weight, class_set) for proposal in proposals for class_set in proposal.class_sets]
-        return Batch(
+        visits = Visits(
+            class_sets=[class_set for _, class_set in keys],
+            cost_weights=np.array([weight for weight, _ in keys]),
+            actions=np.array([action for proposal in proposals for action in proposal.actions]),
+            returns=np.concatenate(free),
+            costs=np.concatenate(costs),
+        )
+        batch = Batch(
             observations=torch.from_numpy(np.concatenate([proposal.observations for proposal in proposals])),
             masks=torch.from_numpy(np.concatenate([proposal.masks for proposal in proposals])).bool(),
-            actions=torch.tensor([action for proposal in proposals for action in proposal.actions]),
+            actions=torch.from_numpy(visits.actions),
             log_probs=torch.from_numpy(np.concatenate([proposal.log_probs for proposal in proposals])),
             returns=torch.from_numpy(self._moments.normalise(return_n)).float(),
             weights=torch.from_numpy(weight_n).float(),
             rivals=torch.tensor([rival_of.setdefault(key, len(rival_of)) for key in keys]),
+            preferences=self._known((class_set, cost_weight) for cost_weight, class_set in keys),
         )
+        return batch, visits
 
     def _recalled(self, chosen: Sequence[tuple[Elite, float, float]]) -> Batch:
         """The decisions of (tree, λ to see it under, weight)."""
@@ -276,7 +313,11 @@ class PolicyGradient(Agent):
             returns=torch.from_numpy(self._moments.normalise(returns)).float(),
             weights=torch.from_numpy(weight_n / max(weight_n.mean(), 1e-30)).float(),
             rivals=torch.arange(num),
+            preferences=self._known((one, weight) for elite, weight, _ in chosen for one in elite.class_sets),
         )
+
+    def _known(self, places: Iterable[tuple[bytes, float]]) -> Tensor:
+        return torch.from_numpy(np.stack([self._preferences.logits(*place) for place in places]))
 
     def _update(self, batch: Batch) -> dict[str, float]:
         settings, weights = self.settings, batch.weights
@@ -292,7 +333,7 @@ class PolicyGradient(Agent):
         recalled = self._replay_batch()
 
         for _ in range(settings.update_epochs):
-            log_prob_nA = self._log_probs(batch.observations, batch.masks)
+            log_prob_nA = self._batch_log_probs(batch)
             log_ratio = log_prob_nA.gather(1, batch.actions[:, None]).squeeze(1) - batch.log_probs
             ratio = log_ratio.exp()
 
@@ -309,7 +350,7 @@ class PolicyGradient(Agent):
             # Self-imitation: only what turned out better than expected.
             replay_loss = torch.zeros(())
             if recalled is not None:
-                taken = self._log_probs(recalled.observations, recalled.masks).gather(1, recalled.actions[:, None])
+                taken = self._batch_log_probs(recalled).gather(1, recalled.actions[:, None])
                 gain = (recalled.returns - self._value(recalled.observations).squeeze(-1).detach()).clamp(min=0)
                 replay_loss = -(recalled.weights * gain * taken.squeeze(1)).mean()
 
@@ -345,6 +386,7 @@ class PolicyGradient(Agent):
         """Drop elites, and the scale of returns; policy and value stay."""
         super().forget()
         self._archive.load([])
+        self._preferences.clear()
         self._moments = RunningMoments()
         self._worst_reward = None
 
@@ -363,6 +405,7 @@ class PolicyGradient(Agent):
             "generator": self._generator.get_state(),
             "moments": asdict(self._moments),
             "archive": self._archive.state(),
+            "preferences": self._preferences.state(),
             "num_told": self._num_told,
             "worst_reward": self._worst_reward,
         }
@@ -378,6 +421,7 @@ class PolicyGradient(Agent):
         self._generator.set_state(state["generator"])
         self._moments = RunningMoments(**state["moments"])
         self._archive.load(state["archive"])
+        self._preferences.load(state["preferences"])
         self._num_told = state["num_told"]
         self._worst_reward = state["worst_reward"]
 

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from agents import Evaluated, Hybrid, make_agent
+from agents import Evaluated, Hybrid, Proposal, make_agent
 from envs import ConstructionTask, zipf_task
 from tests.agents.content import ContentReward, decided
 from tests.agents.test_policy_gradient import HUFFMAN_DEPTH, best_reward
+from treesearch.paths import block_roots
 
 TASK = zipf_task(80, in_features=8, seed=2)
 ACTIONS = ["frequency-0.5", "kway-4", "kway-8", "shortlist-4", "kway-2-project-0.5", "close-flat", "close-balanced-2"]
@@ -49,22 +51,28 @@ def test_without_changes_it_proposes_the_best_known_tree() -> None:
         assert agent.propose(weight).tree == proposal.tree
 
 
+def in_no_block(proposal: Proposal) -> NDArray[np.bool_]:
+    """Which decisions are not below a projection: the others belong to the one that made it."""
+    return block_roots(proposal.tree)[proposal.decision_nodes] < 0
+
+
 def test_a_change_is_one_that_was_not_tried() -> None:
     agent = hybrid(policy_share=0, change_root=0, change_other=1, untried_share=1)
     items = talk(agent, 6)
     tried: dict[frozenset[int], set[int]] = {}
     for item in items:
-        for classes, action in decided(item.proposal).items():
-            tried.setdefault(classes, set()).add(action)
+        made = zip(decided(item.proposal).items(), in_no_block(item.proposal), strict=True)
+        for (classes, action), alone in made:
+            if alone:
+                tried.setdefault(classes, set()).add(action)
     (root, *_), plan = decided(items[0].proposal), agent._table.best_plan(agent._root, TASK.cost_weight)
     changes = 0
     for _ in range(20):
         proposal = agent.propose(TASK.cost_weight)
         assert proposal.actions[0] == plan[proposal.class_sets[0]]  # the root stays
-        for digest, classes, action, mask in zip(
-            proposal.class_sets, decided(proposal), proposal.actions, proposal.masks, strict=True
-        ):
-            if digest in plan and classes != root and action != plan[digest]:
+        made = zip(decided(proposal).items(), proposal.class_sets, proposal.masks, in_no_block(proposal), strict=True)
+        for (classes, action), digest, mask, alone in made:
+            if alone and digest in plan and classes != root and action != plan[digest]:
                 changes += 1
                 assert mask[action]
                 everything_tried = set(np.flatnonzero(mask).tolist()) <= tried[classes]

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents import Evaluated, PolicyGradient, Situation, make_agent, pack_state, unpack_state
+from agents import Evaluated, PolicyGradient, Situation, decision_returns, make_agent, pack_state, unpack_state
 from agents.policy_gradient import RunningMoments, leave_one_out
 from envs import DEFAULT_ACTIONS, ConstructionTask, Evaluation, StructuralReward, seen_under, zipf_task
 from tests.agents.conversation import TASK, WEIGHTS, converse, make
@@ -56,7 +56,7 @@ def test_illegal_actions_have_no_probability_and_no_gradient() -> None:
     converse(agent, 5)
     logits_A = torch.randn(4, requires_grad=True)
     agent._policy = torch.nn.Identity()  # type: ignore[assignment]
-    log_prob_A = agent._log_probs(logits_A, torch.tensor([True, False, True, False]))
+    log_prob_A = agent._log_probs(logits_A, torch.tensor([True, False, True, False]), torch.zeros(4))
     assert log_prob_A.exp()[[1, 3]].tolist() == [0, 0]
     assert log_prob_A.exp().sum().item() == pytest.approx(1)
     (log_prob_A.exp() * log_prob_A).sum().backward()
@@ -118,9 +118,35 @@ def test_rivals_decided_the_same_classes_for_the_same_weight() -> None:
     collected = agent._collect(batch)
     assert collected is not None
     keys = [(item.proposal.cost_weight, one) for item in batch for one in item.proposal.class_sets]
-    rivals = collected.rivals.tolist()
+    rivals = collected[0].rivals.tolist()
     assert len(set(zip(keys, rivals, strict=True))) == len(set(keys)) == len(set(rivals))
     assert len(set(keys)) < len(keys)
+
+
+def test_visits_to_class_sets_keep_cost_apart() -> None:
+    agent = learner(cost_weights=WEIGHTS["list"])
+    batch = evaluated(agent, 3)
+    collected = agent._collect(batch)
+    assert collected is not None
+    visits = collected[1]
+    assert visits.class_sets == [one for item in batch for one in item.proposal.class_sets]
+    for weight in (0.0, 0.02):
+        under = [decision_returns(item.proposal, item.evaluation.at(weight)) for item in batch if item.evaluation]
+        np.testing.assert_allclose(visits.returns - weight * visits.costs, np.concatenate(under), atol=1e-12)
+
+
+def test_class_sets_that_come_again_are_learned_beside_the_network() -> None:
+    """With a network that stands still the same decisions get likelier; without steps nothing does."""
+    likelier = {}
+    for step in (0.0, 1.0):
+        agent = learner(class_set_step=step, update_epochs=1, learning_rate=1e-12, imitation_trees=0)
+        items = evaluated(agent, 40)
+        best = max(items, key=lambda item: item.evaluation.reward if item.evaluation is not None else -np.inf)
+        before = log_likelihood(agent, best, agent.task.cost_weight)
+        agent.tell(items)
+        likelier[step] = log_likelihood(agent, best, agent.task.cost_weight) - before
+    assert likelier[0.0] == pytest.approx(0, abs=1e-6)
+    assert likelier[1.0] > 0.1
 
 
 # -- failures ----------------------------------------------------------------------------------------------------------
@@ -145,8 +171,12 @@ def test_terminal_credit_counts_a_failure_as_the_worst_reward_so_far() -> None:
     num = len(batch[0].proposal.actions)
     worst = int(np.argmin(rewards))
     start = sum(len(item.proposal.actions) for item in batch[:worst])
-    assert collected.returns[-num:].tolist() == [collected.returns[start].item()] * num
-    assert collected.returns.min().item() == collected.returns[-1].item()
+    returns = collected[0].returns
+    assert returns[-num:].tolist() == [returns[start].item()] * num
+    assert returns.min().item() == returns[-1].item()
+    visits = collected[1]
+    earned = visits.returns - agent.task.cost_weight * visits.costs
+    assert earned[-1] == pytest.approx(min(rewards))
 
 
 @pytest.mark.parametrize("credit", ["node", "terminal"])
@@ -165,7 +195,7 @@ def log_likelihood(agent: PolicyGradient, item: Evaluated, cost_weight: float) -
     seen = agent.replay(item.proposal.actions, cost_weight)
     assert seen.tree == item.proposal.tree
     situations = zip(seen.observations, seen.masks, seen.class_sets, seen.actions, strict=True)
-    return float(np.mean([agent.log_prob(Situation(o, m, c), action) for o, m, c, action in situations]))
+    return float(np.mean([agent.log_prob(Situation(o, m, c, cost_weight), action) for o, m, c, action in situations]))
 
 
 def test_imitation_makes_the_best_demonstrations_likely_under_each_weight() -> None:
