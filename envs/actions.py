@@ -7,12 +7,13 @@ An action is its name; every parameter can be read off it.
     similarity-Q             two similar parts, the first with the share Q of the mass        the task has vectors
     frequency-Q              classes by falling count, cut at the share Q of the mass         always
     interpolated-W           two parts, between 2-means (W = 0) and Shannon-Fano (W = 1)      vectors
+    similar-huffman          two similar parts, each of half the sum of 2 ** -code length     vectors
     kway-K                   K similar parts, the heaviest part cut again                     K < n, vectors
     category                 one part for each given category                                 2 categories inside
     shortlist-S              the S most frequent classes become leaves, the rest one part     S < n - 1
     shortlist-S-kway-K       the same with the rest as K similar parts                        K < n - S, vectors
-    SPLIT-start-N            similarity-Q, kway-K or shortlist-S-kway-K from another random   as without
-                             direction: another local optimum of the clustering
+    SPLIT-start-N            similarity-Q, kway-K, shortlist-S-kway-K or similar-huffman      as without
+                             from another random direction: another local optimum
     SPLIT-reassigned         similarity-Q or kway-K, perhaps with a start; then the node is   nodes can be trained
                              trained and its classes reassigned by what it has learned, twice
     SPLIT-project-F          any of these; the parts see a projection to int(D * F) inputs    see below
@@ -20,6 +21,7 @@ An action is its name; every parameter can be read off it.
     close-clustered-K        recursive K-way similarity clustering                            vectors
     close-balanced-K         K-ary tree of least depth, by falling count                      always
     close-interpolated-W     binary, between 2-means (W = 0) and Shannon-Fano (W = 1)         vectors
+    close-similar-huffman    binary, Huffman's code lengths with similar classes together      vectors
     close-flat               one softmax                                                      n <= 512
     MODULE:CALLABLE          what the callable returns without arguments: a `SplitAction`,    as it says
                              with a `Grouping` of your own, or a `Closer`
@@ -47,6 +49,7 @@ from treesearch.builders.assembly import ClassIds
 from treesearch.builders.clustering import interpolated_parts, similarity_parts
 from treesearch.builders.reassignment import reassign
 from treesearch.builders.registry import did_you_mean
+from treesearch.builders.similar_huffman import similar_huffman_parts
 from treesearch.builders.splits import cut_at_fraction, frequency_order
 from treesearch.errors import ConfigError
 from treesearch.tree import Tree
@@ -204,6 +207,23 @@ class Interpolated(Grouping):
 
 
 @dataclass(frozen=True)
+class SimilarHuffman(Grouping):
+    """Two similar parts that keep the code lengths of the Huffman tree of these classes."""
+
+    start: int = 0
+
+    def fits(self, task: ConstructionTask, size: int) -> bool:
+        """Needs vectors."""
+        return task.vectors is not None
+
+    def groups(self, task: ConstructionTask, classes: ClassIds) -> tuple[ClassIds, list[ClassIds]]:
+        """One step of the builder of that name."""
+        return NO_CLASSES, similar_huffman_parts(
+            task.require_vectors(), task.attention, task.counts, classes, task.start(self.start)
+        )
+
+
+@dataclass(frozen=True)
 class Category(Grouping):
     """One part for each given category."""
 
@@ -323,7 +343,7 @@ class Closer(Action):
 
     def legal(self, task: ConstructionTask, node: OpenNode) -> bool:
         """See the table of the module."""
-        if self.builder in ("clustered", "interpolated") and task.vectors is None:
+        if self.builder in ("clustered", "interpolated", "similar-huffman") and task.vectors is None:
             return False
         return node.size >= 3 and (self.builder != "flat" or node.size <= MAX_FLAT)
 
@@ -347,6 +367,7 @@ _SPLITS: dict[str, Callable[..., Grouping]] = {
     rf"similarity-{_Q}{_N}": lambda q, n: Similarity(float(q), int(n or 0)),
     rf"frequency-{_Q}": lambda q: Frequency(float(q)),
     rf"interpolated-{_W}": lambda w: Interpolated(float(w)),
+    rf"similar-huffman{_N}": lambda n: SimilarHuffman(int(n or 0)),
     rf"kway-{_K}{_N}": lambda k, n: KWay(int(k), int(n or 0)),
     r"category": lambda: Category(),
     rf"similarity-{_Q}{_N}-reassigned": lambda q, n: Reassigned(Similarity(float(q), int(n or 0))),
@@ -357,7 +378,7 @@ _SPLITS: dict[str, Callable[..., Grouping]] = {
 _CLOSERS: dict[str, Callable[..., tuple[str, Any] | None]] = {
     rf"close-(huffman|clustered|balanced)-{_K}": lambda k: ("arity", int(k)),
     rf"close-(interpolated)-{_W}": lambda w: ("weight", float(w)),
-    r"close-(flat)": lambda: None,
+    r"close-(similar-huffman|flat)": lambda: None,
 }
 _PROJECTION = r"(.+?)-project-(1|0\.\d*[1-9])"
 
@@ -381,10 +402,10 @@ def make_action(name: str) -> Action:
     hint = did_you_mean(name, DEFAULT_ACTIONS)
     raise ConfigError(
         f"unknown action {name!r:.80}{hint if '?' in hint else ''}; the names are similarity-Q, frequency-Q,"
-        " interpolated-W, kway-K, category, shortlist-S, shortlist-S-kway-K, those by similarity also with -start-N,"
-        " similarity-Q and kway-K also with -reassigned, each with or without -project-F, close-huffman-K,"
-        " close-clustered-K, close-balanced-K, close-interpolated-W, close-flat, with K >= 2 and shares such as 0.5,"
-        " and module:callable"
+        " interpolated-W, similar-huffman, kway-K, category, shortlist-S, shortlist-S-kway-K, those by similarity also"
+        " with -start-N, similarity-Q and kway-K also with -reassigned, each with or without -project-F,"
+        " close-huffman-K, close-clustered-K, close-balanced-K, close-interpolated-W, close-similar-huffman,"
+        " close-flat, with K >= 2 and shares such as 0.5, and module:callable"
     )
 
 

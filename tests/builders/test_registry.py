@@ -24,6 +24,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("balanced", {"arity": 4, "order": "given"}),
     ("huffman", {}),
     ("huffman", {"arity": 5}),
+    ("similar-huffman", {}),
     ("clustered", {}),
     ("clustered", {"arity": 16, "quantile": 0.3}),
     ("clustered", {"balance": "count", "leaf_size": 4}),

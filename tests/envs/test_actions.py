@@ -38,6 +38,8 @@ MORE_ACTIONS = (
     "shortlist-3-project-0.5",
     "interpolated-0",
     "interpolated-1-project-0.5",
+    "similar-huffman",
+    "similar-huffman-start-2-project-0.5",
     "kway-3-reassigned",
     "similarity-0.5-reassigned",
     "kway-8-reassigned-project-0.5",
@@ -49,6 +51,7 @@ MORE_ACTIONS = (
     "category",
     "category-project-1",
     "close-huffman-5",
+    "close-similar-huffman",
     "close-balanced-2",
     "close-interpolated-0",
     "close-interpolated-1",
@@ -296,7 +299,7 @@ def check_by_applying(action: object, task: ConstructionTask, node: OpenNode) ->
         if num_children < 2 or node.size < 3:
             return False
     else:
-        binary = dict.fromkeys(("similarity", "frequency", "interpolated"), 2)
+        binary = dict.fromkeys(("similarity", "frequency", "interpolated", "similar"), 2)
         num_children = {**binary, "kway": numbers and numbers[0]}.get(stem.split("-")[0])
     if "-reassigned" in stem and task.directions is None:
         return False

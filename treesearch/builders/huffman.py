@@ -29,12 +29,13 @@ def huffman(*, counts: NDArray[np.float64], arity: int = 2) -> Tree:
     if counts.size == 1:
         return Tree.from_nested(0)
     rising = np.argsort(counts, kind="stable")
-    internal_parent, leaf_parent = _merge(counts[rising], min(arity, counts.size))
+    internal_parent, leaf_parent = merge(counts[rising], min(arity, counts.size))
     return Tree.from_parents(np.concatenate([internal_parent, leaf_parent]), rising)
 
 
 @njit(cache=True)
-def _merge(weights: NDArray[np.float64], arity: int) -> tuple[IntArray, IntArray]:
+def merge(weights: NDArray[np.float64], arity: int) -> tuple[IntArray, IntArray]:
+    """Parents of internal nodes (the root, -1, is last) and of leaves for rising weights; two at least."""
     num_leaves = weights.size
     num_internal = -((1 - num_leaves) // (arity - 1))
     merged = np.empty(num_internal, np.float64)

@@ -15,6 +15,7 @@ from treesearch.builders.clustering import clustered, interpolated
 from treesearch.builders.frequency import adaptive, two_level
 from treesearch.builders.huffman import huffman
 from treesearch.builders.reassignment import NodeDirections, reassigned
+from treesearch.builders.similar_huffman import similar_huffman
 from treesearch.errors import ConfigError, DataError
 from treesearch.tree import Tree, check_counts
 
@@ -25,6 +26,7 @@ BUILDERS: dict[str, Builder] = {
     "random": random,
     "balanced": balanced,
     "huffman": huffman,
+    "similar-huffman": similar_huffman,
     "clustered": clustered,
     "interpolated": interpolated,
     "two-level": two_level,
