@@ -242,7 +242,7 @@ def test_no_write_permission(work, read_only_folder):
 def test_search_tells_its_results_on_stdout_and_its_progress_on_stderr(work):
     settings = ["--set=search.evaluations=5", "--set=confirm.seeds=0", "--set=encoder.refine_epochs=0"]
     done = accept(work, "search", "tiny.yaml", *settings)
-    assert "5 frozen evaluations (0 failed), agent policy_gradient" in done.out
+    assert "5 frozen evaluations (0 failed), agent hybrid" in done.out
     assert "search: 5/5" in done.err
     assert "best tree: runs/tiny-1/best.tree.json" in done.err
     assert Tree.load(work / "runs/tiny-1/best.tree.json").num_classes == tiny.NUM_WORDS + 1
@@ -260,7 +260,7 @@ def test_compare_a_run(work, local_run):
     assert all(row["name"] in table.out for row in rows)
     *lines, summary = table.out.splitlines()
     assert all(len(line) <= 100 for line in lines)
-    assert f"{tiny.EVALUATIONS} frozen evaluations (0 failed), agent policy_gradient" in summary
+    assert f"{tiny.EVALUATIONS} frozen evaluations (0 failed), agent hybrid" in summary
 
 
 def edited(work, local_run, name, *, comparison=None, config=(), corpus=None):
@@ -288,7 +288,7 @@ def test_compare_runs(work, local_run):
     found = [row for row in comparison["rows"] if row["kind"] == "found"]
     best = max(found, key=lambda row: -row["valid_nll"] - 0.005 * row["cost"])
     for row in rows:
-        assert (row["agent"], row["evaluations"]) == ("policy_gradient", tiny.EVALUATIONS)
+        assert (row["agent"], row["evaluations"]) == ("hybrid", tiny.EVALUATIONS)
         assert {key: row[key] for key in ("test_nll", "reward", "cost")} == {
             key: best[key] for key in ("test_nll", "reward", "cost")
         }
@@ -370,7 +370,7 @@ def test_notes_stand_under_the_comparison(work, local_run):
     assert table[-len(found) :] == [
         f"{name}: not significant against clustered(arity=32): +0.0010 [-0.0020, 0.0040] nats" for name in found
     ]
-    assert f"{tiny.EVALUATIONS} frozen evaluations (0 failed, 4 stopped early), agent policy_gradient" in last
+    assert f"{tiny.EVALUATIONS} frozen evaluations (0 failed, 4 stopped early), agent hybrid" in last
 
 
 @pytest.mark.parametrize(

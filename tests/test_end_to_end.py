@@ -29,7 +29,7 @@ def ray_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     done = tiny.run_module("search", tiny_config, "--out", folder, *settings)
     assert done.code == 0, done.err
     assert "Traceback" not in done.err
-    assert f"{tiny.EVALUATIONS} frozen evaluations (0 failed), agent policy_gradient" in done.out
+    assert f"{tiny.EVALUATIONS} frozen evaluations (0 failed), agent hybrid" in done.out
     return folder
 
 
@@ -90,7 +90,7 @@ def test_the_ledger_is_complete(ledger):
     assert [row.id for row in ledger.rows()] == list(range(1, len(ledger.rows()) + 1))
     assert len(frozen) == tiny.EVALUATIONS
     assert [row.label for row in frozen[:3]] == ["huffman", "clustered(arity=4)", "balanced"]
-    assert {row.agent for row in frozen[3:]} == {"policy_gradient"}
+    assert {row.agent for row in frozen[3:]} == {"hybrid"}
     shown = [row for row in frozen[3:] if row.batch == 0]
     assert 0 < len(shown) < tiny.EVALUATIONS - 3 - 12, "demonstrations leave two batches at least"
     assert len({row.tree_hash for row in frozen[: 3 + len(shown)]}) == 3 + len(shown)

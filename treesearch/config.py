@@ -245,7 +245,7 @@ class SearchConfig(Section):
 
     evaluations: Positive = 100  # frozen evaluations, builders included
     batch_size: Positive = 10  # proposals between two updates of the agent
-    agent: str = "policy_gradient"
+    agent: str = "hybrid"
     settings: dict[str, Any] = Field(default_factory=dict)  # of the agent
     refresh_every: Positive | None = (
         None  # evaluations after which the encoder is retrained on the best tree too; null: never
