@@ -21,7 +21,7 @@ An action is its name; every parameter can be read off it.
     close-clustered-K        recursive K-way similarity clustering                            vectors
     close-balanced-K         K-ary tree of least depth, by falling count                      always
     close-interpolated-W     binary, between 2-means (W = 0) and Shannon-Fano (W = 1)         vectors
-    close-similar-huffman    binary, Huffman's code lengths with similar classes together      vectors
+    close-similar-huffman    binary, Huffman's code lengths with similar classes together     vectors
     close-flat               one softmax                                                      n <= 512
     MODULE:CALLABLE          what the callable returns without arguments: a `SplitAction`,    as it says
                              with a `Grouping` of your own, or a `Closer`
