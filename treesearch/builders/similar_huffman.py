@@ -49,7 +49,7 @@ def similar_huffman_parts(
 
 
 @njit(cache=True)
-def code_lengths(weights):  # type: ignore[no-untyped-def]
+def code_lengths(weights: NDArray[np.float64]) -> NDArray[np.int64]:
     """Depth of each class in the Huffman tree of these weights (two at least), int64 [n]."""
     rising = stable_argsort(weights)
     internal_parent, leaf_parent = merge(weights[rising], 2)
@@ -63,7 +63,7 @@ def code_lengths(weights):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def equal_halves(lengths, cut):  # type: ignore[no-untyped-def]
+def equal_halves(lengths: NDArray[np.int64], cut: int) -> NDArray[np.bool_]:
     """Which of ``n`` ordered classes go to the first part, bool [n]: those before ``cut``, as far as there is room.
 
     Each part holds half of the sum of ``2 ** -length``, which must be 1 over all. Short codes choose first; all of one
@@ -88,7 +88,15 @@ def equal_halves(lengths, cut):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _split(vectors, attention, mass, start, classes, low, high):  # type: ignore[no-untyped-def]
+def _split(
+    vectors: NDArray[np.float32],
+    attention: NDArray[np.float32],
+    mass: NDArray[np.float64],
+    start: NDArray[np.float32],
+    classes: NDArray[np.int64],
+    low: int,
+    high: int,
+) -> int:
     """Reorder ``classes[low:high]`` and return where the second part begins."""
     ids = sort_range(classes, low, high)
     take_split(classes, low, high, similarity_order(vectors, attention, mass, ids, start, 0.5))
