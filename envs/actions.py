@@ -23,6 +23,9 @@ An action is its name; every parameter can be read off it.
     close-interpolated-W     binary, between 2-means (W = 0) and Shannon-Fano (W = 1)         vectors
     close-similar-huffman    binary, Huffman's code lengths with similar classes together     vectors
     close-flat               one softmax                                                      n <= 512
+    close-kway-K-REST        kway-K once, each part closed with close-REST; all of it where   vectors, as close-REST,
+    close-shortlist-S-       K parts are too many, or close-REST makes it flat; the same with not with close-flat
+        kway-K-REST          shortlist-S-kway-K
     MODULE:CALLABLE          what the callable returns without arguments: a `SplitAction`,    as it says
                              with a `Grouping` of your own, or a `Closer`
 
@@ -37,7 +40,7 @@ import importlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,7 +48,7 @@ import numpy as np
 from envs.nodes import OpenNode
 from envs.task import ConstructionTask
 from treesearch.builders import build_tree
-from treesearch.builders.assembly import ClassIds
+from treesearch.builders.assembly import ClassIds, TreeAssembly
 from treesearch.builders.clustering import interpolated_parts, similarity_parts
 from treesearch.builders.reassignment import reassign
 from treesearch.builders.registry import did_you_mean
@@ -359,6 +362,35 @@ class Closer(Action):
         )
 
 
+@dataclass(frozen=True)
+class SplitCloser(Closer):
+    """Split a node once and finish each part with another closer, which has all that is too small for both."""
+
+    split: SplitAction = field(kw_only=True)
+    rest: Closer = field(kw_only=True)
+
+    @property
+    def flat_size(self) -> int:
+        """What the other closer makes flat is not split."""
+        return self.rest.flat_size
+
+    def legal(self, task: ConstructionTask, node: OpenNode) -> bool:
+        """See the table of the module."""
+        return task.vectors is not None and self.rest.legal(task, node)
+
+    def close(self, task: ConstructionTask, classes: ClassIds) -> Tree:
+        """The subtree over ``classes``, its class i standing for ``classes[i]``."""
+        task.require_vectors()  # also where too few classes are left for the split
+        if classes.size <= self.flat_size or not self.split.grouping.fits(task, classes.size):
+            return self.rest.close(task, classes)
+        split, assembly = self.split.parts(task, classes), TreeAssembly()
+        root = assembly.open_node()
+        assembly.add_leaves(root, np.searchsorted(classes, split.leaves))
+        for part in split.parts:
+            assembly.graft(root, self.rest.close(task, part), np.searchsorted(classes, part))
+        return assembly.finish()[0]
+
+
 # -- names -------------------------------------------------------------------------------------------------------------
 
 _K, _S, _Q, _W = r"([2-9]|[1-9]\d+)", r"([1-9]\d*)", r"(0\.\d*[1-9])", r"(0|1|0\.\d*[1-9])"
@@ -380,6 +412,7 @@ _CLOSERS: dict[str, Callable[..., tuple[str, Any] | None]] = {
     rf"close-(interpolated)-{_W}": lambda w: ("weight", float(w)),
     r"close-(similar-huffman|flat)": lambda: None,
 }
+_SPLIT_CLOSER = rf"close-((?:shortlist-{_S}-)?kway-{_K})-(.+)"
 _PROJECTION = r"(.+?)-project-(1|0\.\d*[1-9])"
 
 
@@ -399,13 +432,17 @@ def make_action(name: str) -> Action:
     for pattern, option in _CLOSERS.items():
         if match := re.fullmatch(pattern, name):
             return Closer(name, match[1], option(*match.groups()[1:]))
+    if match := re.fullmatch(_SPLIT_CLOSER, name):
+        split, rest = make_action(match[1]), make_action(f"close-{match[4]}")
+        if isinstance(split, SplitAction) and isinstance(rest, Closer) and rest.builder != "flat":
+            return SplitCloser(name, rest.builder, rest.option, split=split, rest=rest)
     hint = did_you_mean(name, DEFAULT_ACTIONS)
     raise ConfigError(
         f"unknown action {name!r:.80}{hint if '?' in hint else ''}; the names are similarity-Q, frequency-Q,"
         " interpolated-W, similar-huffman, kway-K, category, shortlist-S, shortlist-S-kway-K, those by similarity also"
         " with -start-N, similarity-Q and kway-K also with -reassigned, each with or without -project-F,"
         " close-huffman-K, close-clustered-K, close-balanced-K, close-interpolated-W, close-similar-huffman,"
-        " close-flat, with K >= 2 and shares such as 0.5, and module:callable"
+        " close-flat, close-kway-K-REST, close-shortlist-S-kway-K-REST with one of those but the last as REST, with K >= 2 and shares such as 0.5, and module:callable"
     )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from envs import (
     DEFAULT_ACTIONS,
     Closer,
+    Construction,
     ConstructionTask,
     OpenNode,
     SplitAction,
@@ -55,6 +56,10 @@ MORE_ACTIONS = (
     "close-balanced-2",
     "close-interpolated-0",
     "close-interpolated-1",
+    "close-kway-3-clustered-2",
+    "close-kway-16-interpolated-0.5",
+    "close-shortlist-4-kway-3-similar-huffman",
+    "close-kway-2-kway-3-huffman-4",
 )
 
 
@@ -79,6 +84,7 @@ def test_an_action_is_its_name(name: str) -> None:
         *("", "kway", "kway-1", "kway-0", "kway-016", "kway-16-project-0", "kway-16-project-1.0", "kway-4-kway-4"),
         *("kway-16-project-1-project-1", "kway-16-project-2", "similarity-0.50", "similarity-1", "similarity-0"),
         *("similarity-.5", "frequency-1.5", "frequency--0.5", "frequency-nan", "shortlist-0", "shortlist-4-kway-1"),
+        *("close-kway-4", "close-kway-4-flat", "close-kway-1-clustered-2", "close-kway-4-project-1-clustered-2"),
         *("close-flat-2", "close-huffman", "close-huffman-1", "close-huffman-2-project-1", "close-interpolated-2"),
         *(
             "KWAY-4",
@@ -167,6 +173,35 @@ def test_closing_is_the_builder_on_the_classes_inside() -> None:
     assert isinstance(closer, Closer)
     vectors = task.require_vectors()[classes]
     assert closer.close(task, classes) == build_tree("clustered", counts=task.counts[classes], vectors=vectors, arity=4)
+
+
+def test_a_split_and_a_closer_in_one_are_the_split_and_then_the_closer() -> None:
+    task = zipf_task(90)
+    both = construct(task, ["close-shortlist-4-kway-5-clustered-2"], [0])
+    apart = construct(task, ["shortlist-4-kway-5", "close-clustered-2"], [0, 1, 1, 1, 1, 1])
+    assert both == apart
+    assert both.arities[0] == 9
+
+
+def test_a_split_closer_leaves_small_sets_to_the_other_closer() -> None:
+    task, classes = zipf_task(60), np.arange(0, 60, 3)
+    for name, rest in (
+        ("close-kway-20-clustered-2", "close-clustered-2"),  # as many parts as classes
+        ("close-kway-4-clustered-32", "close-clustered-32"),  # flat by the other closer
+    ):
+        both, alone = make_action(name), make_action(rest)
+        assert isinstance(both, Closer)
+        assert isinstance(alone, Closer)
+        assert both.close(task, classes) == alone.close(task, classes)
+
+
+def construct(task: ConstructionTask, names: list[str], actions: list[int]) -> Tree:
+    made = Construction(
+        task, parse_actions(names), max_decisions=len(actions), closer=parse_closer("close-balanced-2", task)
+    )
+    for action in actions:
+        assert made.step(action)
+    return made.finish().tree
 
 
 def test_classes_that_never_occurred_can_be_split_and_closed() -> None:
