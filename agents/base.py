@@ -38,6 +38,7 @@ class Situation:
     observation: NDArray[np.float32]  # [F] features of the open node
     mask: NDArray[np.int8]  # [A] what is legal there, one at least
     class_set: bytes  # which classes are below the node
+    mass: float  # share of all examples that pass the node
     cost_weight: float  # the λ that the tree is for
 
 
@@ -57,6 +58,7 @@ class Proposal:
     class_sets: tuple[bytes, ...]  # n, which classes are below the node of each decision
     observations: NDArray[np.float32]  # [n, F] what the agent saw there
     masks: NDArray[np.int8]  # [n, A] what was legal there
+    masses: NDArray[np.float64]  # [n] share of all examples that pass there
     log_probs: NDArray[np.float32]  # [n] of each action when it was drawn
 
     @property
@@ -304,8 +306,9 @@ class Agent(ABC):
         )
         situations, actions, log_probs = [], [], []
         while not construction.done:
+            node = construction.current
             situation = Situation(
-                construction.observation(), construction.action_mask(), construction.current.digest, cost_weight
+                construction.observation(), construction.action_mask(), node.digest, node.mass, cost_weight
             )
             action, log_prob = choose(situation)
             construction.step(action)
@@ -319,6 +322,7 @@ class Agent(ABC):
             class_sets=tuple(situation.class_set for situation in situations),
             observations=np.stack([situation.observation for situation in situations]),
             masks=np.stack([situation.mask for situation in situations]),
+            masses=np.array([situation.mass for situation in situations]),
             log_probs=np.array(log_probs, np.float32),
         )
 

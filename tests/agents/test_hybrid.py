@@ -1,13 +1,17 @@
 """The hybrid: what it starts from, what it changes, and that it reaches a known optimum."""
 
+from operator import ne
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from agents import Evaluated, Hybrid, Proposal, make_agent
+from agents.layers import plan_of
 from envs import ConstructionTask, zipf_task
 from tests.agents.content import ContentReward, decided
 from tests.agents.test_policy_gradient import HUFFMAN_DEPTH, best_reward
+from treesearch.errors import ConfigError
 from treesearch.paths import block_roots
 
 TASK = zipf_task(80, in_features=8, seed=2)
@@ -15,6 +19,8 @@ ACTIONS = ["frequency-0.5", "kway-4", "kway-8", "shortlist-4", "kway-2-project-0
 
 
 def hybrid(*, task: ConstructionTask = TASK, max_decisions: int = 1000, **settings: object) -> Hybrid:
+    """One that composes and follows its policy, but makes no plans by layer unless it is told to."""
+    settings = {"layered_share": 0, **settings}
     agent = make_agent(
         "hybrid",
         task=task,
@@ -86,6 +92,29 @@ def test_with_a_policy_alone_the_table_plays_no_part() -> None:
     first = agent.propose(0.005)
     assert np.isfinite(first.log_probs).all()
     assert (first.log_probs < 0).any()
+
+
+def test_a_plan_by_layer_is_one_of_the_best_with_another_action_in_one_layer() -> None:
+    agent = hybrid(policy_share=0, layered_share=1, layered_parents=2)
+    talk(agent, 8)
+    differing = []
+    for _ in range(30):
+        parents = agent._plans.best(0.005, 2)
+        proposal = agent.propose(0.005)
+        plan = plan_of(proposal)
+        assert plan is not None
+        differing.append(min(sum(map(ne, plan, parent)) for parent in parents))
+        assert len(set(proposal.actions)) <= 6  # one a layer, and what is done where it is not legal
+    assert set(differing) <= {0, 1, 2, 3}
+    assert 1 in differing
+    assert len({agent.propose(0.005).tree.hash for _ in range(20)}) > 5
+
+
+def test_plans_and_policy_share_the_proposals() -> None:
+    with pytest.raises(ConfigError, match=r"policy_share and layered_share must be 1 together at most.*0\.7 and 0\.6"):
+        hybrid(policy_share=0.7, layered_share=0.6)
+    with pytest.raises(ConfigError, match="layered_parents must be finite and >= 1, but got 0"):
+        hybrid(layered_parents=0)
 
 
 def test_another_task_begins_with_an_empty_table() -> None:

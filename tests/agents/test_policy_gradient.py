@@ -194,8 +194,9 @@ def log_likelihood(agent: PolicyGradient, item: Evaluated, cost_weight: float) -
     """Of the decisions of a tree, seen under a λ."""
     seen = agent.replay(item.proposal.actions, cost_weight)
     assert seen.tree == item.proposal.tree
-    situations = zip(seen.observations, seen.masks, seen.class_sets, seen.actions, strict=True)
-    return float(np.mean([agent.log_prob(Situation(o, m, c, cost_weight), action) for o, m, c, action in situations]))
+    columns = (seen.observations, seen.masks, seen.class_sets, seen.masses.tolist())
+    situations = [Situation(*row, cost_weight) for row in zip(*columns, strict=True)]
+    return float(np.mean([agent.log_prob(*decision) for decision in zip(situations, seen.actions, strict=True)]))
 
 
 def test_imitation_makes_the_best_demonstrations_likely_under_each_weight() -> None:

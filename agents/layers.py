@@ -1,0 +1,96 @@
+"""Trees that decide all nodes of like mass alike: a plan of one action for each layer.
+
+A tree of many decisions, each the best of dozens on the same held-out tokens, owes part of its reward to luck and to
+the features of one encoder (results/2026-11-24-kjv-measured). One decision for all nodes of a layer is judged on all
+of its tokens, and what it gains is there again in joint training.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.base import Evaluated, Proposal
+
+LIGHTEST = (1.0, 0.02, 0.0)  # share of all examples at least, of the root, of heavy nodes, of all others
+ROUNDING = 1e-9  # the root's share is a sum
+UNDECIDED = -1  # in a plan: no node of the layer was decided
+
+Plan = tuple[int, ...]  # an action for each layer
+
+
+def layer_of(mass: float) -> int:
+    """Which layer a node with this share of all examples belongs to, 0 for the root."""
+    return next(layer for layer, lightest in enumerate(LIGHTEST) if mass >= lightest - ROUNDING)
+
+
+def plan_of(proposal: Proposal) -> Plan | None:
+    """The plan that a tree follows wherever that is legal; None where it follows none."""
+    layer_n = np.array([layer_of(mass) for mass in proposal.masses.tolist()])
+    action_n = np.array(proposal.actions)
+    plan = []
+    for layer in range(len(LIGHTEST)):
+        own = layer_n == layer
+        taken, masks = action_n[own], proposal.masks[own]
+        if not taken.size:
+            plan.append(UNDECIDED)
+            continue
+        followed = [action for action, _ in Counter(taken.tolist()).most_common() if _follow(action, taken, masks)]
+        if not followed:
+            return None
+        plan.append(followed[0])
+    return tuple(plan)
+
+
+def _follow(action: int, taken: NDArray[np.int64], masks: NDArray[np.int8]) -> bool:
+    """Whether it was taken wherever it was legal."""
+    return bool(((taken == action) | (masks[:, action] == 0)).all())
+
+
+@dataclass(frozen=True)
+class _Known:
+    loss: float  # nats
+    cost: float  # units
+
+
+class LayeredPlans:
+    """What is known of plans; whoever made the trees, those that follow one count."""
+
+    def __init__(self) -> None:
+        self._known: dict[Plan, _Known] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def add(self, item: Evaluated) -> None:
+        """Take in the verdict on a tree that follows a plan."""
+        if not item.usable or item.evaluation is None or not item.exact:
+            return
+        plan = plan_of(item.proposal)
+        if plan is not None:
+            verdict = item.evaluation.at(0.0)
+            cost = 0.0 if verdict.node_cost is None else float(verdict.node_cost.sum())
+            self._known.setdefault(plan, _Known(-verdict.reward, cost))
+
+    def best(self, cost_weight: float, num: int) -> list[Plan]:
+        """The best under this λ, best first; ties go to the one told earlier."""
+        ranked = sorted(self._known.items(), key=lambda item: item[1].loss + cost_weight * item[1].cost)
+        return [plan for plan, _ in ranked[:num]]
+
+    def state(self) -> dict[str, Any]:
+        """For `agents.state.pack_state`."""
+        return {
+            "plans": np.array(list(self._known), np.int32).reshape(-1, len(LIGHTEST)),
+            "verdicts": np.array([(one.loss, one.cost) for one in self._known.values()], np.float64).reshape(-1, 2),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` gave."""
+        verdicts: Sequence[Sequence[float]] = state["verdicts"].tolist()
+        plans = map(tuple, state["plans"].tolist())
+        self._known = {plan: _Known(*verdict) for plan, verdict in zip(plans, verdicts, strict=True)}
