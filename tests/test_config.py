@@ -270,6 +270,7 @@ def test_an_unknown_key_like_nothing_else_gets_the_list():
         ("frozen.holdout", 0.6),
         ("frozen.holdout", float("nan")),
         ("confirm.screen", 0),
+        ("confirm.timing_rounds", 0),
         ("cost.weights", 0.1),
         ("cost.weights", "many"),
         ("cost.weights", []),

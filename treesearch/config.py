@@ -132,7 +132,8 @@ class ConfirmConfig(Section):
         2  # trees of each kind (builder or found, any cost or Huffman's at most) trained jointly, each λ
     )
     # Trees of each kind and λ, no near copies, that are first trained for one epoch from the search's encoder: the best
-    # ``promote`` of them go on. null: the best of the frozen rung go on.
+    # ``promote`` of them go on. The first half tells what frozen scores owe to choosing, the other half is chosen by
+    # what is left. null: the best of the frozen rung go on.
     screen: Positive | None = None
     # Of joint training: every round after the first trains the better half of each group again, with as many new seeds
     # as it has had, since one run tells less than trees differ by.
@@ -142,6 +143,7 @@ class ConfirmConfig(Section):
     families: tuple[str, ...] = ()  # builders all of whose trees leave the frozen rung; the best of each is confirmed
     rank_trees: Annotated[int, Field(ge=0)] = 0  # diverse trees also trained jointly, to tell how well rungs agree
     timing: bool = True  # measure the output layer's and the whole training step with every confirmed tree
+    timing_rounds: Positive = 25  # turns of every tree in that; figures are medians
 
     @model_validator(mode="after")
     def _the_screen_chooses(self) -> ConfirmConfig:

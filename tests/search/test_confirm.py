@@ -1,3 +1,4 @@
+import json
 import math
 from collections import Counter
 
@@ -16,6 +17,7 @@ from treesearch.search.confirm import (
     confirm,
     with_more_seeds,
 )
+from treesearch.search.correction import Correction
 from treesearch.search.executors import Executor, Outcome
 from treesearch.search.frozen_rung import BUILDER
 from treesearch.search.joint_rung import JointRung
@@ -44,8 +46,8 @@ def ledger(tmp_path):
 
 
 def record(ledger, *entries, encoder="e0"):
-    """Frozen rows from (agent, label, tree, reward under the run's λ); no reward is a failure."""
-    for agent, label, tree, reward in entries:
+    """Frozen rows from (agent, label, tree, reward under the run's λ[, actions]); no reward is a failure."""
+    for agent, label, tree, reward, *actions in entries:
         cost = tree_cost(tree, COUNTS, in_features=FEATURES)
         row = EvaluationRow(
             id=ledger.next_id(),
@@ -61,6 +63,7 @@ def record(ledger, *entries, encoder="e0"):
             valid_nll=None if reward is None else -reward - COST_WEIGHT * cost.cost,
             cost=cost.cost,
             expected_depth=cost.expected_depth,
+            actions=json.dumps(actions[0]) if actions else None,
             encoder=encoder,
         )
         ledger.record(row, tree)
@@ -104,6 +107,21 @@ def test_huffman_is_first_and_of_each_kind_go_the_best_and_the_best_cheap_ones(l
         ("found #6", FOUND, DEAR),
         ("found #5", FOUND, WIDE),
     ]
+
+
+def test_a_correction_decides_which_trees_are_the_best(ledger):
+    """It never touches builders, which are one decision."""
+    record(
+        ledger,
+        (BUILDER, "huffman", HUFFMAN, -5.0),
+        (BUILDER, "deep", DEEP, -3.0),
+        ("agent", None, PAIR, -4.0, ["kway-2", "kway-4", "close-flat"]),
+        ("agent", None, DEAR, -4.05, ["kway-2", "kway-2"]),
+    )
+    assert [name for name, _, _ in promoted_names(ledger)] == ["huffman", "deep", "found #3"]
+    slight, enough = Correction(slope=0.04), Correction(slope=0.05)
+    assert promoted_names(ledger, correction=slight) == promoted_names(ledger)
+    assert [name for name, _, _ in promoted_names(ledger, correction=enough)] == ["huffman", "deep", "found #4"]
 
 
 def test_a_builders_tree_is_not_found_whoever_proposed_it(ledger):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from treesearch.config import Config
 from treesearch.data import Corpus
@@ -23,9 +24,10 @@ from treesearch.search.confirm import (
     confirm,
     with_more_seeds,
 )
+from treesearch.search.correction import Correction
 from treesearch.search.joint_rung import JointRung
-from treesearch.search.ledger import CONFIRM, JOINT, WARM, EvaluationRow
-from treesearch.search.promotion import Promoted, diverse, promote
+from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, WARM, EvaluationRow
+from treesearch.search.promotion import NO_CORRECTION, Promoted, diverse, promote
 
 MAX_SHARED = 0.5  # of the decisions of a tree that is screened: about all below the root, or the root and little else
 CONFIRM_SEEDS = 1000  # seeds of the reported runs: CONFIRM_SEEDS * (seed + 1) + i, apart from all others
@@ -37,45 +39,74 @@ def confirm_search(parts: RunParts, *, encoder: str) -> tuple[list[Promoted], di
     Returns:
         The promoted trees, those that were trained jointly by tree hash, and the confirmed ones.
     """
-    settings, ledger, cost_model, counts = parts.config.confirm, parts.ledger, parts.cost_model, parts.counts
-    screen = settings.screen if settings.seeds else None
-    promoted = promote(
-        ledger,
-        counts=counts,
-        cost_model=cost_model,
-        num_trees=screen or settings.promote,
-        encoder=encoder,
-        cost_weights=listed_weights(parts.config),
-        families=settings.families,
-        max_shared=1.0 if screen is None else MAX_SHARED,
-    )
+    rungs = _UpperRungs(parts, encoder)
+    settings = parts.config.confirm
     if settings.seeds == 0:
-        return promoted, {}, []
-    others = diverse(ledger, counts=counts, cost_model=cost_model, num_trees=settings.rank_trees, encoder=encoder)
-    rungs = _UpperRungs(parts)
-    if screen is not None:
-        promoted = rungs.screen(promoted, others)
+        return rungs.promote(settings.promote), {}, []
+    others = diverse(
+        parts.ledger,
+        counts=parts.counts,
+        cost_model=parts.cost_model,
+        num_trees=settings.rank_trees,
+        encoder=encoder,
+    )
+    promoted = rungs.promote(settings.promote) if settings.screen is None else rungs.screen(settings.screen, others)
     trained, finalists = rungs.race(_united(promoted, others))
     return promoted, trained, rungs.confirm(finalists)
 
 
 class _UpperRungs:
-    """The rungs above the frozen one; the user is told of every training."""
+    """The way up from the frozen rung, and the rungs above; the user is told of every training."""
 
-    def __init__(self, parts: RunParts) -> None:
-        self._parts, self._config = parts, parts.config
+    def __init__(self, parts: RunParts, encoder: str) -> None:
+        self._parts, self._config, self._encoder = parts, parts.config, encoder
         self._done: Counter[str] = Counter()
         self._expected: Counter[str] = Counter()
         self._rung = JointRung(parts.executor, parts.ledger, cost_model=parts.cost_model, on_row=self._tell)
 
-    def screen(self, promoted: Sequence[Promoted], others: Sequence[Promoted]) -> list[Promoted]:
-        """Train all for an epoch from the search's encoder; the promoted trees that go on."""
-        contenders = _united(promoted, others)
-        self._expected[WARM] += len(contenders)
-        rates = [self._config.encoder.learning_rate]
-        warm = at_best_rate(contenders, self._rung, learning_rates=rates, seed=self._config.seed, name=WARM)
+    def promote(
+        self, num_trees: int, *, max_shared: float = 1.0, correction: Correction = NO_CORRECTION
+    ) -> list[Promoted]:
+        """The best trees of the frozen rung, so many of each group."""
+        return promote(
+            self._parts.ledger,
+            counts=self._parts.counts,
+            cost_model=self._parts.cost_model,
+            num_trees=num_trees,
+            encoder=self._encoder,
+            cost_weights=listed_weights(self._config),
+            families=self._config.confirm.families,
+            max_shared=max_shared,
+            correction=correction,
+        )
+
+    def screen(self, num_trees: int, others: Sequence[Promoted]) -> list[Promoted]:
+        """Train trees for an epoch from the search's encoder; the promoted trees that go on.
+
+        From the first half of each group, by frozen reward, it is learned what frozen scores owe to choosing; the
+        other half is the best by the reward that is left.
+        """
+        first = self.promote(math.ceil(num_trees / 2), max_shared=MAX_SHARED)
+        tried = _united(first, others)
+        warm = self._warm(tried)
+        frozen = {
+            row.tree_hash: row
+            for row in reversed(self._parts.ledger.rows(FROZEN))
+            if row.encoder == self._encoder and row.valid_nll is not None
+        }
+        correction = Correction.learn(frozen, {tree_hash: one.valid_nll for tree_hash, one in warm.items()})
+        self._parts.ledger.set_meta("correction", asdict(correction))
+        second = self.promote(num_trees, max_shared=MAX_SHARED, correction=correction)
+        known = {tree.tree.hash for tree in tried}
+        warm |= self._warm([tree for tree in second if tree.tree.hash not in known])
+        promoted = _united(first, second)
         own = {tree.tree.hash: warm[tree.tree.hash] for tree in promoted if tree.tree.hash in warm}
         return [finalist.promoted for finalist in self._choose(own, self._places(0))]
+
+    def _warm(self, contenders: Sequence[Promoted]) -> dict[str, Finalist]:
+        self._expected[WARM] += len(contenders)
+        rates = [self._config.encoder.learning_rate]
+        return at_best_rate(contenders, self._rung, learning_rates=rates, seed=self._config.seed, name=WARM)
 
     def race(self, contenders: Sequence[Promoted]) -> tuple[dict[str, Finalist], list[Finalist]]:
         """Joint training in rounds: the better half of each is trained again with as many new seeds as it has had.
@@ -145,5 +176,6 @@ def time_confirmed(
         encoder=config.encoder,
         batch_size=config.joint.batch_size,
         device=config.joint.device,
+        rounds=config.confirm.timing_rounds,
     )
     return {tree.hash: time for tree, time in zip(trees, times, strict=True)}

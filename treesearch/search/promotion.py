@@ -12,6 +12,7 @@ from treesearch.cost import CostModel, TreeCost
 from treesearch.errors import ExecutionError
 from treesearch.evaluation.memo import memo_keys
 from treesearch.paths import block_roots
+from treesearch.search.correction import Correction
 from treesearch.search.frozen_rung import BUILDER
 from treesearch.search.ledger import FROZEN, EvaluationRow, Ledger
 from treesearch.tree import Tree
@@ -19,6 +20,7 @@ from treesearch.tree import Tree
 FOUND, BASELINE, DIVERSE = "found", "baseline", "diverse"
 HUFFMAN = "huffman"
 HEAVY = 0.01
+NO_CORRECTION = Correction()
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def promote(
     cost_weights: Sequence[float] = (),
     families: Sequence[str] = (),
     max_shared: float = 1.0,
+    correction: Correction = NO_CORRECTION,
 ) -> list[Promoted]:
     """Huffman, and by frozen reward the best builders and the best found trees: of any cost, and of Huffman's at most.
 
@@ -63,6 +66,7 @@ def promote(
         families: Names of builders all of whose trees are promoted, whatever their reward.
         max_shared: Share of a tree's decisions, per example, that a better one of its kind may have too: with 1 a kind
             may consist of near copies.
+        correction: Of the frozen NLL.
 
     Raises:
         ExecutionError: Huffman's evaluation failed, so that nothing can be compared.
@@ -80,7 +84,11 @@ def promote(
 
     def best(candidates: Iterable[EvaluationRow], weight: float) -> list[EvaluationRow]:
         taken: list[EvaluationRow] = []
-        for row in sorted(candidates, key=lambda row: (-row.validation_reward(cost_model, weight), row.id)):
+
+        def corrected_loss(row: EvaluationRow) -> tuple[float, int]:
+            return correction.nats(row) - row.validation_reward(cost_model, weight), row.id
+
+        for row in sorted(candidates, key=corrected_loss):
             if len(taken) == num_trees:
                 break
             if max_shared >= 1 or all(heavy.shared(row.tree_hash, other.tree_hash) <= max_shared for other in taken):
