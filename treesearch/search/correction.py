@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import theilslopes
 
 from treesearch.search.ledger import EvaluationRow
 
@@ -39,7 +38,10 @@ class Correction:
         if len(both) < FEWEST_TREES or np.ptp(logs) == 0:
             return cls()
         gaps = np.array([warm[one] - float(frozen[one].valid_nll or np.nan) for one in both])
-        return cls(float(theilslopes(gaps, logs).slope), len(both))
+        one, other = np.triu_indices(len(both), 1)
+        differ = logs[one] != logs[other]
+        slopes = (gaps[one] - gaps[other])[differ] / (logs[one] - logs[other])[differ]
+        return cls(float(np.median(slopes)), len(both))
 
     def nats(self, row: EvaluationRow) -> float:
         """What to add to the frozen NLL of a tree, up to what is the same for all trees."""

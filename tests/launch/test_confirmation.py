@@ -1,0 +1,136 @@
+"""The screen: the first half by frozen reward, the second by what is left once luck is taken off."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from tests.nested import random_nested
+from treesearch import Tree, build_tree
+from treesearch.config import Config
+from treesearch.cost import CostModel, tree_cost
+from treesearch.data import Corpus
+from treesearch.launch.confirmation import confirm_search
+from treesearch.launch.parts import RunParts
+from treesearch.progress import ProgressReporter
+from treesearch.search.executors import Executor, Outcome, Task
+from treesearch.search.frozen_rung import BUILDER
+from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, OK, WARM, EvaluationRow, Ledger
+from treesearch.search.worker import JointScores
+
+NUM_CLASSES, FEATURES, PLAIN, CHOSEN = 12, 4, 12, 12
+COUNTS = np.arange(NUM_CLASSES, 0.0, -1)
+CORPUS = cast(Corpus, SimpleNamespace(counts=COUNTS))  # all that this needs of one
+
+
+class Trainer(Executor):
+    """Joint training that knows what every tree is worth."""
+
+    num_workers = 1
+
+    def __init__(self, true_nll: dict[str, float]) -> None:
+        super().__init__()
+        self.true_nll = true_nll
+
+    def _outcomes(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        for task in tasks:
+            test = np.zeros(3, np.float32) if task.payload.use_test else None
+            nll = self.true_nll[task.payload.tree.hash]
+            yield Outcome(task, JointScores(nll, None if test is None else nll, 1, test), None, 1, 0.1, "fake")
+
+    def _replace(self, arrays: Any) -> None:
+        raise AssertionError
+
+    def _release(self) -> None:
+        pass
+
+
+def trees(num: int) -> list[Tree]:
+    rng, known = np.random.default_rng(0), dict[str, Tree]()
+    while len(known) < num:
+        tree = Tree.from_nested(random_nested(rng, NUM_CLASSES))
+        known[tree.hash] = tree
+    return list(known.values())
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[tuple[RunParts, list[Tree], list[Tree]]]:
+    """Frozen rung: trees of many decisions look better than those of two by 0.5, and are worse by 0.5."""
+    made = trees(PLAIN + CHOSEN)
+    plain, chosen = made[:PLAIN], made[PLAIN:]
+    huffman = build_tree("huffman", counts=COUNTS)
+    frozen = {huffman.hash: 9.0}
+    frozen |= {tree.hash: 3.0 + 0.01 * i for i, tree in enumerate(plain)}
+    frozen |= {tree.hash: 2.5 + 0.01 * i for i, tree in enumerate(chosen)}
+    true = {tree.hash: frozen[tree.hash] for tree in (huffman, *plain)}
+    true |= {tree.hash: frozen[tree.hash] + 1.0 for tree in chosen}
+    with Ledger(tmp_path / "search.db", create=True) as ledger, ProgressReporter(quiet=True) as progress:
+        for number, tree in enumerate((huffman, *plain, *chosen), start=1):
+            cost = tree_cost(tree, COUNTS, in_features=FEATURES)
+            actions = ["kway-2", "close-flat"] if tree in plain else [f"kway-{k}" for k in range(2, 12)]
+            row = EvaluationRow(
+                id=number,
+                rung=FROZEN,
+                batch=0,
+                agent=BUILDER if tree is huffman else "agent",
+                label="huffman" if tree is huffman else None,
+                tree_hash=tree.hash,
+                status=OK,
+                cost_weight=0.0,
+                valid_nll=frozen[tree.hash],
+                cost=cost.cost,
+                expected_depth=cost.expected_depth,
+                actions=None if tree is huffman else json.dumps(actions),
+                encoder="e",
+            )
+            ledger.record(row, tree)
+        config = Config.model_validate(
+            {
+                "cost": {"weight": 1e-9},
+                "joint": {"learning_rates": [0.01]},
+                "confirm": {"promote": 2, "screen": 12, "seeds": 2},
+            }
+        )
+        parts = RunParts(config, CORPUS, CostModel(FEATURES, 1e-9), Trainer(true), ledger, progress)
+        yield parts, plain, chosen
+
+
+def test_luck_is_learned_from_the_first_half_and_taken_off_for_the_other(
+    run: tuple[RunParts, list[Tree], list[Tree]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("treesearch.launch.confirmation.MAX_SHARED", 1.0)  # small trees share much
+    monkeypatch.setattr("treesearch.search.correction.FEWEST_TREES", 5)
+    parts, plain, chosen = run
+    _, trained, confirmed = confirm_search(parts, encoder="e")
+    learned = parts.ledger.meta("correction")
+    # Huffman is one decision and has no gap, ten decisions have a gap of 1.
+    assert learned["slope"] == pytest.approx(1 / np.log(10), rel=0.2)
+    warm = {row.tree_hash for row in parts.ledger.rows(WARM)}
+    assert {tree.hash for tree in chosen[:6]} <= warm  # what looked best
+    assert {tree.hash for tree in plain[:6]} <= warm  # and what was better
+    assert len(parts.ledger.rows(WARM)) == len(warm)  # none is trained twice
+    best = min(trained.values(), key=lambda one: one.valid_nll)
+    assert best.promoted.tree == plain[0]
+    assert {entry.finalist.promoted.tree.hash for entry in confirmed} >= {plain[0].hash}
+    assert {row.rung for row in parts.ledger.rows()} == {FROZEN, WARM, JOINT, CONFIRM}
+
+
+def test_without_a_screen_frozen_rewards_decide(run: tuple[RunParts, list[Tree], list[Tree]]) -> None:
+    parts, plain, chosen = run
+    confirm = parts.config.confirm.model_copy(update={"screen": None})
+    parts = RunParts(
+        parts.config.model_copy(update={"confirm": confirm}),
+        parts.corpus,
+        parts.cost_model,
+        parts.executor,
+        parts.ledger,
+        parts.progress,
+    )
+    promoted, _, _ = confirm_search(parts, encoder="e")
+    assert {one.tree for one in promoted} >= set(chosen[:2])
+    assert not {one.tree for one in promoted} & set(plain[2:])
+    assert parts.ledger.meta("correction") is None
