@@ -1,7 +1,9 @@
 """The screen: the first half by frozen reward, the second by what is left once luck is taken off."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -119,17 +121,29 @@ def test_luck_is_learned_from_the_first_half_and_taken_off_for_the_other(
     assert {row.rung for row in parts.ledger.rows()} == {FROZEN, WARM, JOINT, CONFIRM}
 
 
+def test_the_only_tree_of_a_family_is_trained_once_and_confirmed(run: tuple[RunParts, list[Tree], list[Tree]]) -> None:
+    parts, _, _ = run
+    alone, trainer = build_tree("random", counts=COUNTS), cast(Trainer, parts.executor)
+    better = {f"balanced(arity={k})": build_tree("balanced", counts=COUNTS, arity=k) for k in (3, 4, 6)}
+    for number, (label, tree) in enumerate([*better.items(), ("random", alone)]):
+        trainer.true_nll[tree.hash] = 8.0 + number / 10
+        row = parts.ledger.rows(FROZEN)[0]  # Huffman's
+        row = replace(row, id=parts.ledger.next_id(), label=label, tree_hash=tree.hash, valid_nll=8.0 + number / 10)
+        parts.ledger.record(row, tree)
+    confirm = parts.config.confirm.model_copy(update={"screen": None, "rounds": 3, "families": ("random",)})
+    parts = replace(parts, config=parts.config.model_copy(update={"confirm": confirm}))
+    _, _, confirmed = confirm_search(parts, encoder="e")
+    assert alone in [entry.finalist.promoted.tree for entry in confirmed]
+    trainings = Counter(row.tree_hash for row in parts.ledger.rows(JOINT))
+    assert trainings[alone.hash] == 1
+    assert trainings[better["balanced(arity=3)"].hash] == 4
+    assert len([row for row in parts.ledger.rows(CONFIRM) if row.tree_hash == alone.hash]) == 2
+
+
 def test_without_a_screen_frozen_rewards_decide(run: tuple[RunParts, list[Tree], list[Tree]]) -> None:
     parts, plain, chosen = run
     confirm = parts.config.confirm.model_copy(update={"screen": None})
-    parts = RunParts(
-        parts.config.model_copy(update={"confirm": confirm}),
-        parts.corpus,
-        parts.cost_model,
-        parts.executor,
-        parts.ledger,
-        parts.progress,
-    )
+    parts = replace(parts, config=parts.config.model_copy(update={"confirm": confirm}))
     promoted, _, _ = confirm_search(parts, encoder="e")
     assert {one.tree for one in promoted} >= set(chosen[:2])
     assert not {one.tree for one in promoted} & set(plain[2:])

@@ -27,7 +27,7 @@ from treesearch.search.confirm import (
 from treesearch.search.correction import Correction
 from treesearch.search.joint_rung import JointRung
 from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, WARM, EvaluationRow
-from treesearch.search.promotion import NO_CORRECTION, Promoted, diverse, promote
+from treesearch.search.promotion import BASELINE, NO_CORRECTION, Promoted, diverse, family, promote
 
 MAX_SHARED = 0.5  # of the decisions of a tree that is screened: about all below the root, or the root and little else
 CONFIRM_SEEDS = 1000  # seeds of the reported runs: CONFIRM_SEEDS * (seed + 1) + i, apart from all others
@@ -101,7 +101,8 @@ class _UpperRungs:
         warm |= self._warm([tree for tree in second if tree.tree.hash not in known])
         promoted = _united(first, second)
         own = {tree.tree.hash: warm[tree.tree.hash] for tree in promoted if tree.tree.hash in warm}
-        return [finalist.promoted for finalist in self._choose(own, self._places(0))]
+        chosen = self._choose(own, self._places(0), self._config.confirm.families)
+        return [finalist.promoted for finalist in chosen]
 
     def _warm(self, contenders: Sequence[Promoted]) -> dict[str, Finalist]:
         self._expected[WARM] += len(contenders)
@@ -111,7 +112,8 @@ class _UpperRungs:
     def race(self, contenders: Sequence[Promoted]) -> tuple[dict[str, Finalist], list[Finalist]]:
         """Joint training in rounds: the better half of each is trained again with as many new seeds as it has had.
 
-        That is sequential halving (Karnin et al. 2013) in every group of which the best trees are wanted.
+        That is sequential halving (Karnin et al. 2013) in every group of which the best trees are wanted. The only tree
+        of a family has nothing to win and waits for the end.
 
         Returns:
             All by tree hash, and the finalists.
@@ -119,13 +121,19 @@ class _UpperRungs:
         rates, first = self._config.joint.learning_rates, self._config.seed
         self._expected[JOINT] += len(contenders) * len(rates)
         left = trained = at_best_rate(contenders, self._rung, learning_rates=rates, seed=first)
+        families = self._config.confirm.families
+        sizes = Counter(family(one.promoted.name) for one in trained.values() if one.promoted.kind == BASELINE)
+        contested = [name for name in families if sizes[name] > 1]
+        uncontested = set(families) - set(contested)
+        alone = {key: one for key, one in trained.items() if family(one.promoted.name) in uncontested}
         for number in range(1, self._config.confirm.rounds):
-            better = self._choose(left, self._places(number))
+            better = self._choose(left, self._places(number), contested)
             seeds = range(first + 2 ** (number - 1), first + 2**number)
             self._expected[JOINT] += len(better) * len(seeds)
             left = with_more_seeds(better, self._rung, seeds=seeds)
             trained = trained | left
-        return trained, self._choose(left, Places(own=self._config.confirm.finalists, further=1, family=1))
+        last = Places(own=self._config.confirm.finalists, further=1, family=1)
+        return trained, self._choose(alone | left, last, families)
 
     def confirm(self, finalists: Sequence[Finalist]) -> list[Confirmed]:
         """Train the finalists with fresh seeds."""
@@ -140,13 +148,13 @@ class _UpperRungs:
         num = math.ceil(settings.promote / 2**number)
         return Places(own=max(num, settings.finalists), further=num, family=math.ceil(num / 2))
 
-    def _choose(self, trained: Mapping[str, Finalist], places: Places) -> list[Finalist]:
+    def _choose(self, trained: Mapping[str, Finalist], places: Places, families: Sequence[str]) -> list[Finalist]:
         return choose_finalists(
             trained,
             cost_model=self._parts.cost_model,
             places=places,
             cost_weights=listed_weights(self._config),
-            families=self._config.confirm.families,
+            families=families,
         )
 
     def _tell(self, row: EvaluationRow) -> None:
