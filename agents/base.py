@@ -273,9 +273,10 @@ class Agent(ABC):
         """The builders' trees that this action space can reach, as an agent would have built them, each once.
 
         Each split without a projection everywhere (``kway-K`` only with ``close-clustered-K`` where it is not legal),
-        each closer at the root, and splits into K similar parts otherwise at the root alone with ``close-clustered-K``
-        below; the default closer where none of these is legal. They say where to start: their verdicts go to
-        `warm_start`. What is remembered of them serves every λ; they are made for the middle one.
+        each closer at the root; splits into K similar parts otherwise at the root alone, with ``close-clustered-K``
+        below, and ``similar-huffman`` with its closer; the default closer where none of these is legal. They say where
+        to start: their verdicts go to `warm_start`. What is remembered of them serves every λ; they are made for the
+        middle one.
         """
         numbers = {action.name: number for number, action in enumerate(self.actions)}
         last = () if self.closer_action is None else (self.closer_action,)
@@ -349,6 +350,8 @@ def _demonstrated_below(name: str) -> list[tuple[str, ...]]:
     """What demonstrations do, first what is best, below a root where this action was taken."""
     if "-project-" in name:
         return []
+    if re.fullmatch(r"similar-huffman(-start-\d+)?", name):
+        return [("close-similar-huffman",)]  # as the split itself would go on, and below the last decision too
     similar = re.fullmatch(r"(.*-)?kway-(\d+)(-start-\d+)?", name)
     if similar is None:
         return [(name,)]

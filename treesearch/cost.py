@@ -16,6 +16,7 @@ from treesearch.errors import ConfigError
 from treesearch.paths import input_dims, source_dims
 from treesearch.tree import Tree
 
+TIMING_ERROR = 0.01  # of a time: rounds of timing the same tree differ by as much (results/2026-11-24-kjv-measured)
 DENSE_ROW_COST = 1 / 20  # one dense row in binary-node units (measured on a CPU, see DESIGN.md section 5)
 FloatArray = NDArray[np.float64]
 
@@ -121,6 +122,10 @@ class CostModel:
             return cost
         assert measured_us is not None, "trees under a cost model with a table have their time"
         return measured_us / self.unit_us
+
+    def no_dearer(self, units: float, limit: float) -> bool:
+        """Whether what is charged ``units`` costs at most ``limit``; times within `TIMING_ERROR` count as equal."""
+        return units <= (limit if self.table is None else limit * (1 + TIMING_ERROR))
 
     def _node_us(self, tree: Tree, counts: ArrayLike) -> FloatArray:
         assert self.table is not None

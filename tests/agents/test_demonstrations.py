@@ -83,6 +83,15 @@ def test_similar_parts_are_also_closed_alike(split: str) -> None:
     assert alone == [1]
 
 
+def test_another_start_of_similar_huffman_has_its_closer_below() -> None:
+    """So that no other closer takes what is left after the last decision, which would make it dearer."""
+    shown = showing(["similar-huffman-start-1", "close-similar-huffman"], max_decisions=5).demonstrate()
+    assert [list(one.actions) for one in shown] == [[0, 1, 1], [1]]
+    depths = [one.tree.expected_depth(TASK.counts) for one in shown]
+    assert depths == pytest.approx([build_tree("huffman", counts=TASK.counts).expected_depth(TASK.counts)] * 2)
+    assert shown[0].tree != shown[1].tree
+
+
 def test_nothing_shown_has_a_projection_and_no_split_runs_out_of_itself_into_another() -> None:
     names = ["similarity-0.25", "shortlist-64", "kway-8", "kway-8-project-0.5", "close-clustered-16"]
     shown = showing(names).demonstrate()

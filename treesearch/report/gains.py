@@ -23,6 +23,7 @@ def gain_over_builders(entry: Confirmed, confirmed: Sequence[Confirmed], cost_mo
     rival = best_of_at_most(
         entry.finalist.units(cost_model),
         (other for other in confirmed if other.finalist.promoted.kind == BASELINE),
+        cost_model=cost_model,
         units=lambda other: other.finalist.units(cost_model),
         reward=lambda other: other.valid_reward(cost_model),
     )

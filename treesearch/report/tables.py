@@ -93,7 +93,7 @@ def _reported(
 ) -> set[str]:
     found = [entry for entry in confirmed if entry.finalist.promoted.kind == FOUND]
     limit = -math.inf if huffman is None else huffman.finalist.units(cost_model)
-    cheap = [entry for entry in found if entry.finalist.units(cost_model) <= limit]
+    cheap = [entry for entry in found if cost_model.no_dearer(entry.finalist.units(cost_model), limit)]
     further = [(found, replace(cost_model, weight=weight)) for weight in cost_weights]
     groups = [(group, model) for group, model in [(found, cost_model), (cheap, cost_model), *further] if group]
     best = [max(group, key=lambda entry: entry.valid_reward(model)) for group, model in groups]

@@ -143,7 +143,7 @@ def choose_finalists(
     chosen = [huffman]
     for kind in (BASELINE, FOUND):
         pool = [f for f in trained.values() if f.promoted.kind == kind and f.promoted.name != HUFFMAN]
-        cheap = [f for f in pool if f.units(cost_model) <= huffman.units(cost_model)]
+        cheap = [f for f in pool if cost_model.no_dearer(f.units(cost_model), huffman.units(cost_model))]
         own = cost_model.weight
         groups = [
             (pool, own, places.own),
@@ -159,6 +159,7 @@ def choose_finalists(
                     rival = best_of_at_most(
                         finalist.units(cost_model),
                         baselines,
+                        cost_model=cost_model,
                         units=lambda other: other.units(cost_model),
                         reward=partial(Finalist.reward, cost_model=cost_model, cost_weight=weight),
                     )
@@ -169,10 +170,15 @@ def choose_finalists(
 
 
 def best_of_at_most(
-    limit: float, entries: Iterable[Entry], *, units: Callable[[Entry], float], reward: Callable[[Entry], float]
+    limit: float,
+    entries: Iterable[Entry],
+    *,
+    cost_model: CostModel,
+    units: Callable[[Entry], float],
+    reward: Callable[[Entry], float],
 ) -> Entry | None:
-    """Of the trees that cost ``limit`` units or less, the one with the best reward; None where there is none."""
-    return max((entry for entry in entries if units(entry) <= limit), key=reward, default=None)
+    """Of the trees that are no dearer than ``limit`` units, the one with the best reward; None where there is none."""
+    return max((entry for entry in entries if cost_model.no_dearer(units(entry), limit)), key=reward, default=None)
 
 
 def confirm(finalists: Sequence[Finalist], rung: JointRung, *, seeds: Sequence[int]) -> list[Confirmed]:

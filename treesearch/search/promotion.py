@@ -53,8 +53,8 @@ def promote(
 ) -> list[Promoted]:
     """Huffman, and by frozen reward the best builders and the best found trees: of any cost, and of Huffman's at most.
 
-    Costs are compared in what the reward charges: analytic units, or measured time where the cost model has a table. A
-    builder's own tree is never called found, whoever proposed it.
+    Costs are compared in what the reward charges: analytic units, or measured time where the cost model has a table,
+    as `CostModel.no_dearer` does. A builder's own tree is never called found, whoever proposed it.
 
     Args:
         ledger: With the finished frozen rung.
@@ -96,7 +96,8 @@ def promote(
         return taken
 
     def cheap(candidates: Iterable[EvaluationRow]) -> list[EvaluationRow]:
-        return [row for row in candidates if row.units(cost_model) <= huffman.units(cost_model)]
+        limit = huffman.units(cost_model)
+        return [row for row in candidates if cost_model.no_dearer(row.units(cost_model), limit)]
 
     chosen = {huffman.tree_hash: (HUFFMAN, BASELINE, huffman)}
     for kind, pool in ((BASELINE, builders.values()), (FOUND, found.values())):
