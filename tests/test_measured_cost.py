@@ -144,7 +144,6 @@ def test_the_costs_that_the_next_test_relies_on() -> None:
     np.testing.assert_allclose(np.multiply(times, 64), [2.1, 4, 11.08, 11.08], rtol=0.02)
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.1], ids=["free", "charged"])
 def test_times_that_cannot_be_told_apart_count_as_equal(table_file: Path) -> None:
     measured, analytic = CostModel(D, 0.01, made_up()), CostModel(D, 0.01)
     for model, limit in ((analytic, 2.0), (measured, 2.0 * 1.01)):
@@ -153,6 +152,7 @@ def test_times_that_cannot_be_told_apart_count_as_equal(table_file: Path) -> Non
         assert not model.no_dearer(np.nextafter(limit, 3.0), 2.0)
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.1], ids=["free", "charged"])
 @pytest.mark.parametrize("kind", ["analytic", "measured"])
 def test_no_more_than_huffmans_cost_is_of_what_the_reward_charges(
     kind: str, weight: float, frozen_rows: Callable[[CostModel], Ledger]
