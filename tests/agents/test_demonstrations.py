@@ -85,7 +85,7 @@ def test_similar_parts_are_also_closed_alike(split: str) -> None:
 
 def test_another_start_of_similar_huffman_has_its_closer_below() -> None:
     """So that no other closer takes what is left after the last decision, which would make it dearer."""
-    shown = showing(["similar-huffman-start-1", "close-similar-huffman"], max_decisions=5).demonstrate()
+    shown = showing(["similar-huffman-start-2", "close-similar-huffman"], max_decisions=5).demonstrate()
     assert [list(one.actions) for one in shown] == [[0, 1, 1], [1]]
     depths = [one.tree.expected_depth(TASK.counts) for one in shown]
     assert depths == pytest.approx([build_tree("huffman", counts=TASK.counts).expected_depth(TASK.counts)] * 2)
