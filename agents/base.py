@@ -274,7 +274,7 @@ class Agent(ABC):
 
         Each split without a projection everywhere (``kway-K`` only with ``close-clustered-K`` where it is not legal),
         each closer at the root; splits into K similar parts otherwise at the root alone, with ``close-clustered-K``
-        below, and ``similar-huffman`` with its closer; the default closer where none of these is legal. They say where
+        below, ``similar-huffman`` also with its closer; the default closer where none of these is legal. They say where
         to start: their verdicts go to `warm_start`. What is remembered of them serves every λ; they are made for the
         middle one.
         """
@@ -351,7 +351,7 @@ def _demonstrated_below(name: str) -> list[tuple[str, ...]]:
     if "-project-" in name:
         return []
     if re.fullmatch(r"similar-huffman(-start-\d+)?", name):
-        return [("close-similar-huffman",)]  # as the split itself would go on, and below the last decision too
+        return [("close-similar-huffman",), (name,)]  # the closer's depth stays Huffman's after the last decision
     similar = re.fullmatch(r"(.*-)?kway-(\d+)(-start-\d+)?", name)
     if similar is None:
         return [(name,)]

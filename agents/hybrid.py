@@ -55,8 +55,9 @@ class Hybrid(PolicyGradient):
     that pay are in the next best tree (`SubtreeTable`). What to try is the policy's choice among the actions that no
     told tree took with that class set, or an action that is nearly the best, so that what is below it gets better.
 
-    Choosing at every node by itself finds the best reward on frozen features, of which joint training keeps little. So
-    a part of the proposals takes one of the best plans by layer instead, and decides one layer anew (`agents.layers`).
+    Choosing at every node by itself finds the best reward on frozen features, of which joint training keeps less the
+    more was chosen. So a part of the proposals takes one of the best plans by layer instead, and decides one layer anew
+    (`agents.layers`).
 
     Args:
         settings: Hyperparameters; the other arguments as in `PolicyGradient`.
@@ -104,20 +105,26 @@ class Hybrid(PolicyGradient):
         """One of the best plans with another action in one layer; what it does not know is the policy's choice."""
         parents = self._plans.best(cost_weight, self.settings.layered_parents)
         plan = list(parents[int(self.rng.integers(len(parents)))])
-        changed: int | None = int(self.rng.choice([layer for layer, action in enumerate(plan) if action != UNDECIDED]))
+        decided = [layer for layer, (action, _) in enumerate(plan) if action != UNDECIDED]
+        changed: int | None = int(self.rng.choice(decided))
 
         def choose(situation: Situation) -> tuple[int, float]:
             nonlocal changed
             layer, legal = layer_of(situation.mass), situation.mask.astype(np.bool_)
-            if plan[layer] == UNDECIDED:
-                plan[layer] = self._choose(situation)[0]
+            action, fill = plan[layer]
+            if action == UNDECIDED:
+                plan[layer] = action, fill = self._choose(situation)[0], fill
             elif layer == changed:
                 others = legal.copy()
-                others[plan[layer]] = False
+                others[action] = False
                 if others.any():
-                    plan[layer], changed = self._try(situation, others), None
-            wanted = [action for action in (plan[layer], self.closer_action) if action is not None and legal[action]]
-            action = wanted[0] if wanted else self._choose(situation)[0]
+                    plan[layer] = action, fill = self._try(situation, others), fill
+                    changed = None
+            if not legal[action]:
+                if fill == UNDECIDED or not legal[fill]:
+                    closer = self.closer_action
+                    fill = closer if closer is not None and legal[closer] else self._choose(situation)[0]
+                action = fill
             return action, self.log_prob(situation, action)
 
         return self.roll_out(choose, cost_weight)

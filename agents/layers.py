@@ -2,7 +2,7 @@
 
 A tree of many decisions, each the best of dozens on the same held-out tokens, owes part of its reward to luck and to
 the features of one encoder (results/2026-11-24-kjv-measured). One decision for all nodes of a layer is judged on all
-of its tokens, and what it gains is there again in joint training.
+of its tokens, so that a search over plans picks up less of both (results/2026-11-24-kjv-layers).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from agents.base import Evaluated, Proposal
 
 LIGHTEST = (1.0, 0.02, 0.0)  # share of all examples at least, of the root, of heavy nodes, of all others
 ROUNDING = 1e-9  # the root's share is a sum
-UNDECIDED = -1  # in a plan: no node of the layer was decided
+UNDECIDED = -1  # in a plan: no such node was decided
 
-Plan = tuple[int, ...]  # an action for each layer
+Step = tuple[int, int]  # an action, and what is done where it is not legal
+Plan = tuple[Step, ...]  # one for each layer
 
 
 def layer_of(mass: float) -> int:
@@ -30,26 +31,28 @@ def layer_of(mass: float) -> int:
 
 
 def plan_of(proposal: Proposal) -> Plan | None:
-    """The plan that a tree follows wherever that is legal; None where it follows none."""
+    """The plan that a tree follows; None where it follows none."""
     layer_n = np.array([layer_of(mass) for mass in proposal.masses.tolist()])
     action_n = np.array(proposal.actions)
     plan = []
     for layer in range(len(LIGHTEST)):
         own = layer_n == layer
-        taken, masks = action_n[own], proposal.masks[own]
-        if not taken.size:
-            plan.append(UNDECIDED)
-            continue
-        followed = [action for action, _ in Counter(taken.tolist()).most_common() if _follow(action, taken, masks)]
-        if not followed:
+        steps = _steps(action_n[own], proposal.masks[own]) if own.any() else [(UNDECIDED, UNDECIDED)]
+        if not steps:
             return None
-        plan.append(followed[0])
+        plan.append(steps[0])
     return tuple(plan)
 
 
-def _follow(action: int, taken: NDArray[np.int64], masks: NDArray[np.int8]) -> bool:
-    """Whether it was taken wherever it was legal."""
-    return bool(((taken == action) | (masks[:, action] == 0)).all())
+def _steps(taken: NDArray[np.int64], masks: NDArray[np.int8]) -> list[Step]:
+    """The steps that explain all decisions of a layer, those with the action that was taken most first."""
+    found = []
+    for action, _ in Counter(taken.tolist()).most_common():
+        otherwise = taken[masks[:, action] == 0]
+        fills = set(otherwise.tolist())
+        if (taken[masks[:, action] != 0] == action).all() and len(fills) <= 1:
+            found.append((action, fills.pop() if fills else UNDECIDED))
+    return found
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,12 @@ class LayeredPlans:
     def state(self) -> dict[str, Any]:
         """For `agents.state.pack_state`."""
         return {
-            "plans": np.array(list(self._known), np.int32).reshape(-1, len(LIGHTEST)),
+            "plans": np.array(list(self._known), np.int32).reshape(-1, len(LIGHTEST), 2),
             "verdicts": np.array([(one.loss, one.cost) for one in self._known.values()], np.float64).reshape(-1, 2),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` gave."""
         verdicts: Sequence[Sequence[float]] = state["verdicts"].tolist()
-        plans = map(tuple, state["plans"].tolist())
+        plans = (tuple((action, fill) for action, fill in plan) for plan in state["plans"].tolist())
         self._known = {plan: _Known(*verdict) for plan, verdict in zip(plans, verdicts, strict=True)}

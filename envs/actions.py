@@ -375,7 +375,7 @@ class SplitCloser(Closer):
         return self.rest.flat_size
 
     def legal(self, task: ConstructionTask, node: OpenNode) -> bool:
-        """See the table of the module."""
+        """See the table of the module: also where nothing is left to split, so that one choice serves all nodes."""
         return task.vectors is not None and self.rest.legal(task, node)
 
     def close(self, task: ConstructionTask, classes: ClassIds) -> Tree:
@@ -412,7 +412,7 @@ _CLOSERS: dict[str, Callable[..., tuple[str, Any] | None]] = {
     rf"close-(interpolated)-{_W}": lambda w: ("weight", float(w)),
     r"close-(similar-huffman|flat)": lambda: None,
 }
-_SPLIT_CLOSER = rf"close-((?:shortlist-{_S}-)?kway-{_K})-(.+)"
+_SPLIT_CLOSER = rf"close-((?:shortlist-{_S}-)?kway-{_K}{_N})-(.+)"
 _PROJECTION = r"(.+?)-project-(1|0\.\d*[1-9])"
 
 
@@ -433,7 +433,10 @@ def make_action(name: str) -> Action:
         if match := re.fullmatch(pattern, name):
             return Closer(name, match[1], option(*match.groups()[1:]))
     if match := re.fullmatch(_SPLIT_CLOSER, name):
-        split, rest = make_action(match[1]), make_action(f"close-{match[4]}")
+        try:
+            split, rest = make_action(match[1]), make_action(f"close-{match[5]}")
+        except ConfigError as error:
+            raise ConfigError(f"action {name!r:.80} names a part that there is not: {error}") from None
         if isinstance(split, SplitAction) and isinstance(rest, Closer) and rest.builder != "flat":
             return SplitCloser(name, rest.builder, rest.option, split=split, rest=rest)
     hint = did_you_mean(name, DEFAULT_ACTIONS)

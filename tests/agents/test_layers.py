@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from agents import Agent, Evaluated, Proposal, Situation, make_agent
-from agents.layers import UNDECIDED, LayeredPlans, layer_of, plan_of
+from agents.layers import UNDECIDED as NONE
+from agents.layers import LayeredPlans, layer_of, plan_of
 from envs import Evaluation, StructuralReward, zipf_task
 from tests.agents.content import classes_below
 from treesearch import Tree
@@ -32,14 +33,23 @@ def test_layers_by_mass(mass: float, layer: int) -> None:
 
 
 def test_a_tree_that_decides_like_nodes_alike_follows_a_plan() -> None:
-    assert plan_of(built(lambda s: [1, 0, 3][layer_of(s.mass)])) == (1, 0, 3)
-    assert plan_of(built(lambda s: 3)) == (3, UNDECIDED, UNDECIDED)
+    plan = plan_of(built(lambda s: [1, 0, 3][layer_of(s.mass)] if s.mask[[1, 0, 3][layer_of(s.mass)]] else 3))
+    assert plan is not None
+    assert [action for action, _ in plan] == [1, 0, 3]
+    assert plan_of(built(lambda s: 3)) == ((3, NONE), (NONE, NONE), (NONE, NONE))
 
 
-def test_where_its_action_is_not_legal_a_plan_says_nothing() -> None:
-    proposal = built(lambda s: 1 if s.mask[1] else 4)  # kway-8 needs more than eight classes
-    assert set(proposal.actions) == {1, 4}
-    assert plan_of(proposal) == (1, 1, 1)
+def test_what_is_done_where_the_action_is_not_legal_belongs_to_the_plan() -> None:
+    """kway-8 needs more than eight classes."""
+    for fill in (3, 4):
+        proposal = built(lambda s, fill=fill: 1 if s.mask[1] else fill)
+        assert set(proposal.actions) == {1, fill}
+        plan = plan_of(proposal)
+        assert plan is not None
+        assert [action for action, _ in plan] == [1, 1, 1]
+        assert plan[2] == (1, fill)
+    mixed = iter([3, 4] * 1000)
+    assert plan_of(built(lambda s: 1 if s.mask[1] else next(mixed))) is None
 
 
 def test_one_node_that_is_decided_otherwise_follows_none() -> None:

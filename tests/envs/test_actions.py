@@ -60,6 +60,7 @@ MORE_ACTIONS = (
     "close-kway-16-interpolated-0.5",
     "close-shortlist-4-kway-3-similar-huffman",
     "close-kway-2-kway-3-huffman-4",
+    "close-kway-4-start-2-clustered-2",
 )
 
 
@@ -202,6 +203,12 @@ def construct(task: ConstructionTask, names: list[str], actions: list[int]) -> T
     for action in actions:
         assert made.step(action)
     return made.finish().tree
+
+
+@pytest.mark.parametrize("name", ["close-kway-4-custered-2", "close-kway-4-start-0-clustered-2"])
+def test_a_wrong_part_of_a_name_is_shown_in_the_whole(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"action '{name}' names a part that there is not: unknown action 'close-"):
+        make_action(name)
 
 
 def test_classes_that_never_occurred_can_be_split_and_closed() -> None:

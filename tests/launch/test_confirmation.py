@@ -22,10 +22,12 @@ from treesearch.progress import ProgressReporter
 from treesearch.search.executors import Executor, Outcome, Task
 from treesearch.search.frozen_rung import BUILDER
 from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, OK, WARM, EvaluationRow, Ledger
+from treesearch.search.promotion import BASELINE, FOUND, diverse
 from treesearch.search.worker import JointScores
 
 NUM_CLASSES, FEATURES, PLAIN, CHOSEN = 12, 4, 12, 12
 COUNTS = np.arange(NUM_CLASSES, 0.0, -1)
+COST = CostModel(FEATURES, 1e-9)
 CORPUS = cast(Corpus, SimpleNamespace(counts=COUNTS))  # all that this needs of one
 
 
@@ -97,8 +99,13 @@ def run(tmp_path: Path) -> Iterator[tuple[RunParts, list[Tree], list[Tree]]]:
                 "confirm": {"promote": 2, "screen": 12, "seeds": 2},
             }
         )
-        parts = RunParts(config, CORPUS, CostModel(FEATURES, 1e-9), Trainer(true), ledger, progress)
+        parts = RunParts(config, CORPUS, COST, Trainer(true), ledger, progress)
         yield parts, plain, chosen
+
+
+def with_confirm(parts: RunParts, **changes: object) -> RunParts:
+    confirm = parts.config.confirm.model_copy(update=changes)
+    return replace(parts, config=parts.config.model_copy(update={"confirm": confirm}))
 
 
 def test_luck_is_learned_from_the_first_half_and_taken_off_for_the_other(
@@ -107,18 +114,32 @@ def test_luck_is_learned_from_the_first_half_and_taken_off_for_the_other(
     monkeypatch.setattr("treesearch.launch.confirmation.MAX_SHARED", 1.0)  # small trees share much
     monkeypatch.setattr("treesearch.search.correction.FEWEST_TREES", 5)
     parts, plain, chosen = run
+    parts = with_confirm(parts, rank_trees=14)  # some of either, or there is nothing to learn from
     _, trained, confirmed = confirm_search(parts, encoder="e")
     learned = parts.ledger.meta("correction")
-    # Huffman is one decision and has no gap, ten decisions have a gap of 1.
-    assert learned["slope"] == pytest.approx(1 / np.log(10), rel=0.2)
-    warm = {row.tree_hash for row in parts.ledger.rows(WARM)}
-    assert {tree.hash for tree in chosen[:6]} <= warm  # what looked best
-    assert {tree.hash for tree in plain[:6]} <= warm  # and what was better
-    assert len(parts.ledger.rows(WARM)) == len(warm)  # none is trained twice
+    assert learned["slope"] == pytest.approx(1 / np.log(5))  # a gap of 1 from two actions to ten
+    warm = Counter(row.tree_hash for row in parts.ledger.rows(WARM))
+    assert {tree.hash for tree in chosen[:6]} <= set(warm)  # what looked best
+    assert {tree.hash for tree in plain[:6]} <= set(warm)  # and what was better
+    assert set(warm.values()) == {1}
+    others = [tree for tree in diverse(parts.ledger, counts=COUNTS, cost_model=COST, num_trees=14, encoder="e")]
+    assert len(warm) <= 1 + 12 + 12 + len({one.tree.hash for one in others})  # of any cost and of Huffman's at most
     best = min(trained.values(), key=lambda one: one.valid_nll)
-    assert best.promoted.tree == plain[0]
-    assert {entry.finalist.promoted.tree.hash for entry in confirmed} >= {plain[0].hash}
+    assert (best.promoted.tree, best.promoted.kind) == (plain[0], FOUND)
+    assert plain[0] in [entry.finalist.promoted.tree for entry in confirmed]
     assert {row.rung for row in parts.ledger.rows()} == {FROZEN, WARM, JOINT, CONFIRM}
+
+
+def test_a_promoted_tree_goes_on_though_it_is_also_one_to_compare_rungs(
+    run: tuple[RunParts, list[Tree], list[Tree]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("treesearch.launch.confirmation.MAX_SHARED", 1.0)
+    monkeypatch.setattr("treesearch.search.correction.FEWEST_TREES", 5)
+    parts, plain, _ = run
+    promoted, _, confirmed = confirm_search(with_confirm(parts, rank_trees=99), encoder="e")  # all of them
+    assert plain[0] in [one.tree for one in promoted]
+    assert {one.kind for one in promoted} == {BASELINE, FOUND}
+    assert plain[0] in [entry.finalist.promoted.tree for entry in confirmed]
 
 
 def test_the_only_tree_of_a_family_is_trained_once_and_confirmed(run: tuple[RunParts, list[Tree], list[Tree]]) -> None:
@@ -130,8 +151,7 @@ def test_the_only_tree_of_a_family_is_trained_once_and_confirmed(run: tuple[RunP
         row = parts.ledger.rows(FROZEN)[0]  # Huffman's
         row = replace(row, id=parts.ledger.next_id(), label=label, tree_hash=tree.hash, valid_nll=8.0 + number / 10)
         parts.ledger.record(row, tree)
-    confirm = parts.config.confirm.model_copy(update={"screen": None, "rounds": 3, "families": ("random",)})
-    parts = replace(parts, config=parts.config.model_copy(update={"confirm": confirm}))
+    parts = with_confirm(parts, screen=None, rounds=3, families=("random",))
     _, _, confirmed = confirm_search(parts, encoder="e")
     assert alone in [entry.finalist.promoted.tree for entry in confirmed]
     trainings = Counter(row.tree_hash for row in parts.ledger.rows(JOINT))
@@ -142,8 +162,7 @@ def test_the_only_tree_of_a_family_is_trained_once_and_confirmed(run: tuple[RunP
 
 def test_without_a_screen_frozen_rewards_decide(run: tuple[RunParts, list[Tree], list[Tree]]) -> None:
     parts, plain, chosen = run
-    confirm = parts.config.confirm.model_copy(update={"screen": None})
-    parts = replace(parts, config=parts.config.model_copy(update={"confirm": confirm}))
+    parts = with_confirm(parts, screen=None)
     promoted, _, _ = confirm_search(parts, encoder="e")
     assert {one.tree for one in promoted} >= set(chosen[:2])
     assert not {one.tree for one in promoted} & set(plain[2:])

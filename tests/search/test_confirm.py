@@ -109,19 +109,25 @@ def test_huffman_is_first_and_of_each_kind_go_the_best_and_the_best_cheap_ones(l
     ]
 
 
-def test_a_correction_decides_which_trees_are_the_best(ledger):
+def test_with_a_correction_the_first_half_goes_by_frozen_reward_and_the_rest_by_what_is_left(ledger):
     """It never touches builders, which are one decision."""
     record(
         ledger,
         (BUILDER, "huffman", HUFFMAN, -5.0),
         (BUILDER, "deep", DEEP, -3.0),
         ("agent", None, PAIR, -4.0, ["kway-2", "kway-4", "close-flat"]),
+        ("agent", None, WIDE, -4.01, ["kway-2", "kway-4", "close-flat"]),
         ("agent", None, DEAR, -4.05, ["kway-2", "kway-2"]),
     )
-    assert [name for name, _, _ in promoted_names(ledger)] == ["huffman", "deep", "found #3"]
-    slight, enough = Correction(slope=0.04), Correction(slope=0.05)
-    assert promoted_names(ledger, correction=slight) == promoted_names(ledger)
-    assert [name for name, _, _ in promoted_names(ledger, correction=enough)] == ["huffman", "deep", "found #4"]
+
+    def found(num_trees, **options):
+        return {name for name, kind, _ in promoted_names(ledger, num_trees, **options) if kind == FOUND}
+
+    slight, enough = Correction(slope=0.03), Correction(slope=0.04)  # times log 3, against 0.04
+    cheap = {"found #3", "found #4"}  # that cost no more than Huffman: they are promoted anyway
+    assert found(1) == found(1, correction=enough) == {"found #3"} | (cheap - {"found #3"})
+    assert found(2) == found(2, correction=slight) == cheap
+    assert found(2, correction=enough) == cheap | {"found #5"}
 
 
 def test_a_builders_tree_is_not_found_whoever_proposed_it(ledger):

@@ -49,6 +49,18 @@ def test_the_slope_of_the_gap_is_found():
     assert correction.nats(frozen(99, None, 4.0)) == 0  # a builder
 
 
+def test_builders_do_not_count():
+    rows, warm = rungs(40, 0.01)
+    for number in range(100, 160):
+        rows[f"tree {number}"] = frozen(number, None, 4.0)
+        warm[f"tree {number}"] = 3.0
+    assert Correction.learn(rows, warm) == Correction(pytest.approx(0.01), 40)
+
+
+def test_many_actions_are_never_paid_for():
+    assert Correction.learn(*rungs(40, -0.01)) == Correction(0.0, 40)
+
+
 def test_a_few_trees_that_behave_otherwise_hardly_matter():
     rows, warm = rungs(40, 0.01, noise=0.002)
     for tree_hash in list(warm)[:4]:

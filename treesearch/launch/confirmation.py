@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from treesearch.config import Config
 from treesearch.data import Corpus
@@ -24,10 +24,10 @@ from treesearch.search.confirm import (
     confirm,
     with_more_seeds,
 )
-from treesearch.search.correction import Correction
+from treesearch.search.correction import CORRECTION, Correction
 from treesearch.search.joint_rung import JointRung
 from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, WARM, EvaluationRow
-from treesearch.search.promotion import BASELINE, NO_CORRECTION, Promoted, diverse, family, promote
+from treesearch.search.promotion import BASELINE, Promoted, diverse, family, promote
 
 MAX_SHARED = 0.5  # of the decisions of a tree that is screened: about all below the root, or the root and little else
 CONFIRM_SEEDS = 1000  # seeds of the reported runs: CONFIRM_SEEDS * (seed + 1) + i, apart from all others
@@ -65,7 +65,7 @@ class _UpperRungs:
         self._rung = JointRung(parts.executor, parts.ledger, cost_model=parts.cost_model, on_row=self._tell)
 
     def promote(
-        self, num_trees: int, *, max_shared: float = 1.0, correction: Correction = NO_CORRECTION
+        self, num_trees: int, *, max_shared: float = 1.0, correction: Correction | None = None
     ) -> list[Promoted]:
         """The best trees of the frozen rung, so many of each group."""
         return promote(
@@ -83,11 +83,10 @@ class _UpperRungs:
     def screen(self, num_trees: int, others: Sequence[Promoted]) -> list[Promoted]:
         """Train trees for an epoch from the search's encoder; the promoted trees that go on.
 
-        From the first half of each group, by frozen reward, it is learned what frozen scores owe to choosing; the
-        other half is the best by the reward that is left.
+        From the first half of each group, by frozen reward, and the other trees it is learned what frozen scores owe to
+        choosing; the second half is the best by what is left.
         """
-        first = self.promote(math.ceil(num_trees / 2), max_shared=MAX_SHARED)
-        tried = _united(first, others)
+        tried = _united(self.promote(math.ceil(num_trees / 2), max_shared=MAX_SHARED), others)
         warm = self._warm(tried)
         frozen = {
             row.tree_hash: row
@@ -95,12 +94,15 @@ class _UpperRungs:
             if row.encoder == self._encoder and row.valid_nll is not None
         }
         correction = Correction.learn(frozen, {tree_hash: one.valid_nll for tree_hash, one in warm.items()})
-        self._parts.ledger.set_meta("correction", asdict(correction))
-        second = self.promote(num_trees, max_shared=MAX_SHARED, correction=correction)
+        self._parts.ledger.set_meta(CORRECTION, asdict(correction))
+        promoted = self.promote(num_trees, max_shared=MAX_SHARED, correction=correction)
         known = {tree.tree.hash for tree in tried}
-        warm |= self._warm([tree for tree in second if tree.tree.hash not in known])
-        promoted = _united(first, second)
-        own = {tree.tree.hash: warm[tree.tree.hash] for tree in promoted if tree.tree.hash in warm}
+        warm |= self._warm([tree for tree in promoted if tree.tree.hash not in known])
+        own = {
+            tree.tree.hash: replace(warm[tree.tree.hash], promoted=tree)  # not as one of the others
+            for tree in promoted
+            if tree.tree.hash in warm
+        }
         chosen = self._choose(own, self._places(0), self._config.confirm.families)
         return [finalist.promoted for finalist in chosen]
 
@@ -113,7 +115,7 @@ class _UpperRungs:
         """Joint training in rounds: the better half of each is trained again with as many new seeds as it has had.
 
         That is sequential halving (Karnin et al. 2013) in every group of which the best trees are wanted. The only tree
-        of a family has nothing to win and waits for the end.
+        of a family has nothing to win there: unless it is among the best anyway, it waits for the confirmation.
 
         Returns:
             All by tree hash, and the finalists.
@@ -124,16 +126,23 @@ class _UpperRungs:
         families = self._config.confirm.families
         sizes = Counter(family(one.promoted.name) for one in trained.values() if one.promoted.kind == BASELINE)
         contested = [name for name in families if sizes[name] > 1]
-        uncontested = set(families) - set(contested)
-        alone = {key: one for key, one in trained.items() if family(one.promoted.name) in uncontested}
+        entered: set[str] = set()  # a round after the first
         for number in range(1, self._config.confirm.rounds):
             better = self._choose(left, self._places(number), contested)
+            entered.update(one.promoted.tree.hash for one in better)
             seeds = range(first + 2 ** (number - 1), first + 2**number)
             self._expected[JOINT] += len(better) * len(seeds)
             left = with_more_seeds(better, self._rung, seeds=seeds)
             trained = trained | left
-        last = Places(own=self._config.confirm.finalists, further=1, family=1)
-        return trained, self._choose(alone | left, last, families)
+        finalists = self._choose(left, Places(own=self._config.confirm.finalists, further=1, family=1), contested)
+        known = entered | {one.promoted.tree.hash for one in finalists}
+        waiting = [
+            one
+            for tree_hash, one in trained.items()
+            if tree_hash not in known and one.promoted.kind == BASELINE and family(one.promoted.name) in families
+            if sizes[family(one.promoted.name)] == 1
+        ]
+        return trained, [*finalists, *waiting]
 
     def confirm(self, finalists: Sequence[Finalist]) -> list[Confirmed]:
         """Train the finalists with fresh seeds."""

@@ -15,6 +15,7 @@ from treesearch.launch.proposer import listed_weights
 from treesearch.report.gains import gains_by_weight
 from treesearch.report.tables import comparison_rows
 from treesearch.search.confirm import Confirmed, Finalist
+from treesearch.search.correction import CORRECTION
 from treesearch.search.ledger import FAILED, FROZEN, JOINT, STOPPED, WARM, Ledger
 from treesearch.search.promotion import BASELINE, FOUND, Promoted, builder_labels
 from treesearch.tree import Tree
@@ -30,7 +31,7 @@ def summarise(
     cost_model: CostModel,
     encoder: str,
 ) -> dict[str, Any]:
-    """The content of ``comparison.json``."""
+    """The content of ``comparison.json``; ``correction`` is `Correction`'s fields, None where there was no screen."""
     rows, listed = ledger.rows(FROZEN), listed_weights(config)
     weights = sorted({cost_model.weight, *listed}) if listed else []
     return {
@@ -46,6 +47,7 @@ def summarise(
         "noise": {"test_nll_deviation": pooled_deviation([entry.test_nll for entry in confirmed])},
         "rank_correlation": rungs_agreement(ledger, encoder, trained),
         "screen_correlation": rungs_agreement(ledger, encoder, trained, lower=WARM),
+        "correction": ledger.meta(CORRECTION),
         "fronts": {
             "frozen": front(_frozen_points(ledger, encoder, cost_model), cost_model),
             "joint": front(_joint_points(trained, cost_model), cost_model),

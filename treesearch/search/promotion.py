@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,6 @@ from treesearch.tree import Tree
 FOUND, BASELINE, DIVERSE = "found", "baseline", "diverse"
 HUFFMAN = "huffman"
 HEAVY = 0.01
-NO_CORRECTION = Correction()
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def promote(
     cost_weights: Sequence[float] = (),
     families: Sequence[str] = (),
     max_shared: float = 1.0,
-    correction: Correction = NO_CORRECTION,
+    correction: Correction | None = None,
 ) -> list[Promoted]:
     """Huffman, and by frozen reward the best builders and the best found trees: of any cost, and of Huffman's at most.
 
@@ -66,7 +66,8 @@ def promote(
         families: Names of builders all of whose trees are promoted, whatever their reward.
         max_shared: Share of a tree's decisions, per example, that a better one of its kind may have too: with 1 a kind
             may consist of near copies.
-        correction: Of the frozen NLL.
+        correction: Of frozen NLLs. With one, the first half of the places of each kind goes by frozen reward, the other
+            half by what is left of it.
 
     Raises:
         ExecutionError: Huffman's evaluation failed, so that nothing can be compared.
@@ -83,17 +84,23 @@ def promote(
     heavy = _HeavyNodes(ledger, counts)
 
     def best(candidates: Iterable[EvaluationRow], weight: float) -> list[EvaluationRow]:
-        taken: list[EvaluationRow] = []
+        pool, taken = list(candidates), dict[str, EvaluationRow]()
 
-        def corrected_loss(row: EvaluationRow) -> tuple[float, int]:
-            return correction.nats(row) - row.validation_reward(cost_model, weight), row.id
+        def fill(num: int, correct: Callable[[EvaluationRow], float]) -> None:
+            for row in sorted(pool, key=lambda row: (correct(row) - row.validation_reward(cost_model, weight), row.id)):
+                if len(taken) == num:
+                    return
+                if row.tree_hash not in taken and (
+                    max_shared >= 1 or all(heavy.shared(row.tree_hash, other) <= max_shared for other in taken)
+                ):
+                    taken[row.tree_hash] = row
 
-        for row in sorted(candidates, key=corrected_loss):
-            if len(taken) == num_trees:
-                break
-            if max_shared >= 1 or all(heavy.shared(row.tree_hash, other.tree_hash) <= max_shared for other in taken):
-                taken.append(row)
-        return taken
+        if correction is not None:
+            fill(math.ceil(num_trees / 2), lambda row: 0.0)
+            fill(num_trees, correction.nats)
+        else:
+            fill(num_trees, lambda row: 0.0)
+        return list(taken.values())
 
     def cheap(candidates: Iterable[EvaluationRow]) -> list[EvaluationRow]:
         limit = huffman.units(cost_model)
