@@ -16,8 +16,8 @@ from treesearch.errors import ConfigError
 from treesearch.paths import input_dims, source_dims
 from treesearch.tree import Tree
 
-# Of a time: rounds of timing one tree differ by as much (results/2026-11-24-kjv-measured), and the sums of node times that
-# are charged are no better.
+# Of a time: rounds of timing one tree differ by as much (results/2026-11-24-kjv-measured), and the sums of node times
+# that are charged are no better.
 TIMING_ERROR = 0.01
 DENSE_ROW_COST = 1 / 20  # one dense row in binary-node units (measured on a CPU, see DESIGN.md section 5)
 FloatArray = NDArray[np.float64]
