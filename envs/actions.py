@@ -40,7 +40,7 @@ import importlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -329,8 +329,21 @@ class SplitAction(Action):
         )
 
 
-@dataclass(frozen=True)
 class Closer(Action):
+    """Finish a node."""
+
+    @property
+    @abstractmethod
+    def flat_size(self) -> int:
+        """Up to how many classes the subtree is one flat node, whatever they are."""
+
+    @abstractmethod
+    def close(self, task: ConstructionTask, classes: ClassIds) -> Tree:
+        """The subtree over ``classes`` (rising), its class i standing for ``classes[i]``."""
+
+
+@dataclass(frozen=True)
+class BuilderCloser(Closer):
     """Finish a node with a named builder."""
 
     name: str
@@ -339,7 +352,7 @@ class Closer(Action):
 
     @property
     def flat_size(self) -> int:
-        """Up to how many classes the subtree is one flat node, whatever they are."""
+        """The arity, where there is one."""
         if self.builder == "flat":
             return MAX_FLAT
         return int(self.option[1]) if self.option is not None and self.option[0] == "arity" else 2
@@ -351,7 +364,7 @@ class Closer(Action):
         return node.size >= 3 and (self.builder != "flat" or node.size <= MAX_FLAT)
 
     def close(self, task: ConstructionTask, classes: ClassIds) -> Tree:
-        """The subtree over ``classes``, its class i standing for ``classes[i]``."""
+        """What the builder makes of these classes alone."""
         counts = task.counts[classes]
         return build_tree(
             self.builder,
@@ -366,8 +379,9 @@ class Closer(Action):
 class SplitCloser(Closer):
     """Split a node once and finish each part with another closer, which has all that is too small for both."""
 
-    split: SplitAction = field(kw_only=True)
-    rest: Closer = field(kw_only=True)
+    name: str
+    split: SplitAction
+    rest: Closer  # must be able to close any number of classes
 
     @property
     def flat_size(self) -> int:
@@ -379,7 +393,7 @@ class SplitCloser(Closer):
         return task.vectors is not None and self.rest.legal(task, node)
 
     def close(self, task: ConstructionTask, classes: ClassIds) -> Tree:
-        """The subtree over ``classes``, its class i standing for ``classes[i]``."""
+        """The split, and what the other closer makes of its parts."""
         task.require_vectors()  # also where too few classes are left for the split
         if classes.size <= self.flat_size or not self.split.grouping.fits(task, classes.size):
             return self.rest.close(task, classes)
@@ -431,14 +445,14 @@ def make_action(name: str) -> Action:
             return SplitAction(name, grouping(*match.groups()), shrink)
     for pattern, option in _CLOSERS.items():
         if match := re.fullmatch(pattern, name):
-            return Closer(name, match[1], option(*match.groups()[1:]))
+            return BuilderCloser(name, match[1], option(*match.groups()[1:]))
     if match := re.fullmatch(_SPLIT_CLOSER, name):
         try:
             split, rest = make_action(match[1]), make_action(f"close-{match[5]}")
         except ConfigError as error:
             raise ConfigError(f"action {name!r:.80} names a part that there is not: {error}") from None
-        if isinstance(split, SplitAction) and isinstance(rest, Closer) and rest.builder != "flat":
-            return SplitCloser(name, rest.builder, rest.option, split=split, rest=rest)
+        if isinstance(split, SplitAction) and isinstance(rest, Closer) and rest.name != "close-flat":
+            return SplitCloser(name, split, rest)
     hint = did_you_mean(name, DEFAULT_ACTIONS)
     raise ConfigError(
         f"unknown action {name!r:.80}{hint if '?' in hint else ''}; the names are similarity-Q, frequency-Q,"
