@@ -126,16 +126,16 @@ class _UpperRungs:
         families = self._config.confirm.families
         sizes = Counter(family(one.promoted.name) for one in trained.values() if one.promoted.kind == BASELINE)
         contested = [name for name in families if sizes[name] > 1]
-        entered: set[str] = set()  # a round after the first
+        diverged: set[str] = set()  # in a round after the first
         for number in range(1, self._config.confirm.rounds):
             better = self._choose(left, self._places(number), contested)
-            entered.update(one.promoted.tree.hash for one in better)
             seeds = range(first + 2 ** (number - 1), first + 2**number)
             self._expected[JOINT] += len(better) * len(seeds)
             left = with_more_seeds(better, self._rung, seeds=seeds)
             trained = trained | left
+            diverged |= {one.promoted.tree.hash for one in better} - left.keys()
         finalists = self._choose(left, Places(own=self._config.confirm.finalists, further=1, family=1), contested)
-        known = entered | {one.promoted.tree.hash for one in finalists}
+        known = diverged | {one.promoted.tree.hash for one in finalists}
         waiting = [
             one
             for tree_hash, one in trained.items()
