@@ -112,6 +112,10 @@ class Evaluated:
         verdict = self.evaluation
         return verdict is not None and bool(np.isfinite(verdict.reward) and np.isfinite(verdict.node_loss).all())
 
+    def exact_verdict(self) -> Evaluation | None:
+        """What can be remembered for every λ: the verdict without cost; None for a failure or an estimate."""
+        return self.evaluation.at(0.0) if self.usable and self.exact and self.evaluation is not None else None
+
 
 class Agent(ABC):
     """Proposes trees and learns from their evaluations.

@@ -35,9 +35,9 @@ class Elite:
     @classmethod
     def of(cls, item: Evaluated) -> Elite | None:
         """The memory of a told tree; None where there is no verdict, or only an estimate."""
-        if not item.usable or item.evaluation is None or not item.exact:
+        proposal, verdict = item.proposal, item.exact_verdict()
+        if verdict is None:
             return None
-        proposal, verdict = item.proposal, item.evaluation.at(0.0)
         tree, nodes = proposal.tree, proposal.decision_nodes
         cost_N = np.zeros(tree.num_internal) if verdict.node_cost is None else verdict.node_cost
         return cls(

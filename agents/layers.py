@@ -72,11 +72,9 @@ class LayeredPlans:
 
     def add(self, item: Evaluated) -> None:
         """Take in the verdict on a tree that follows a plan."""
-        if not item.usable or item.evaluation is None or not item.exact:
-            return
-        plan = plan_of(item.proposal)
-        if plan is not None:
-            verdict = item.evaluation.at(0.0)
+        verdict = item.exact_verdict()
+        plan = None if verdict is None else plan_of(item.proposal)
+        if verdict is not None and plan is not None:
             cost = 0.0 if verdict.node_cost is None else float(verdict.node_cost.sum())
             self._known.setdefault(plan, _Known(-verdict.reward, cost))
 

@@ -65,9 +65,9 @@ class SubtreeTable:
 
     def add(self, item: Evaluated) -> None:
         """Take in the verdict on a tree, if there is one; an estimate says nothing of its nodes."""
-        if not item.usable or item.evaluation is None or not item.exact:
+        proposal, verdict = item.proposal, item.exact_verdict()
+        if verdict is None:
             return
-        proposal, verdict = item.proposal, item.evaluation.at(0.0)
         tree = proposal.tree
         cost_N = np.zeros(tree.num_internal) if verdict.node_cost is None else verdict.node_cost
         nodes = np.concatenate([proposal.decision_nodes, proposal.left_nodes])

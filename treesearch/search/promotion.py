@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,8 +86,10 @@ def promote(
     def best(candidates: Iterable[EvaluationRow], weight: float) -> list[EvaluationRow]:
         pool, taken = list(candidates), dict[str, EvaluationRow]()
 
-        def fill(num: int, correct: Callable[[EvaluationRow], float]) -> None:
-            for row in sorted(pool, key=lambda row: (correct(row) - row.validation_reward(cost_model, weight), row.id)):
+        def fill(num: int, luck: Correction) -> None:
+            for row in sorted(
+                pool, key=lambda row: (luck.nats(row) - row.validation_reward(cost_model, weight), row.id)
+            ):
                 if len(taken) == num:
                     return
                 if row.tree_hash not in taken and (
@@ -95,11 +97,8 @@ def promote(
                 ):
                     taken[row.tree_hash] = row
 
-        if correction is not None:
-            fill(math.ceil(num_trees / 2), lambda row: 0.0)
-            fill(num_trees, correction.nats)
-        else:
-            fill(num_trees, lambda row: 0.0)
+        fill(num_trees if correction is None else math.ceil(num_trees / 2), Correction())
+        fill(num_trees, correction or Correction())
         return list(taken.values())
 
     def cheap(candidates: Iterable[EvaluationRow]) -> list[EvaluationRow]:
