@@ -98,6 +98,7 @@ def test_huffman_is_first_and_of_each_kind_go_the_best_and_the_best_cheap_ones(l
         ("deep", BASELINE, DEEP),  # best builder of any cost; the best cheap one is Huffman itself
         ("found #4", FOUND, PAIR),
         ("found #5", FOUND, WIDE),  # the best that costs no more than Huffman
+        ("flat", BASELINE, FLAT),  # the only builder that costs no more than that
     ]
     assert promoted_names(ledger, num_trees=2) == [
         ("huffman", BASELINE, HUFFMAN),
@@ -107,6 +108,20 @@ def test_huffman_is_first_and_of_each_kind_go_the_best_and_the_best_cheap_ones(l
         ("found #6", FOUND, DEAR),
         ("found #5", FOUND, WIDE),
     ]
+
+
+@pytest.mark.parametrize(("tree", "rivals"), [(WIDE, ["flat"]), (FLAT, []), (PAIR, [])])
+def test_with_a_found_tree_goes_the_best_builder_of_at_most_its_cost(ledger, tree, rivals):
+    """None costs as little as FLAT, and PAIR's is Huffman's tree, which goes anyway."""
+    record(
+        ledger,
+        (BUILDER, "huffman", HUFFMAN, -2.0),
+        (BUILDER, "deep", DEEP, -1.0),
+        (BUILDER, "wide" if tree == FLAT else "flat", WIDE if tree == FLAT else FLAT, -9.0),
+        ("agent", None, tree, -1.5),
+    )
+    names = [name for name, kind, _ in promoted_names(ledger) if kind == BASELINE]
+    assert names == ["huffman", "deep", *rivals]
 
 
 def test_with_a_correction_the_first_half_goes_by_frozen_reward_and_the_rest_by_what_is_left(ledger):
@@ -467,7 +482,7 @@ def test_the_choice_is_by_reward_not_by_likelihood(ledger):
     close = {HUFFMAN: 5.0, DEAR: 3.0, PAIR: 3.1}
     chosen = finalists(ledger, lambda tree, rate, seed: close[tree], contenders)
     assert [f.promoted.name for f in chosen] == ["huffman", "found #4"]
-    assert chosen[1].reward(COST_MODEL) == pytest.approx(-3.1 - 0.1 * chosen[1].promoted.cost.cost)
+    assert chosen[1].validation_reward(COST_MODEL) == pytest.approx(-3.1 - 0.1 * chosen[1].promoted.cost.cost)
 
 
 def test_joint_rows(ledger):
@@ -557,11 +572,11 @@ def test_trees_that_were_trained_to_compare_rungs_are_no_finalists(ledger):
 def test_rewards_of_finalists_and_confirmed_trees(ledger):
     finalist = Finalist(CONTENDERS[3], 0.1, 3.0)
     assert finalist.units(COST_MODEL) == CONTENDERS[3].cost.cost == pytest.approx(2.0375)
-    assert finalist.reward(COST_MODEL) == pytest.approx(-3.0 - 0.1 * 2.0375)
+    assert finalist.validation_reward(COST_MODEL) == pytest.approx(-3.0 - 0.1 * 2.0375)
     for weight in (0.0, 2.0):
-        assert finalist.reward(COST_MODEL, weight) == pytest.approx(-3.0 - weight * 2.0375)
+        assert finalist.validation_reward(COST_MODEL, weight) == pytest.approx(-3.0 - weight * 2.0375)
     confirmed = Confirmed(finalist, [3.5, 4.5], [9.0, 9.0])
-    assert confirmed.valid_reward(COST_MODEL) == pytest.approx(-4.0 - 0.1 * 2.0375)
+    assert confirmed.validation_reward(COST_MODEL) == pytest.approx(-4.0 - 0.1 * 2.0375)
 
 
 # -- confirmation

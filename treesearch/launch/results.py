@@ -129,7 +129,7 @@ def best_tree(promoted: Sequence[Promoted], confirmed: Sequence[Confirmed], cost
     """The tree to export: best joint reward on validation data, or best frozen reward where nothing was confirmed."""
     if not confirmed:
         return max(promoted, key=lambda one: one.frozen_reward(cost_model))
-    return max(confirmed, key=lambda entry: entry.valid_reward(cost_model)).finalist.promoted
+    return max(confirmed, key=lambda entry: entry.validation_reward(cost_model)).finalist.promoted
 
 
 def export_best(best: Promoted, corpus: Corpus, cost_model: CostModel) -> Tree:

@@ -8,8 +8,9 @@ from typing import Any
 
 from treesearch.cost import CostModel
 from treesearch.evaluation.comparison import paired_difference
-from treesearch.search.confirm import Confirmed, best_of_at_most
+from treesearch.search.confirm import Confirmed
 from treesearch.search.promotion import BASELINE, FOUND
+from treesearch.search.rivals import best_of_at_most
 
 
 def gain_over_builders(entry: Confirmed, confirmed: Sequence[Confirmed], cost_model: CostModel) -> dict[str, Any]:
@@ -20,13 +21,8 @@ def gain_over_builders(entry: Confirmed, confirmed: Sequence[Confirmed], cost_mo
     """
     if entry.finalist.promoted.kind == BASELINE:
         return {}
-    rival = best_of_at_most(
-        entry.finalist.units(cost_model),
-        (other for other in confirmed if other.finalist.promoted.kind == BASELINE),
-        cost_model=cost_model,
-        units=lambda other: other.finalist.units(cost_model),
-        reward=lambda other: other.valid_reward(cost_model),
-    )
+    builders = (other for other in confirmed if other.finalist.promoted.kind == BASELINE)
+    rival = best_of_at_most(entry.units(cost_model), builders, cost_model)
     if rival is None:
         return {}
     saved = cost_model.loss(rival.finalist.promoted.cost) - cost_model.loss(entry.finalist.promoted.cost)
@@ -45,7 +41,7 @@ def gains_by_weight(
     rows = []
     for weight in cost_weights if found else ():
         model = replace(cost_model, weight=weight)
-        best = max(found, key=lambda entry: entry.valid_reward(model))
+        best = max(found, key=lambda entry: entry.validation_reward(model))
         name = best.finalist.promoted.name
         rows.append({"cost_weight": weight, "name": name} | gain_over_builders(best, confirmed, model))
     return rows

@@ -96,7 +96,7 @@ def _reported(
     cheap = [entry for entry in found if cost_model.no_dearer(entry.finalist.units(cost_model), limit)]
     further = [(found, replace(cost_model, weight=weight)) for weight in cost_weights]
     groups = [(group, model) for group, model in [(found, cost_model), (cheap, cost_model), *further] if group]
-    best = [max(group, key=lambda entry: entry.valid_reward(model)) for group, model in groups]
+    best = [max(group, key=lambda entry: entry.validation_reward(model)) for group, model in groups]
     return {entry.finalist.promoted.name for entry in best}
 
 

@@ -7,10 +7,8 @@ with fresh seeds; only these runs read the test split.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +18,7 @@ from treesearch.errors import ExecutionError
 from treesearch.search.joint_rung import JointRung
 from treesearch.search.ledger import CONFIRM, JOINT
 from treesearch.search.promotion import BASELINE, FOUND, HUFFMAN, Promoted, family
-
-Entry = TypeVar("Entry")
+from treesearch.search.rivals import best_of_at_most
 
 
 @dataclass(frozen=True)
@@ -37,10 +34,9 @@ class Finalist:
         """What the reward charges."""
         return cost_model.charged(self.promoted.cost.cost, self.promoted.cost.measured_us)
 
-    def reward(self, cost_model: CostModel, cost_weight: float | None = None) -> float:
+    def validation_reward(self, cost_model: CostModel, weight: float | None = None) -> float:
         """Joint reward on validation data, nats, under this λ or the model's."""
-        weight = cost_model.weight if cost_weight is None else cost_weight
-        return -self.valid_nll - weight * self.units(cost_model)
+        return -self.valid_nll - (cost_model.weight if weight is None else weight) * self.units(cost_model)
 
 
 @dataclass(frozen=True)
@@ -52,9 +48,17 @@ class Confirmed:
     test_nll: list[float]  # one per seed, nats per token
     token_nll: NDArray[np.float64] | None = None  # [T] of each token of the test split, mean over the seeds
 
-    def valid_reward(self, cost_model: CostModel) -> float:
-        """Mean joint reward on validation data over the fresh seeds, nats: which tree is reported goes by it."""
-        return float(-np.mean(self.valid_nll) - cost_model.weight * self.finalist.units(cost_model))
+    def units(self, cost_model: CostModel) -> float:
+        """What the reward charges."""
+        return self.finalist.units(cost_model)
+
+    def validation_reward(self, cost_model: CostModel, weight: float | None = None) -> float:
+        """Mean joint reward on validation data over the fresh seeds, nats, under this λ or the model's.
+
+        Which tree is reported goes by it.
+        """
+        fresh = replace(self.finalist, valid_nll=float(np.mean(self.valid_nll)))
+        return fresh.validation_reward(cost_model, weight)
 
 
 @dataclass(frozen=True)
@@ -153,32 +157,14 @@ def choose_finalists(
         if kind == BASELINE:
             groups += [([f for f in pool if family(f.promoted.name) == name], 0.0, places.family) for name in families]
         for group, weight, num in groups:
-            for finalist in sorted(group, key=lambda f: -f.reward(cost_model, weight))[:num]:
+            for finalist in sorted(group, key=lambda f: -f.validation_reward(cost_model, weight))[:num]:
                 rival = None
                 if kind == FOUND:
-                    rival = best_of_at_most(
-                        finalist.units(cost_model),
-                        baselines,
-                        cost_model=cost_model,
-                        units=lambda other: other.units(cost_model),
-                        reward=partial(Finalist.reward, cost_model=cost_model, cost_weight=weight),
-                    )
+                    rival = best_of_at_most(finalist.units(cost_model), baselines, cost_model, weight)
                 for one in (finalist, rival):
                     if one is not None and one not in chosen:
                         chosen.append(one)
     return chosen
-
-
-def best_of_at_most(
-    limit: float,
-    entries: Iterable[Entry],
-    *,
-    cost_model: CostModel,
-    units: Callable[[Entry], float],
-    reward: Callable[[Entry], float],
-) -> Entry | None:
-    """Of the trees that are no dearer than ``limit`` units, the one with the best reward; None where there is none."""
-    return max((entry for entry in entries if cost_model.no_dearer(units(entry), limit)), key=reward, default=None)
 
 
 def confirm(finalists: Sequence[Finalist], rung: JointRung, *, seeds: Sequence[int]) -> list[Confirmed]:

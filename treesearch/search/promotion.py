@@ -16,6 +16,7 @@ from treesearch.paths import block_roots
 from treesearch.search.correction import Correction
 from treesearch.search.frozen_rung import BUILDER
 from treesearch.search.ledger import FROZEN, EvaluationRow, Ledger
+from treesearch.search.rivals import best_of_at_most
 from treesearch.tree import Tree
 
 FOUND, BASELINE, DIVERSE = "found", "baseline", "diverse"
@@ -52,6 +53,8 @@ def promote(
     correction: Correction | None = None,
 ) -> list[Promoted]:
     """Huffman, and by frozen reward the best builders and the best found trees: of any cost, and of Huffman's at most.
+
+    With each found tree the best builder of at most its cost, which it must beat.
 
     Costs are compared in what the reward charges: analytic units, or measured time where the cost model has a table,
     as `CostModel.no_dearer` does. A builder's own tree is never called found, whoever proposed it.
@@ -105,14 +108,26 @@ def promote(
         limit = huffman.units(cost_model)
         return [row for row in candidates if cost_model.no_dearer(row.units(cost_model), limit)]
 
-    chosen = {huffman.tree_hash: (HUFFMAN, BASELINE, huffman)}
-    for kind, pool in ((BASELINE, builders.values()), (FOUND, found.values())):
-        own = cost_model.weight
-        further = [row for weight in cost_weights for row in best(pool, weight)]
-        asked_for = [row for row in pool if kind == BASELINE and family(str(row.label)) in families]
-        for row in [*best(pool, own), *best(cheap(pool), own), *further, *asked_for]:
-            chosen.setdefault(row.tree_hash, (labels.get(row.tree_hash, f"{FOUND} #{row.id}"), kind, row))
-    return [promoted(ledger, row, name, kind, counts, cost_model) for name, kind, row in chosen.values()]
+    chosen = {huffman.tree_hash: huffman}
+    for pool in (builders, found):
+        every, own = list(pool.values()), cost_model.weight
+        for group, weight in [(every, own), (cheap(every), own), *((every, weight) for weight in cost_weights)]:
+            for row in best(group, weight):
+                chosen.setdefault(row.tree_hash, row)
+                if pool is found:
+                    rival = best_of_at_most(row.units(cost_model), builders.values(), cost_model, weight)
+                    if rival is not None:
+                        chosen.setdefault(rival.tree_hash, rival)
+    for row in builders.values():
+        if family(str(row.label)) in families:
+            chosen.setdefault(row.tree_hash, row)
+
+    def as_promoted(row: EvaluationRow) -> Promoted:
+        name = HUFFMAN if row is huffman else labels.get(row.tree_hash, f"{FOUND} #{row.id}")
+        kind = BASELINE if row.tree_hash in labels else FOUND
+        return promoted(ledger, row, name, kind, counts, cost_model)
+
+    return [as_promoted(row) for row in chosen.values()]
 
 
 class _HeavyNodes:
