@@ -44,8 +44,8 @@ def rows(ray_run: Path):
     return {row["name"]: row for row in json.loads((ray_run / "comparison.json").read_text())["rows"]}
 
 
-def batches(folder: Path) -> list[tuple[int, bytes, str]]:
-    """Number, agent state and metrics of each batch."""
+def batches(folder: Path) -> list[tuple[int, bytes | None, str]]:
+    """Number, agent state (of the last) and metrics of each batch."""
     with closing(sqlite3.connect(folder / "search.db")) as database:
         return database.execute("SELECT batch, agent_state, metrics FROM batches ORDER BY batch").fetchall()
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from treesearch.evaluation.joint import one_thread
+from treesearch.evaluation.threads import one_thread
 
 
 @pytest.fixture(autouse=True, scope="package")

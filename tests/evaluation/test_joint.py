@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_info
 
 from treesearch import Tree, build_tree
 from treesearch.errors import ConfigError, DataError
 from treesearch.evaluation import joint
 from treesearch.evaluation.encoder import Encoder, FeedForwardEncoder
 from treesearch.evaluation.examples import Examples, TextSplit
-from treesearch.evaluation.joint import JointFit, one_thread, resolve_device, score, token_nll, train_joint
+from treesearch.evaluation.joint import JointFit, resolve_device, score, token_nll, train_joint
 from treesearch.softmax import HierarchicalSoftmax
 
 CLASSES, CONTEXT = 12, 2
@@ -295,24 +294,3 @@ def test_devices_that_are_not_there(name: str) -> None:
     with pytest.raises(ConfigError, match=f"device '{name}' cannot be used here .*; use 'auto' or 'cpu'") as caught:
         resolve_device(name)
     assert "\n" not in str(caught.value)
-
-
-def blas_threads() -> list[int]:
-    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_one_thread_inside_and_as_before_outside(fails: bool) -> None:
-    torch.set_num_threads(2)  # the fixture of this package restores it
-    before = blas_threads()
-    try:
-        with one_thread():
-            assert torch.get_num_threads() == 1
-            assert set(blas_threads()) <= {1}
-            if fails:
-                raise KeyError("inside")
-    except KeyError:
-        assert fails
-    assert torch.get_num_threads() == 2
-    assert blas_threads() == before
-    torch.set_num_threads(1)

@@ -15,7 +15,7 @@ from treesearch.bench.timing import median_seconds
 from treesearch.builders import build_tree
 from treesearch.cost_table import CostTable
 from treesearch.evaluation.calibration import LEARNING_RATE, calibrate, training_step
-from treesearch.evaluation.joint import one_thread
+from treesearch.evaluation.threads import one_thread
 from treesearch.softmax import HierarchicalSoftmax, RowwiseAdam
 from treesearch.tree import Tree
 

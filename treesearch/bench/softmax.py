@@ -23,7 +23,7 @@ from treesearch.errors import MissingExtraError
 from treesearch.evaluation.calibration import training_step
 from treesearch.evaluation.frozen import Features, evaluate_frozen, initial_state
 from treesearch.evaluation.frozen_kernels import run_epoch
-from treesearch.evaluation.joint import one_thread
+from treesearch.evaluation.threads import one_thread
 from treesearch.softmax import HierarchicalSoftmax
 from treesearch.softmax.cpu_kernels import backward_pass, forward_pass
 from treesearch.softmax.cpu_plan import kernel_layout

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from treesearch.cost_table import CostTable
-from treesearch.evaluation.joint import one_thread
+from treesearch.evaluation.threads import one_thread
 from treesearch.softmax import HierarchicalSoftmax, RowwiseAdam
 from treesearch.tree import Tree
 

@@ -10,12 +10,12 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from treesearch.builders import build_tree
 from treesearch.evaluation.class_vectors import class_means
 from treesearch.evaluation.frozen import Features, initial_state, read_only
 from treesearch.evaluation.frozen_kernels import run_epoch
+from treesearch.evaluation.threads import one_blas_thread
 
 
 class TrainedDirections:
@@ -53,7 +53,7 @@ class TrainedDirections:
         node = build_tree("flat", counts=np.maximum(mass_K, 1e-9))
         layout, parameters = initial_state(node, dim, np.maximum(mass_K, 1e-9))
         tokens = read_only(Features(self._train.x[inside], label_T[inside]))
-        with threadpool_limits(limits=1, user_api="blas"):
+        with one_blas_thread():
             run_epoch(layout, parameters, tokens.x, tokens.y, np.float32(self._learning_rate), True, np.zeros(1))
         weight, bias = parameters.weight.reshape(-1, dim), parameters.bias
         if num == 2:  # one row: the logit of the first part

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from treesearch.errors import DataError
 from treesearch.evaluation.frozen_kernels import Parameters, run_epoch
+from treesearch.evaluation.threads import one_blas_thread
 from treesearch.paths import block_roots
 from treesearch.softmax.cpu_plan import Layout, kernel_layout, restrict_layout
 from treesearch.softmax.initialization import log_mass_biases, principal_projections
@@ -83,7 +83,7 @@ def evaluate_frozen(
         layout = restrict_layout(layout, wanted_N)
     scores = np.zeros(tree.num_internal)
     if wanted_N.any():
-        with threadpool_limits(limits=1, user_api="blas"):
+        with one_blas_thread():
             ignored = np.zeros(tree.num_internal)
             for _ in range(epochs):
                 run_epoch(layout, parameters, train.x, train.y, np.float32(learning_rate), True, ignored)
@@ -181,5 +181,5 @@ def projection_starts(
         return [np.eye(dim, source, dtype=np.float32) for dim, source in sizes]
     if vectors is None:
         raise DataError(f"projections from {max(layout.source_dim)} to {min(layout.scope_dim)} need class vectors")
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_blas_thread():
         return [matrix.astype(np.float32) for matrix in principal_projections(layout, vectors, counts)]

@@ -6,14 +6,12 @@ Shapes: **B** batch, **T** tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 from torch import nn
 
 from treesearch.errors import ConfigError, DataError
@@ -142,15 +140,3 @@ def resolve_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} cannot be used here ({reason}); use 'auto' or 'cpu'") from None
     return device
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch and BLAS on one thread, so that sums do not depend on the machine's cores; restores both."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(limits=1, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(before)

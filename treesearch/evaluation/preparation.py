@@ -23,8 +23,9 @@ from treesearch.evaluation.class_vectors import class_vectors
 from treesearch.evaluation.encoder import encode, untrained_encoder
 from treesearch.evaluation.examples import TextSplit
 from treesearch.evaluation.frozen import Features
-from treesearch.evaluation.joint import one_thread, resolve_device, train_joint
+from treesearch.evaluation.joint import resolve_device, train_joint
 from treesearch.evaluation.softmax_mean import SoftmaxMean
+from treesearch.evaluation.threads import one_thread
 from treesearch.softmax import HierarchicalSoftmax
 from treesearch.tree import Tree
 

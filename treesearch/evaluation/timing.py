@@ -16,7 +16,8 @@ from torch import Tensor
 from treesearch.config import EncoderConfig
 from treesearch.errors import DataError
 from treesearch.evaluation.examples import Examples, TextSplit
-from treesearch.evaluation.joint import one_thread, resolve_device
+from treesearch.evaluation.joint import resolve_device
+from treesearch.evaluation.threads import one_thread
 from treesearch.evaluation.trainer import JointTrainer, make_model
 from treesearch.tree import Tree
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from treesearch.config import Config, make_config
 from treesearch.data import Corpus
-from treesearch.evaluation.joint import one_thread
 from treesearch.evaluation.preparation import Preparation
+from treesearch.evaluation.threads import one_thread
 from treesearch.launch.parts import RunParts, load_corpus, make_cost_model, make_executor, prepare_run
 from treesearch.launch.run import Eras
 from treesearch.progress import ProgressReporter

@@ -6,25 +6,23 @@ the transaction that ends its batch.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-
 from treesearch.cost import CostModel
 from treesearch.errors import RunError
+from treesearch.search.tree_blobs import pack_tree, unpack_tree
 from treesearch.tree import Tree
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 OK, FAILED, CACHED, STOPPED = "ok", "failed", "cached", "stopped"
 FROZEN, WARM, JOINT, CONFIRM = "frozen", "warm", "joint", "confirm"
 
@@ -93,15 +91,11 @@ _TYPES = {
     "seed": "INTEGER",
     "epochs": "INTEGER",
 }
-# Since the first ledger of this schema; older files get them when they are opened.
-_ADDED = {"cost_weight", "subset_nll", "num_nodes", "nodes_trained", "cost_measured_us", "epochs"}
 _TEXT = {"rung", "agent", "label", "tree_hash", "status", "reason", "actions", "encoder", "worker"}
 
 
 class Ledger:
     """Reads and writes ``search.db``; a context manager.
-
-    A file of an earlier version gets the columns that are new since, empty.
 
     Args:
         path: The file; its folder must exist.
@@ -134,8 +128,9 @@ class Ledger:
             self._insert(row, tree)
 
     def finish_batch(self, batch: int, agent_state: bytes, metrics: dict[str, float]) -> None:
-        """Store the agent's state after a batch."""
+        """Store the agent's state after a batch, in place of the one before: nobody goes back further."""
         with self._transaction():
+            self._db.execute("UPDATE batches SET agent_state = NULL WHERE agent_state IS NOT NULL")
             self._db.execute(
                 "INSERT INTO batches(batch, agent_state, metrics, finished_at) VALUES (?, ?, ?, ?)",
                 (batch, agent_state, json.dumps(metrics), time.time()),
@@ -172,8 +167,7 @@ class Ledger:
         found = self._db.execute("SELECT data FROM trees WHERE hash = ?", (tree_hash,)).fetchone()
         if found is None:
             raise RunError(f"the ledger has no tree {tree_hash}")
-        with np.load(io.BytesIO(found[0]), allow_pickle=False) as arrays:
-            return Tree.from_parents(arrays["parent"], arrays["leaf_class"], projection_dim=arrays["projection_dim"])
+        return unpack_tree(found[0])
 
     def last_batch(self) -> tuple[int, bytes] | None:
         """Number and agent state of the last finished batch, None before the first."""
@@ -200,15 +194,11 @@ class Ledger:
         # The schema comes first: the mode is a change of the file, which may be somebody else's.
         if not create and self.meta("schema") != SCHEMA_VERSION:
             raise RunError(f"its schema must be {SCHEMA_VERSION}, but is {self.meta('schema')!r}; start a new search")
-        missing = [] if create else self._missing_columns()
-        if not _ADDED.issuperset(missing):
+        if not create and (missing := self._missing_columns()):
             raise RunError(f"its table evaluations lacks {', '.join(missing)}; start a new search")
         self._db.execute("PRAGMA journal_mode=WAL")
         if create:
             self._create_tables()
-        for column in missing:
-            with self._transaction():
-                self._db.execute(f"ALTER TABLE evaluations ADD COLUMN {_definition(column)}")
 
     def _missing_columns(self) -> list[str]:
         there = {name for _, name, *_ in self._db.execute("PRAGMA table_info(evaluations)")}
@@ -220,19 +210,14 @@ class Ledger:
             self._db.execute(f"CREATE TABLE evaluations({columns})")
             self._db.execute("CREATE TABLE trees(hash TEXT PRIMARY KEY, data BLOB NOT NULL)")
             self._db.execute(
-                "CREATE TABLE batches"
-                "(batch INTEGER PRIMARY KEY, agent_state BLOB NOT NULL, metrics TEXT, finished_at REAL)"
+                "CREATE TABLE batches(batch INTEGER PRIMARY KEY, agent_state BLOB, metrics TEXT, finished_at REAL)"
             )
             self._db.execute("CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL)")
             self._db.execute("INSERT INTO meta VALUES ('schema', ?)", (json.dumps(SCHEMA_VERSION),))
 
     def _insert(self, row: EvaluationRow, tree: Tree) -> None:
         if self._db.execute("SELECT 1 FROM trees WHERE hash = ?", (tree.hash,)).fetchone() is None:
-            with closing(io.BytesIO()) as buffer:
-                np.savez_compressed(
-                    buffer, parent=tree.parent, leaf_class=tree.leaf_class, projection_dim=tree.projection_dim
-                )
-                self._db.execute("INSERT INTO trees(hash, data) VALUES (?, ?)", (tree.hash, buffer.getvalue()))
+            self._db.execute("INSERT INTO trees(hash, data) VALUES (?, ?)", (tree.hash, pack_tree(tree)))
         values = asdict(row)
         marks = ", ".join("?" for _ in _COLUMNS)
         self._db.execute(

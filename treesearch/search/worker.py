@@ -18,7 +18,8 @@ from treesearch.data.contexts import context_windows
 from treesearch.evaluation.examples import TextSplit
 from treesearch.evaluation.frozen import Features, NodeScores, evaluate_frozen
 from treesearch.evaluation.frozen_torch import evaluate_forest
-from treesearch.evaluation.joint import one_thread, resolve_device, token_nll, train_joint
+from treesearch.evaluation.joint import resolve_device, token_nll, train_joint
+from treesearch.evaluation.threads import one_thread
 from treesearch.evaluation.trainer import make_model
 from treesearch.tree import Tree
 
