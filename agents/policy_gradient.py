@@ -398,10 +398,14 @@ class PolicyGradient(Agent):
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimiser, generator and running statistics; a copy, which later updates leave alone."""
-        state = {
+        trained = {
             "policy": self._policy.state_dict(),
             "value": self._value.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+        }
+        return {
+            **super().state_dict(),
+            **_copy(trained),  # the rest is never changed in place
             "generator": self._generator.get_state(),
             "moments": asdict(self._moments),
             "archive": self._archive.state(),
@@ -409,7 +413,6 @@ class PolicyGradient(Agent):
             "num_told": self._num_told,
             "worst_reward": self._worst_reward,
         }
-        return {**super().state_dict(), **_copy(state)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state; RunError where it is another agent's or has other actions or settings."""
