@@ -10,7 +10,6 @@ from agents.hybrid import Hybrid, HybridSettings
 from agents.local_search import LocalSearch, LocalSearchSettings
 from agents.policy_gradient import PolicyGradient, PolicyGradientSettings
 from agents.random_search import RandomSearch
-from agents.state import pack_state, unpack_state
 from envs import Action, ConstructionTask
 from treesearch.builders.registry import did_you_mean
 from treesearch.cost import CostWeights
@@ -33,8 +32,6 @@ __all__ = [
     "Situation",
     "decision_returns",
     "make_agent",
-    "pack_state",
-    "unpack_state",
 ]
 
 AGENTS: dict[str, tuple[type[Agent], type[Any] | None]] = {  # name -> the agent and its settings

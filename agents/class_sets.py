@@ -88,7 +88,7 @@ class ClassSetPreferences:
         self._arms.clear()
 
     def state(self) -> dict[str, Any]:
-        """For `agents.state.pack_state`; logits that never moved are left out, which is most of them."""
+        """For `treesearch.state.pack_state`; logits that never moved are left out, which is most of them."""
         arms = list(self._arms.values())
         return {
             "class_sets": [key.hex() for key, _ in self._arms],

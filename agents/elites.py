@@ -63,7 +63,7 @@ class Elite:
         return -np.divide(below, self.mass, out=np.zeros_like(below), where=self.mass > 0)
 
     def state(self) -> dict[str, Any]:
-        """For `agents.state.pack_state`."""
+        """For `treesearch.state.pack_state`."""
         return {**vars(self), "class_sets": [one.hex() for one in self.class_sets]}
 
     @classmethod
@@ -104,7 +104,7 @@ class Archive:
         return iter(self._elites.values())
 
     def state(self) -> list[dict[str, Any]]:
-        """For `agents.state.pack_state`."""
+        """For `treesearch.state.pack_state`."""
         return [elite.state() for elite in self]
 
     def load(self, state: Sequence[Mapping[str, Any]]) -> None:

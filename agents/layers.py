@@ -84,7 +84,7 @@ class LayeredPlans:
         return [plan for plan, _ in ranked[:num]]
 
     def state(self) -> dict[str, Any]:
-        """For `agents.state.pack_state`."""
+        """For `treesearch.state.pack_state`."""
         return {
             "plans": np.array(list(self._known), np.int32).reshape(-1, len(LIGHTEST), 2),
             "verdicts": np.array([(one.loss, one.cost) for one in self._known.values()], np.float64).reshape(-1, 2),

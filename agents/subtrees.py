@@ -134,7 +134,7 @@ class SubtreeTable:
         return self._solutions[cost_weight]
 
     def state(self) -> dict[str, Any]:
-        """For `agents.state.pack_state`."""
+        """For `treesearch.state.pack_state`."""
         options = self._options
         return {
             "class_sets": np.frombuffer(b"".join(self._numbers), np.uint8).reshape(len(self._numbers) or 1, -1),

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 # A module imports nothing of a later layer. Parts of treesearch that are not listed may import any layer but the last.
 LAYERS = (
     {"errors"},
+    {"state"},
     {"tree", "tree_kernels", "tree_files"},
     {"paths", "data"},
     {"cost_table"},
@@ -23,7 +24,7 @@ LAYERS = (
     {"launch", "cli"},
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
-OPEN_TO_ENVS_AND_AGENTS = {"builders", "tree", "cost", "cost_table", "paths", "data", "errors"}
+OPEN_TO_ENVS_AND_AGENTS = {"builders", "tree", "cost", "cost_table", "paths", "data", "errors", "state"}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for package in ("treesearch", "envs", "agents")

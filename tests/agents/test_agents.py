@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from agents import AGENTS, Agent, Evaluated, PolicyGradient, RandomSearch, make_agent, pack_state, unpack_state
+from agents import AGENTS, Agent, Evaluated, PolicyGradient, RandomSearch, make_agent
 from envs import DEFAULT_ACTIONS, Construction, StructuralReward, parse_actions, parse_closer
 from tests.agents.conversation import TASK, WEIGHTS, converse, fingerprint, long_conversation, make, warmed
 from treesearch.errors import ConfigError, RunError
+from treesearch.state import pack_state, unpack_state
 
 ROOT = Path(__file__).parents[2]
 

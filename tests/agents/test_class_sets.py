@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from agents import pack_state, unpack_state
 from agents.class_sets import WINDOW, ClassSetPreferences, Visits
+from treesearch.state import pack_state, unpack_state
 
 ONE, TWO = b"one-one-one-one-", b"two-two-two-two-"
 UNIFORM = np.full((1, 2), 0.5, np.float32)

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents import Evaluated, Proposal, decision_returns, pack_state, unpack_state
+from agents import Evaluated, Proposal, decision_returns
 from agents.elites import Archive, Elite, told_elites
 from envs import Evaluation
 from tests.agents.conversation import make
+from treesearch.state import pack_state, unpack_state
 
 PROPOSALS = make("random_search").ask(6)
 

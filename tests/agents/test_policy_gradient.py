@@ -6,12 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents import Evaluated, PolicyGradient, Situation, decision_returns, make_agent, pack_state, unpack_state
+from agents import Evaluated, PolicyGradient, Situation, decision_returns, make_agent
 from agents.policy_gradient import RunningMoments, leave_one_out
 from envs import DEFAULT_ACTIONS, ConstructionTask, Evaluation, StructuralReward, seen_under, zipf_task
 from tests.agents.conversation import TASK, WEIGHTS, converse, make
 from treesearch import build_tree
 from treesearch.errors import RunError
+from treesearch.state import pack_state, unpack_state
 
 METRICS = {"entropy", "policy_loss", "value_loss", "approx_kl", "clip_fraction", "explained_variance", "replay_loss"}
 

@@ -6,11 +6,12 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from agents import Agent, Evaluated, Proposal, make_agent, pack_state, unpack_state
+from agents import Agent, Evaluated, Proposal, make_agent
 from agents.subtrees import LEFT, SubtreeTable
 from envs import OpenNode, zipf_task
 from tests.agents.content import Classes, ContentReward, classes_below, decided, follow
 from treesearch import Tree
+from treesearch.state import pack_state, unpack_state
 
 TASK = zipf_task(16, in_features=8, seed=3)
 ROOT = OpenNode(np.arange(16), 1.0, 0, 8, projected=False).digest

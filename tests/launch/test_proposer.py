@@ -122,8 +122,8 @@ def test_an_agent_without_a_policy_takes_none(state):
     ("content", "says"),
     [
         (None, r"cannot be read \(No such file or directory\); give a run folder"),
-        (b"", "an agent's state must be an archive"),
-        (b"PK\x03\x04 and no more", "an agent's state must be an archive"),
+        (b"", "a packed state must be an archive"),
+        (b"PK\x03\x04 and no more", "a packed state must be an archive"),
         ("random_search", "must have been saved with the same agent"),
         ("hidden_size", "must have the layers of this agent's"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents import Agent, Evaluated, PolicyGradient, Proposal, make_agent, pack_state, unpack_state
+from agents import Agent, Evaluated, PolicyGradient, Proposal, make_agent
 from envs import DEFAULT_ACTIONS, ConstructionTask, Evaluation
 from treesearch.config import Config, WeightRange
 from treesearch.cost import CostWeights
@@ -14,6 +14,7 @@ from treesearch.evaluation.scores import TreeScore
 from treesearch.search.frozen_rung import Candidate
 from treesearch.search.ledger import Ledger
 from treesearch.search.run_folder import RunFolder
+from treesearch.state import pack_state, unpack_state
 
 CARRIED = 8  # best trees, over all λs, whose decisions are repeated after a refresh of the encoder
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from agents import pack_state, unpack_state
 from treesearch.errors import RunError
+from treesearch.state import pack_state, unpack_state
 
 STATE = {
     "none": None,
@@ -142,7 +142,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("packed", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_bytes_are_refused_in_one_line(packed: bytes) -> None:
-    with pytest.raises(RunError, match="an agent's state must be an archive") as caught:
+    with pytest.raises(RunError, match="a packed state must be an archive") as caught:
         unpack_state(packed)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500

@@ -1,4 +1,4 @@
-"""An agent's state as bytes: an npz archive of its arrays and a JSON header. No pickle, nothing is executed."""
+"""A state, such as an agent's, as bytes: an npz archive of arrays and a JSON header. No pickle, nothing is executed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 
 from treesearch.errors import RunError
 
-FORMAT = "treesearch.agent-state/1"
+FORMAT = "treesearch.state/1"
 HEADER = "header"
-# Agents are small; a larger archive is a mistake or an attack.
+# States are small; a larger archive is a mistake or an attack.
 MAX_BYTES = 1 << 30
 
 
@@ -60,7 +60,7 @@ def unpack_state(packed: bytes) -> dict[str, Any]:
     except Exception as error:  # Bytes from outside can make every layer below fail in its own way.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RunError(
-            f"an agent's state must be an archive of format {FORMAT!r}, but this one cannot be read ({reason:.160});"
+            f"a packed state must be an archive of format {FORMAT!r}, but this one cannot be read ({reason:.160});"
             " resume from an intact run folder"
         ) from None
 
@@ -77,7 +77,7 @@ def _encode(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
         key = f"array{len(arrays)}"
         arrays[key] = value.detach().numpy() if isinstance(value, torch.Tensor) else value
         return ["tensor" if isinstance(value, torch.Tensor) else "array", key]
-    raise TypeError(f"an agent's state cannot hold a {type(value).__name__}: {value!r:.80}")
+    raise TypeError(f"a state cannot hold a {type(value).__name__}: {value!r:.80}")
 
 
 def _decode(value: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Any:
