@@ -30,13 +30,13 @@ def proposed(*trees, weight=None):
 
 
 class TreeNll:
-    """Nodes of a tree cost so much together, the subset of tokens aside."""
+    """A tree costs so much, all at its root, the subset of tokens aside: nodes that trees share must agree."""
 
     def __init__(self, **nll):
         self.by_tree = {globals()[name]: value for name, value in nll.items()}
 
     def __call__(self, tree):
-        return np.full(tree.num_internal, NUM_TOKENS * self.by_tree[tree] / tree.num_internal)
+        return np.r_[NUM_TOKENS * self.by_tree[tree], np.zeros(tree.num_internal - 1)]
 
 
 @pytest.fixture
@@ -49,8 +49,7 @@ def make(tmp_path):
         ledgers.append(ledger)
         executor = FakeExecutor(fails, nll=nll, **options.pop("executor", {}))
         stop = None if margin is None else EarlyStop(margin, subset_tokens)
-        # Made-up values of whole trees are no function of the nodes' content: such a rung must not remember nodes.
-        memo = options.pop("memoise", nll is node_nll)
+        memo = options.pop("memoise", True)
         rung = FrozenRung(executor, ledger, OBJECTIVE, lambda row: None, early_stop=stop, memoise=memo)
         rung.evaluate(builders, 0)
         return rung, executor, ledger

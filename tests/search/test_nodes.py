@@ -22,7 +22,9 @@ NO_MEMO, SMALL, LARGE = None, 5, 4_000_000
 
 
 def evaluator(executor, memo=LARGE, **options):
-    return NodeEvaluator(executor, memo=None if memo is None else NodeMemo(max_entries=memo), **options)
+    if memo is None:
+        return NodeEvaluator(executor, memo=NodeMemo(), reuse=False, **options)
+    return NodeEvaluator(executor, memo=NodeMemo(max_entries=memo), **options)
 
 
 def run(evaluator, trees):

@@ -52,6 +52,22 @@ class EarlyStop:
 
 
 @dataclass(frozen=True)
+class _Known:
+    """What is kept of the score of a tree. Its nodes are remembered on their own: trees share them."""
+
+    valid_nll: float  # nats per token
+    units: float
+
+    @classmethod
+    def of(cls, score: TreeScore) -> _Known:
+        return cls(score.valid_nll, float(score.node_cost.sum()))
+
+    def reward(self, cost_weight: float) -> float:
+        """As of the score."""
+        return -self.valid_nll - cost_weight * self.units
+
+
+@dataclass(frozen=True)
 class _Stop:
     reason: str
     estimate: TreeScore
@@ -85,20 +101,23 @@ class FrozenRung:
         self._objective = objective
         self._on_row = on_row
         self._early_stop = early_stop
-        self._evaluator = NodeEvaluator(executor, memo=NodeMemo() if memoise else None, forest_size=forest_size)
+        self._evaluator = NodeEvaluator(executor, memo=NodeMemo(), reuse=memoise, forest_size=forest_size)
         self._subset: NodeEvaluator | None = None
         if early_stop is not None and early_stop.subset_tokens is not None:
-            memo = NodeMemo() if memoise else None
             self._subset = NodeEvaluator(
-                executor, max_tokens=early_stop.subset_tokens, memo=memo, forest_size=forest_size
+                executor,
+                max_tokens=early_stop.subset_tokens,
+                memo=NodeMemo(),
+                reuse=memoise,
+                forest_size=forest_size,
             )
-        self._known: dict[str, TreeScore] = {}
-        self._on_subset: dict[str, TreeScore] = {}
+        self._known: dict[str, _Known] = {}
+        self._on_subset: dict[str, _Known] = {}
         self._failures: list[str] = []
 
     def known(self, tree: Tree) -> TreeScore | None:
-        """The score of a tree that was evaluated before."""
-        return self._known.get(tree.hash)
+        """The score of a tree that was evaluated before and whose nodes are still remembered."""
+        return self._recalled(self._known, self._evaluator, tree)
 
     def evaluate(self, candidates: Sequence[Candidate], batch: int, *, finish: bool = False) -> list[TreeScore | None]:
         """Score candidates; a tree that was seen before is not evaluated again.
@@ -119,23 +138,30 @@ class FrozenRung:
             ExecutionError: Too many evaluations in a row have failed.
         """
         first_id = self._ledger.next_id()
+        scores: dict[str, TreeScore] = {}
         same: dict[str, list[int]] = {}  # positions of each tree that is new
         for position, candidate in enumerate(candidates):
-            if candidate.tree.hash not in self._known:
-                same.setdefault(candidate.tree.hash, []).append(position)
+            tree_hash = candidate.tree.hash
+            known = scores.get(tree_hash) or self.known(candidate.tree)
+            if known is None:
+                same.setdefault(tree_hash, []).append(position)
+            else:
+                scores[tree_hash] = known
         stopped = self._stopped(candidates, list(same.values()), None if finish else self._early_stop)
         new = [positions[0] for positions in same.values() if positions[0] not in stopped]
         reasons: dict[str, str] = {}
         for verdict in self._evaluator.run([candidates[position].tree for position in new]):
             position = new[verdict.position]
             candidate = candidates[position]
+            tree_hash = candidate.tree.hash
             if verdict.node_nll is not None:
-                self._known[candidate.tree.hash] = self._score_tree(candidate.tree, verdict.node_nll)
+                scores[tree_hash] = self._score_tree(candidate.tree, verdict.node_nll)
+                self._known[tree_hash] = _Known.of(scores[tree_hash])
                 self._failures.clear()
             else:
-                reasons[candidate.tree.hash] = str(verdict.reason)
+                reasons[tree_hash] = str(verdict.reason)
                 self._failures.append(str(verdict.reason))
-            self._record(first_id + position, batch, candidate, verdict, reasons.get(candidate.tree.hash))
+            self._record(first_id + position, batch, candidate, scores.get(tree_hash), verdict, reasons.get(tree_hash))
             if len(self._failures) >= MAX_CONSECUTIVE_FAILURES:
                 raise ExecutionError(
                     f"{len(self._failures)} evaluations in a row failed, the first with: {self._failures[0]}"
@@ -143,11 +169,12 @@ class FrozenRung:
         recorded = set(new)
         for position, candidate in enumerate(candidates):
             if position not in recorded:
-                stop = stopped.get(position)
-                reason = reasons.get(candidate.tree.hash) if stop is None else stop.reason
-                self._record(first_id + position, batch, candidate, None, reason, stopped=stop is not None)
+                tree_hash, stop = candidate.tree.hash, stopped.get(position)
+                reason = reasons.get(tree_hash) if stop is None else stop.reason
+                row_id, is_stopped = first_id + position, stop is not None
+                self._record(row_id, batch, candidate, scores.get(tree_hash), None, reason, stopped=is_stopped)
         return [
-            stopped[position].estimate if position in stopped else self._known.get(candidate.tree.hash)
+            stopped[position].estimate if position in stopped else scores.get(candidate.tree.hash)
             for position, candidate in enumerate(candidates)
         ]
 
@@ -165,7 +192,8 @@ class FrozenRung:
         scale = self._subset_scale()
         if stop is not None and scale is not None:
             scored = [positions for positions in running if candidates[positions[0]].tree.hash in self._on_subset]
-            stopped |= self._agreed(candidates, scored, partial(self._behind, stop.margin, scale))
+            behind = partial(self._behind, self._subset, stop.margin, scale)
+            stopped |= self._agreed(candidates, scored, behind)
         return stopped
 
     def _agreed(
@@ -198,9 +226,11 @@ class FrozenRung:
         reason = f"hopeless: reward at most {bound:.4f} at an NLL of {at_least:.4f}, but the best is {best:.4f}"
         return _Stop(reason, estimate)
 
-    def _behind(self, margin: float, scale: float, candidate: Candidate) -> _Stop | None:
+    def _behind(self, subset: NodeEvaluator, margin: float, scale: float, candidate: Candidate) -> _Stop | None:
         """Too far behind on the subset of tokens; the estimate is scaled to the whole."""
-        weight, score = self._weight(candidate), self._on_subset[candidate.tree.hash]
+        weight, score = self._weight(candidate), self._recalled(self._on_subset, subset, candidate.tree)
+        if score is None:  # forgotten since by a full memo
+            return None
         reward, best = score.reward(weight), _best_reward(self._on_subset, weight)
         if reward >= best - margin:
             return None
@@ -222,11 +252,16 @@ class FrozenRung:
 
     def _score_subset(self, evaluator: NodeEvaluator, trees: Sequence[Tree]) -> None:
         """Score trees on the subset; one that fails there is left to fail on the whole."""
-        new = [tree for tree in trees if tree.hash not in self._on_subset]
+        new = [tree for tree in trees if self._recalled(self._on_subset, evaluator, tree) is None]
         for verdict in evaluator.run(new):
             if verdict.node_nll is not None:
                 tree = new[verdict.position]
-                self._on_subset[tree.hash] = self._score_tree(tree, verdict.node_nll)
+                self._on_subset[tree.hash] = _Known.of(self._score_tree(tree, verdict.node_nll))
+
+    def _recalled(self, known: Mapping[str, _Known], evaluator: NodeEvaluator, tree: Tree) -> TreeScore | None:
+        """The score of a tree that was evaluated before, from its nodes."""
+        node_nll = evaluator.recall(tree) if tree.hash in known else None
+        return None if node_nll is None else self._score_tree(tree, node_nll)
 
     def _score_tree(self, tree: Tree, node_nll: NDArray[np.float64]) -> TreeScore:
         objective = self._objective
@@ -241,13 +276,13 @@ class FrozenRung:
         row_id: int,
         batch: int,
         candidate: Candidate,
+        score: TreeScore | None,
         verdict: Verdict | None,
         reason: str | None,
         *,
         stopped: bool = False,
     ) -> None:
         objective, weight = self._objective, self._weight(candidate)
-        score = self._known.get(candidate.tree.hash)
         subset = self._on_subset.get(candidate.tree.hash)
         cost = objective.cost_model.tree_cost(candidate.tree, objective.counts) if score is None else score.cost
         status = OK if verdict is not None else CACHED
@@ -283,5 +318,5 @@ class FrozenRung:
         self._on_row(row)
 
 
-def _best_reward(scores: Mapping[str, TreeScore], weight: float) -> float:
+def _best_reward(scores: Mapping[str, _Known], weight: float) -> float:
     return max(score.reward(weight) for score in scores.values())

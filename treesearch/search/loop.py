@@ -89,11 +89,11 @@ def start(era: Era, ledger: Ledger, *, batch: int, evaluations: int) -> int:
     is stopped early.
     """
     builders = era.builders[:evaluations]
-    era.rung.evaluate(builders, batch)
+    scores = dict(zip((one.tree.hash for one in builders), era.rung.evaluate(builders, batch), strict=True))
     demonstrations = era.proposer.demonstrate()
-    distinct = {one.tree.hash: one for one in reversed(demonstrations) if era.rung.known(one.tree) is None}
+    distinct = {one.tree.hash: one for one in reversed(demonstrations) if scores.get(one.tree.hash) is None}
     new = list(reversed(distinct.values()))[: evaluations - len(builders)]
-    era.rung.evaluate(new, batch, finish=True)
-    era.proposer.warm_start([era.rung.known(one.tree) for one in demonstrations])
+    scores |= zip((one.tree.hash for one in new), era.rung.evaluate(new, batch, finish=True), strict=True)
+    era.proposer.warm_start([scores.get(one.tree.hash) for one in demonstrations])
     ledger.finish_batch(batch, era.proposer.pack(), {})
     return len(builders) + len(new)

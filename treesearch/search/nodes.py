@@ -55,7 +55,8 @@ class NodeEvaluator:
     Args:
         executor: Runs the training.
         max_tokens: Training tokens read; None for all that the workers have.
-        memo: Where nodes are remembered; None: every tree is trained whole.
+        memo: Where nodes are remembered.
+        reuse: Whether remembered nodes are looked up instead of trained again; else every tree is trained whole.
         forest_size: Trees that a worker trains in one pass, in torch and whole; None: one at a time, by the compiled
             kernel, new nodes only.
     """
@@ -64,18 +65,25 @@ class NodeEvaluator:
         self,
         executor: Executor,
         *,
+        memo: NodeMemo,
         max_tokens: int | None = None,
-        memo: NodeMemo | None = None,
+        reuse: bool = True,
         forest_size: int | None = None,
     ) -> None:
         self._executor = executor
         self._max_tokens = max_tokens
         self._memo = memo
+        self._reuse = reuse
         self._forest_size = forest_size
 
     def known_nll(self, tree: Tree) -> float:
         """NLL of the nodes that are known already, nats per token of the validation split: a bound from below."""
-        return 0.0 if self._memo is None else float(np.nansum(self._memo.look_up(memo_keys(tree))))
+        return float(np.nansum(self._memo.look_up(memo_keys(tree)))) if self._reuse else 0.0
+
+    def recall(self, tree: Tree) -> FloatArray | None:
+        """NLL of the nodes of a tree, [N] nats per token of the validation split; None unless all are remembered."""
+        node_nll = self._memo.look_up(memo_keys(tree))
+        return None if np.isnan(node_nll).any() else node_nll
 
     def run(self, trees: Sequence[Tree]) -> Iterator[Verdict]:
         """Score distinct trees; a verdict comes as soon as its last node is trained, in any order."""
@@ -98,13 +106,12 @@ class NodeEvaluator:
                         pending.reason = result
                     done.add(pending.position)
                 yield from self._finished(waiting, done, fresh)
-        if self._memo is not None:
-            for pending in trained:  # in this order, whichever finished first: it decides what a full memo forgets
-                self._memo.store(pending.keys, pending.node_nll)
+        for pending in trained:  # in this order, whichever finished first: it decides what a full memo forgets
+            self._memo.store(pending.keys, pending.node_nll)
 
     def _pending(self, position: int, tree: Tree) -> _Pending:
         keys = memo_keys(tree)
-        known = np.full(len(keys), np.nan) if self._memo is None else self._memo.look_up(keys)
+        known = self._memo.look_up(keys) if self._reuse else np.full(len(keys), np.nan)
         return _Pending(position, tree, keys, known, np.isnan(known))
 
     def _task(self, key: int, group: Sequence[_Pending], wanted: Mapping[_Pending, NDArray[np.bool_]]) -> Task:
@@ -126,7 +133,7 @@ class NodeEvaluator:
         for pending in waiting:
             pending.owners = {pending.position}
             wanted = pending.missing.copy()
-            if self._memo is not None:
+            if self._reuse:
                 owned = owner.look_up(pending.keys)
                 others = wanted & ~np.isnan(owned)
                 pending.owners.update(np.unique(owned[others]).astype(int).tolist())
