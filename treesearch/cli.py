@@ -62,6 +62,23 @@ def search(
 
 
 @app.command()
+def resume(
+    run: Annotated[Path, typer.Argument(help="Run folder of a search that was stopped, or that is to go on.")],
+    set_: SetOption = None,
+) -> None:
+    """Go on with a search: nothing that is finished is done again. A larger search.evaluations lets it go on longer."""
+    from treesearch.launch import resume_search
+    from treesearch.progress import ProgressReporter
+    from treesearch.search.run_folder import RunFolder
+
+    folder = RunFolder(run)
+    with ProgressReporter() as progress:
+        comparison = resume_search(folder, progress, overrides=set_ or ())
+    _print_comparison(comparison)
+    _tell(f"best tree: {folder.best_tree_file}")
+
+
+@app.command()
 def compare(
     paths: Annotated[list[Path], typer.Argument(help="A run folder, several of them, or tree files.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,

@@ -7,7 +7,19 @@ import pytest
 from treesearch import Tree
 from treesearch.cost import CostModel
 from treesearch.errors import RunError
-from treesearch.search.ledger import CACHED, CONFIRM, FAILED, FROZEN, JOINT, OK, EvaluationRow, Ledger
+from treesearch.evaluation.memo import NewNodes
+from treesearch.search.ledger import (
+    CACHED,
+    CONFIRM,
+    FAILED,
+    FROZEN,
+    JOINT,
+    OK,
+    Checkpoint,
+    EvaluationRow,
+    Ledger,
+    Position,
+)
 
 TREE = Tree.from_nested([[0, 1], [2, [3, 4, 5]]])
 FULL = EvaluationRow(
@@ -138,13 +150,60 @@ def test_an_id_is_given_once_and_a_refused_row_leaves_nothing(ledger):
 # -- batches and facts
 
 
+def position(batch, encoder="e0"):
+    return Position(batch, encoder, spent=10 * batch, began=3, proposed=7)
+
+
 def test_batches(ledger, path):
     assert ledger.last_batch() is None
-    ledger.finish_batch(0, b"", {})
-    ledger.finish_batch(1, bytes(range(256)), {"entropy": 0.1 + 0.2})
+    ledger.finish_batch(position(0), b"", {})
+    ledger.finish_batch(position(1), bytes(range(256)), {"entropy": 0.1 + 0.2})
     with Ledger(path) as again:
-        assert again.last_batch() == (1, bytes(range(256)))  # the only state that is kept
+        assert again.last_batch() == Checkpoint(position(1), bytes(range(256)))  # the only state that is kept
         assert again.metrics() == [(0, {}), (1, {"entropy": 0.1 + 0.2})]
+
+
+def test_nodes_of_each_memo_are_kept_piece_by_piece_until_it_forgets(ledger):
+    def new(*numbers, forgot=False):
+        keys = np.array([(number, 2**63 + number) for number in numbers], np.uint64).reshape(-1, 2)
+        return NewNodes(keys, np.array(numbers) / 3, forgot)
+
+    def known(memo):
+        return [(keys.tolist(), nll.tolist()) for keys, nll in ledger.nodes(memo)]
+
+    ledger.finish_batch(position(0), b"", {}, {"a": new(1, 2, forgot=True), "b": new(5)})
+    ledger.finish_batch(position(1), b"", {}, {"a": new(3), "b": new()})
+    assert known("a") == [([[1, 2**63 + 1], [2, 2**63 + 2]], [1 / 3, 2 / 3]), ([[3, 2**63 + 3]], [1.0])]
+    ledger.finish_batch(position(2), b"", {}, {"a": new(4, forgot=True)})
+    assert known("a") == [([[4, 2**63 + 4]], [4 / 3])]
+    assert known("b") == [([[5, 2**63 + 5]], [5 / 3])]
+
+
+def test_outcomes_live_until_their_batch_is_finished_or_on(ledger):
+    ledger.record_outcome("short", b"1", lasting=False)
+    ledger.record_outcome("long", b"2", lasting=True)
+    assert [ledger.outcome(key) for key in ("short", "long", "none")] == [b"1", b"2", None]
+    ledger.finish_batch(position(0), b"", {})
+    assert [ledger.outcome(key) for key in ("short", "long")] == [None, b"2"]
+
+
+def test_the_encoder_of_the_last_batch_is_kept_beside_one_that_has_none_yet(ledger):
+    for encoder in ("e0", "e1"):
+        ledger.store_encoder(encoder, encoder.encode())
+    ledger.finish_batch(position(0, "e1"), b"", {})
+    assert [ledger.encoder(encoder) for encoder in ("e0", "e1")] == [None, b"e1"]
+    ledger.store_encoder("e2", b"e2")
+    assert [ledger.encoder(encoder) for encoder in ("e1", "e2")] == [b"e1", b"e2"]
+
+
+def test_rewinding_drops_what_resuming_writes_again(ledger):
+    ledger.rewind()
+    for number, (rung, batch) in enumerate([(FROZEN, 0), (FROZEN, 1), (FROZEN, 2), (JOINT, 0), (CONFIRM, 0)], 1):
+        ledger.record(row(number, rung=rung, batch=batch), TREE)
+    ledger.finish_batch(position(1), b"", {})
+    ledger.rewind()
+    assert [r.id for r in ledger.rows()] == [1, 2]
+    assert ledger.tree(TREE.hash) == TREE
 
 
 def test_facts(ledger, path):
@@ -161,13 +220,13 @@ def test_a_crash_inside_a_batch_leaves_a_readable_ledger(path, tmp_path):
     crashed.mkdir()
     with Ledger(path, create=True) as ledger:
         ledger.record(row(1), TREE)
-        ledger.finish_batch(0, b"state", {})
+        ledger.finish_batch(position(0), b"state", {})
         ledger.record(row(2, status=CACHED), TREE)
         for file in tmp_path.glob("search.db*"):
             (crashed / file.name).write_bytes(file.read_bytes())
     with Ledger(crashed / "search.db") as survivor:
         assert [r.id for r in survivor.rows()] == [1, 2]
-        assert survivor.last_batch() == (0, b"state")
+        assert survivor.last_batch() == Checkpoint(position(0), b"state")
         assert survivor.tree(TREE.hash) == TREE
         survivor.record(row(3), TREE)
 

@@ -16,7 +16,7 @@ from treesearch.search.frozen_rung import (
     FrozenRung,
     Objective,
 )
-from treesearch.search.ledger import CACHED, FAILED, FROZEN, OK, STOPPED, Ledger
+from treesearch.search.ledger import CACHED, FAILED, FROZEN, OK, STOPPED, Checkpoint, Ledger, Position
 from treesearch.search.loop import Era, search
 
 COUNTS = np.array([8.0, 4, 2, 1, 1])
@@ -223,7 +223,7 @@ def test_one_success_in_between_starts_the_count_again(ledger):
 
 def test_the_state_after_every_batch_is_kept_with_the_metrics(ledger):
     run(ledger, distinct(7), evaluations=9)
-    assert ledger.last_batch() == (3, b"state after 3")
+    assert ledger.last_batch() == Checkpoint(Position(3, "e0", spent=9, began=2, proposed=7), b"state after 3")
     assert ledger.metrics() == [(0, {}), (1, {"batches": 1.0}), (2, {"batches": 2.0}), (3, {"batches": 3.0})]
     assert [row.batch for row in ledger.rows()] == [0, 0, 1, 1, 1, 2, 2, 2, 3]
 
@@ -243,7 +243,7 @@ def test_an_interrupted_batch_has_rows_but_no_state(ledger):
     rung = FrozenRung(Interrupted(), ledger, OBJECTIVE, lambda row: None, memoise=False)
     with pytest.raises(Stop):
         search(Era(rung, BUILDERS, script), ledger, evaluations=11, batch_size=3)
-    assert ledger.last_batch() == (1, b"state after 1")
+    assert ledger.last_batch() == Checkpoint(Position(1, "e0", spent=5, began=2, proposed=3), b"state after 1")
     assert [row.id for row in ledger.rows()] == [1, 2, 3, 4, 5, 7, 8]
 
 
@@ -341,7 +341,7 @@ def test_the_encoder_is_refreshed_after_so_many_proposals(ledger):
         ], "nothing is known under a new encoder"
         assert all(row.nodes_trained for row in again[:2])
     assert [row.batch for row in rows] == [0] * 4 + [1] * 3 + [2] * 3 + [3] * 4 + [4] * 3 + [5] * 3 + [6] * 4 + [7] * 3
-    assert ledger.last_batch()[0] == 7
+    assert ledger.last_batch().position == Position(7, "e2", spent=27, began=4, proposed=3)
     assert len(encoders.script.warmed) == 3
 
 

@@ -9,6 +9,8 @@ Shapes: **N** internal nodes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +30,15 @@ def memo_keys(tree: Tree) -> Keys:
     return node_keys(tree.parent, tree.leaf_class, tree.projection_dim, block_roots(tree))
 
 
+@dataclass(frozen=True)
+class NewNodes:
+    """What a memo has learned since it was last asked."""
+
+    keys: Keys  # [n, 2]
+    nll: NDArray[np.float64]  # [n]
+    forgot: bool = False  # all that it knew before
+
+
 class NodeMemo:
     """Validation NLL of nodes by content.
 
@@ -44,6 +55,8 @@ class NodeMemo:
         self._keys = np.zeros((FIRST_SIZE, WORDS), np.uint64)
         self._values = np.zeros(FIRST_SIZE)
         self._num = 0
+        self._new: list[tuple[Keys, NDArray[np.float64]]] = []  # since `take_new`
+        self._forgot = True
 
     def __len__(self) -> int:
         return self._num
@@ -57,7 +70,17 @@ class NodeMemo:
         if self._num + len(keys) > self.max_entries:
             self.clear()
         self._reserve(self._num + len(keys))
-        self._num += insert(self._keys, self._values, keys, nll)
+        new = np.isnan(self.look_up(keys)) & np.isfinite(nll)
+        self._num += insert(self._keys, self._values, keys[new], nll[new])
+        self._new.append((keys[new], nll[new]))
+
+    def take_new(self) -> NewNodes:
+        """What was stored since the last call; a memo that is given all of it in turn knows the same."""
+        keys = [one for one, _ in self._new] or [np.zeros((0, WORDS), np.uint64)]
+        nll = [one for _, one in self._new] or [np.zeros(0)]
+        taken = NewNodes(np.concatenate(keys), np.concatenate(nll), self._forgot)
+        self._new, self._forgot = [], False
+        return taken
 
     def _reserve(self, num: int) -> None:
         """Make the table at least twice as large as ``num`` entries."""

@@ -20,7 +20,7 @@ from treesearch.data import Corpus
 from treesearch.data.contexts import context_windows
 from treesearch.errors import DataError
 from treesearch.evaluation.class_vectors import class_vectors
-from treesearch.evaluation.encoder import encode, untrained_encoder
+from treesearch.evaluation.encoder import Encoder, encode, untrained_encoder
 from treesearch.evaluation.examples import TextSplit
 from treesearch.evaluation.frozen import Features
 from treesearch.evaluation.joint import resolve_device, train_joint
@@ -112,6 +112,41 @@ def prepare(
                 for name, options in map(split_builder, settings.trees)
             ]
             train_features, vectors = learn("encoder, refined", epochs, trees if tree is None else [*trees, tree])
+    return _cached(encoder, train, valid, train_features, vectors, max_tokens)
+
+
+def restore(
+    corpus: Corpus,
+    settings: EncoderConfig,
+    parameters: Mapping[str, NDArray[np.float32]],
+    *,
+    device: str = "auto",
+    holdout: float | None = None,
+    max_tokens: int | None = None,
+) -> Preparation:
+    """What `prepare` gave, from the parameters of the encoder that it trained; other arguments as there.
+
+    On the same machine it is the same to the bit, and so is the hash.
+    """
+    train, valid = _splits(corpus, settings.context, holdout)
+    encoder = untrained_encoder(settings, corpus.num_classes, torch.Generator())
+    encoder.load_state_dict({name: torch.from_numpy(values) for name, values in parameters.items()})
+    encoder.to(resolve_device(device))
+    with one_thread():
+        features = encode(encoder, train.windows)
+        vectors = class_vectors(features, train.labels, corpus.num_classes)
+    return _cached(encoder, train, valid, features, vectors, max_tokens)
+
+
+def _cached(
+    encoder: Encoder,
+    train: TextSplit,
+    valid: TextSplit,
+    train_features: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    max_tokens: int | None,
+) -> Preparation:
+    with one_thread():
         scored = Features(encode(encoder, valid.windows), valid.labels)
     learned = Features(train_features[:max_tokens], train.labels[:max_tokens])
     digest = blake2b(digest_size=8)

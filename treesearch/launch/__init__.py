@@ -5,7 +5,7 @@ With `treesearch.cli` the only importer of envs and agents.
 
 from treesearch.launch.parts import check_choices, load_corpus, make_cost_model, prepare_run
 from treesearch.launch.results import pick_from_front
-from treesearch.launch.run import default_folder, run_search
+from treesearch.launch.run import default_folder, resume_search, run_search
 
 __all__ = [
     "check_choices",
@@ -14,5 +14,6 @@ __all__ = [
     "make_cost_model",
     "pick_from_front",
     "prepare_run",
+    "resume_search",
     "run_search",
 ]

@@ -17,8 +17,8 @@ from treesearch.config import Config, make_config
 from treesearch.data import Corpus
 from treesearch.evaluation.preparation import Preparation
 from treesearch.evaluation.threads import one_thread
+from treesearch.launch.eras import Eras
 from treesearch.launch.parts import RunParts, load_corpus, make_cost_model, make_executor, prepare_run
-from treesearch.launch.run import Eras
 from treesearch.progress import ProgressReporter
 from treesearch.search.ledger import FROZEN, Ledger
 

@@ -71,14 +71,19 @@ def make_cost_model(config: Config, counts: NDArray[np.float64], progress: Progr
     if config.cost.kind == "analytic":
         return CostModel(config.encoder.features, config.cost.weight)
     if config.cost.table is not None:
-        return _measured_cost_model(config, counts, CostTable.load(config.cost.table))
+        return measured_cost_model(config, counts, CostTable.load(config.cost.table))
     progress.say("measuring what nodes cost on this machine")
     device = resolve_device(config.joint.device)
     table = calibrate(config.encoder.features, batch_size=config.joint.batch_size, device=device)
-    return _measured_cost_model(config, counts, table)
+    return measured_cost_model(config, counts, table)
 
 
-def _measured_cost_model(config: Config, counts: NDArray[np.float64], table: CostTable) -> CostModel:
+def measured_cost_model(config: Config, counts: NDArray[np.float64], table: CostTable) -> CostModel:
+    """The times of a table, in units of which Huffman's tree has as many as decisions.
+
+    Raises:
+        ConfigError: As in `make_cost_model`.
+    """
     features, batch_size, settings = config.encoder.features, config.joint.batch_size, config.cost
     if (table.in_features, table.batch_size) != (features, batch_size):
         raise ConfigError(
@@ -202,7 +207,7 @@ def check_choices(
     resolve_device(config.joint.device)
     resolve_device(config.frozen.device)
     if config.cost.table is not None:
-        _measured_cost_model(config, counts, CostTable.load(config.cost.table))
+        measured_cost_model(config, counts, CostTable.load(config.cost.table))
     placeholder = np.zeros((counts.size, features), np.float32)
     categories = _categories(config, class_names)
     task = ConstructionTask(

@@ -16,6 +16,7 @@ from treesearch.search.ledger import Ledger
 from treesearch.search.run_folder import RunFolder
 from treesearch.state import pack_state, unpack_state
 
+AGENT = "agent"  # key of its state
 CARRIED = 8  # best trees, over all λs, whose decisions are repeated after a refresh of the encoder
 
 
@@ -68,12 +69,21 @@ class AgentProposer:
         self.agent.use_task(task)
 
     def pack(self) -> bytes:
-        """The agent's state."""
-        return pack_state(self.agent.state_dict())
+        """The agent's state, and the decisions that are to be repeated."""
+        best = [
+            [weight, reward, list(proposal.actions), proposal.cost_weight]
+            for weight, known in self._best.items()
+            for reward, proposal in known
+        ]
+        return pack_state({AGENT: self.agent.state_dict(), "best": best})
 
     def unpack(self, state: bytes) -> None:
-        """Go back to a state."""
-        self.agent.load_state_dict(unpack_state(state))
+        """Go back to a state; the agent's task is that of then."""
+        unpacked = unpack_state(state)
+        self.agent.load_state_dict(unpacked[AGENT])
+        self._best = {weight: [] for weight in self._best}
+        for weight, reward, actions, cost_weight in unpacked["best"]:
+            self._best[weight].append((reward, self.agent.replay(actions, cost_weight)))
 
     def _candidates(self, proposals: Sequence[Proposal]) -> list[Candidate]:
         names = [action.name for action in self.agent.actions]
@@ -146,7 +156,7 @@ def make_proposer(
     if policy is not None:
         if not isinstance(agent, PolicyGradient):
             raise ConfigError(f"--policy needs an agent with a policy, but search.agent is {config.search.agent!r}")
-        agent.load_policy(unpack_state(_policy_bytes(policy)))
+        agent.load_policy(unpack_state(_policy_bytes(policy)).get(AGENT, {}))
     return AgentProposer(agent)
 
 
@@ -160,4 +170,4 @@ def _policy_bytes(source: Path) -> bytes:
         last = ledger.last_batch()
     if last is None:
         raise RunError(f"{source} holds no finished batch and so no policy; give a run that got further")
-    return last[1]
+    return last.agent_state

@@ -1,36 +1,41 @@
-"""A whole run: prepare, search, confirm, export."""
+"""A whole run: prepare, search, confirm, export; and the same again from where it stopped."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents import Agent
-from treesearch.config import Config, FrozenConfig
-from treesearch.evaluation.joint import resolve_device
-from treesearch.evaluation.preparation import Preparation
+import numpy as np
+from numpy.typing import NDArray
+
+from treesearch.config import Config, with_overrides
+from treesearch.cost import CostModel
+from treesearch.cost_table import CostTable
+from treesearch.data import Corpus
+from treesearch.errors import RunError
+from treesearch.evaluation.preparation import Preparation, restore
 from treesearch.launch.confirmation import confirm_search, time_confirmed
+from treesearch.launch.eras import Eras
 from treesearch.launch.parts import (
     RunParts,
-    builder_candidates,
     check_choices,
     load_corpus,
     make_cost_model,
     make_executor,
-    make_task,
+    measured_cost_model,
     prepare_run,
-    worker_arrays,
 )
-from treesearch.launch.proposer import AgentProposer, make_proposer
 from treesearch.launch.results import best_tree, export_best, summarise
 from treesearch.progress import ProgressReporter
-from treesearch.search.frozen_rung import EarlyStop, FrozenRung, Objective
-from treesearch.search.ledger import FROZEN
-from treesearch.search.loop import Era, search
-from treesearch.search.monitor import SearchMonitor
+from treesearch.search.durable import DurableExecutor
+from treesearch.search.ledger import Checkpoint, Ledger
 from treesearch.search.run_folder import RunFolder, next_free_folder
 from treesearch.search.trackers import make_tracker
+from treesearch.state import unpack_state
+
+# What a resumed run may change, by section or setting; anything else would make its evaluations incomparable.
+CHANGEABLE = ("search.evaluations", "search.executor", "ray", "confirm", "wandb")
 
 
 def run_search(
@@ -52,20 +57,79 @@ def run_search(
     """
     folder.check_free()
     corpus = load_corpus(config)
-    counts = corpus.counts.astype(float)
-    check_choices(config, counts, class_names=corpus.class_names, policy=policy)
-    with folder.create(config) as ledger, make_tracker(config, folder.path) as tracker:
-        progress.say(f"{corpus.num_classes} classes, {len(corpus.train)} training tokens; results go to {folder.path}")
-        preparation = prepare_run(config, corpus, progress)
+    check_choices(config, corpus.counts.astype(float), class_names=corpus.class_names, policy=policy)
+    with folder.create(config) as ledger, folder.lock():
         ledger.set_meta("counts", corpus.counts.tolist())
         ledger.set_meta("corpus", corpus.source | {"hash": corpus.hash})
-        cost_model = make_cost_model(config, counts, progress)
-        if cost_model.table is not None:
-            folder.write_cost_table(cost_model.table)
-        with make_executor(config, corpus, preparation) as executor:
+        ledger.set_meta("policy", None if policy is None else str(policy.resolve()))
+        return _run(config, corpus, folder, ledger, progress)
+
+
+def resume_search(folder: RunFolder, progress: ProgressReporter, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Go on with a search that was stopped, or with a larger budget; what is finished is not done again.
+
+    The rows of the ledger are those of a search that was never stopped, where neither the budget nor the confirmation
+    is changed.
+
+    Args:
+        folder: Of the search.
+        progress: Who is told.
+        overrides: ``a.b=c`` for settings of the kinds in `CHANGEABLE`.
+
+    Returns:
+        The content of ``comparison.json``.
+
+    Raises:
+        TreeSearchError: There is no search, another process works on it, a setting or the corpus makes what it holds
+            incomparable, or as in `run_search`.
+    """
+    with folder.open() as ledger, folder.lock():
+        before = folder.config()
+        config = with_overrides(before, overrides)
+        _check_changes(before, config)
+        if ledger.meta("corpus") is None:
+            raise RunError(f"{folder.path} holds no corpus yet: the search was stopped too soon; start it anew")
+        corpus = load_corpus(config)
+        if corpus.hash != ledger.meta("corpus")["hash"]:
+            raise RunError(
+                "data must be that of the search, but the text, or what the vocabulary makes of it, has changed since;"
+                " bring it back, or start a new search"
+            )
+        checkpoint = ledger.last_batch()
+        if checkpoint is not None and config.search.evaluations < checkpoint.position.spent:
+            raise RunError(
+                f"search.evaluations must be at least what is spent ({checkpoint.position.spent}),"
+                f" but got {config.search.evaluations}"
+            )
+        check_choices(config, corpus.counts.astype(float), class_names=corpus.class_names)
+        ledger.rewind()
+        folder.write_config(config)
+        return _run(config, corpus, folder, ledger, progress)
+
+
+def _run(
+    config: Config, corpus: Corpus, folder: RunFolder, ledger: Ledger, progress: ProgressReporter
+) -> dict[str, Any]:
+    """From the ledger's last batch, or from the start, to the end."""
+    checkpoint = ledger.last_batch()
+    counts = corpus.counts.astype(float)
+    with make_tracker(config, folder.path) as tracker:
+        progress.say(f"{corpus.num_classes} classes, {len(corpus.train)} training tokens; results go to {folder.path}")
+        if checkpoint is None:
+            preparation = prepare_run(config, corpus, progress)
+        else:
+            progress.say(f"{checkpoint.position.spent} evaluations are done")
+            preparation = _restored(config, corpus, ledger, checkpoint)
+        cost_model = _cost_model(config, counts, folder, progress)
+        workers = make_executor(config, corpus, preparation)
+        with DurableExecutor(workers, ledger) as executor:
             parts = RunParts(config, corpus, cost_model, executor, ledger, progress)
             eras = Eras(parts, log=tracker.log)
-            eras.search(eras.first(preparation, policy))
+            if checkpoint is None:
+                policy = ledger.meta("policy")
+                eras.search(eras.first(preparation, None if policy is None else Path(policy)))
+            else:
+                eras.search(eras.resume(preparation, checkpoint), checkpoint.position)
             promoted, trained, confirmed = confirm_search(parts, encoder=eras.encoder)
         times = time_confirmed(config, corpus, confirmed, progress)
         comparison = summarise(
@@ -83,82 +147,61 @@ def run_search(
     return comparison
 
 
-class Eras:
-    """The frozen rung of a run: makes its first era, after it one for every refresh of the encoder, and searches.
-
-    Args:
-        parts: Of the run. The executor gets the features of each era; the ledger's meta entry ``encoder`` is the hash
-            of the latest ones.
-        log: Told metrics after every evaluation.
-
-    Attributes:
-        encoder: Hash of the latest features.
-    """
-
-    encoder: str
-
-    def __init__(self, parts: RunParts, log: Callable[[dict[str, float]], None] = lambda metrics: None) -> None:
-        self._parts, self._config = parts, parts.config
-        self._monitor = SearchMonitor(parts.config.search.evaluations, parts.cost_model, parts.progress, log)
-        self._proposer: AgentProposer
-
-    def search(self, first: Era) -> None:
-        """Spend the budget, beginning with this era."""
-        settings = self._config.search
-        search(
-            first,
-            self._parts.ledger,
-            evaluations=settings.evaluations,
-            batch_size=settings.batch_size,
-            refresh_every=settings.refresh_every,
-            next_era=self.next,
+def _restored(config: Config, corpus: Corpus, ledger: Ledger, checkpoint: Checkpoint) -> Preparation:
+    """The features of a checkpoint, encoded again."""
+    encoder = checkpoint.position.encoder
+    packed = ledger.encoder(encoder)
+    if packed is None:
+        raise RunError(f"the ledger holds no encoder {encoder}, under which the last batch was evaluated")
+    parameters: Mapping[str, NDArray[np.float32]] = unpack_state(packed)
+    preparation = restore(
+        corpus,
+        config.encoder,
+        parameters,
+        device=config.joint.device,
+        holdout=config.frozen.holdout,
+        max_tokens=config.frozen.max_tokens,
+    )
+    if preparation.hash != encoder:
+        raise RunError(
+            f"the encoder's features must be those of the search ({encoder}), but here it gives others"
+            f" ({preparation.hash}); resume on the kind of machine, and with the package versions, of environment.json"
         )
-
-    def first(self, preparation: Preparation, policy: Path | None, *, seed: int | None = None) -> Era:
-        """The era of the encoder that was trained on cheap trees; ``seed`` is the agent's, None takes the run's."""
-        task = make_task(self._config, self._parts.corpus, preparation)
-        self._proposer = make_proposer(self._config, task, policy, seed=seed)
-        return self._era(preparation)
-
-    @property
-    def agent(self) -> Agent:
-        """Who proposes."""
-        return self._proposer.agent
-
-    def next(self) -> Era:
-        """Train the encoder anew, on the best tree of the last era too; go on with its features and class vectors."""
-        parts = self._parts
-        rows = [row for row in parts.ledger.rows(FROZEN) if row.encoder == self.encoder and row.valid_nll is not None]
-        best = max(rows, key=lambda row: row.validation_reward(parts.cost_model))
-        tree = parts.ledger.tree(best.tree_hash)
-        preparation = prepare_run(parts.config, parts.corpus, parts.progress, tree=tree)
-        parts.executor.replace_arrays(worker_arrays(parts.corpus, preparation))
-        self._proposer.use_task(make_task(parts.config, parts.corpus, preparation))
-        return self._era(preparation)
-
-    def _era(self, preparation: Preparation) -> Era:
-        parts, frozen = self._parts, self._config.frozen
-        self.encoder = preparation.hash
-        parts.ledger.set_meta("encoder", self.encoder)
-        self._monitor.new_encoder()
-        objective = Objective(parts.counts, parts.cost_model, self.encoder)
-        stop = None if frozen.stop_margin is None else EarlyStop(frozen.stop_margin, frozen.subset_tokens)
-        rung = FrozenRung(
-            parts.executor,
-            parts.ledger,
-            objective,
-            self._monitor,
-            early_stop=stop,
-            memoise=frozen.memo,
-            forest_size=forest_size(frozen),
-        )
-        return Era(rung, builder_candidates(self._config, self._proposer.agent.task), self._proposer)
+    return preparation
 
 
-def forest_size(frozen: FrozenConfig) -> int | None:
-    """Trees that a worker trains in one pass; None where the compiled kernel trains one at a time."""
-    on_cuda = frozen.kernel == "auto" and resolve_device(frozen.device).type == "cuda"
-    return frozen.forest if frozen.kernel == "torch" or on_cuda else None
+def _cost_model(
+    config: Config, counts: NDArray[np.float64], folder: RunFolder, progress: ProgressReporter
+) -> CostModel:
+    """What compute takes from the reward; a table that the folder holds is not measured again."""
+    if config.cost.kind == "measured" and folder.cost_table_file.is_file():
+        return measured_cost_model(config, counts, CostTable.load(folder.cost_table_file))
+    cost_model = make_cost_model(config, counts, progress)
+    if cost_model.table is not None:
+        folder.write_cost_table(cost_model.table)
+    return cost_model
+
+
+def _check_changes(before: Config, after: Config) -> None:
+    """Refuse by name what would make evaluations incomparable."""
+    old, new = (dict(_settings(config.model_dump(mode="json"))) for config in (before, after))
+    for key, value in new.items():
+        if value != old[key] and not any(key == free or key.startswith(f"{free}.") for free in CHANGEABLE):
+            raise RunError(
+                f"{key} must stay {old[key]!r}, under which {before.search.evaluations} evaluations are comparable, but"
+                f" got {value!r}; start a new search"
+            )
+
+
+def _settings(raw: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Every ``section.setting`` with its value; a setting of the top level stands alone."""
+    flat: list[tuple[str, Any]] = []
+    for name, value in raw.items():
+        if isinstance(value, dict):
+            flat += [(f"{name}.{key}", setting) for key, setting in value.items()]
+        else:
+            flat.append((name, value))
+    return flat
 
 
 def default_folder(config_path: Path) -> Path:

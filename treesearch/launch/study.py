@@ -22,8 +22,8 @@ from treesearch.errors import ConfigError, RunError
 from treesearch.evaluation.comparison import paired_difference, t_interval
 from treesearch.evaluation.frozen import Features
 from treesearch.evaluation.preparation import Preparation
+from treesearch.launch.eras import Eras
 from treesearch.launch.parts import RunParts, check_choices, load_corpus, make_cost_model, make_executor, prepare_run
-from treesearch.launch.run import Eras
 from treesearch.progress import ProgressReporter
 from treesearch.search.ledger import FROZEN, Ledger
 

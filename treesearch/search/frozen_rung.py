@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from treesearch.cost import CostModel
 from treesearch.errors import ExecutionError
-from treesearch.evaluation.memo import NodeMemo
+from treesearch.evaluation.memo import NewNodes, NodeMemo
 from treesearch.evaluation.scores import TreeScore, score_tree
 from treesearch.search.executors import Executor
 from treesearch.search.ledger import CACHED, FAILED, FROZEN, OK, STOPPED, EvaluationRow, Ledger
@@ -58,10 +58,6 @@ class _Known:
     valid_nll: float  # nats per token
     units: float
 
-    @classmethod
-    def of(cls, score: TreeScore) -> _Known:
-        return cls(score.valid_nll, float(score.node_cost.sum()))
-
     def reward(self, cost_weight: float) -> float:
         """As of the score."""
         return -self.valid_nll - cost_weight * self.units
@@ -101,13 +97,17 @@ class FrozenRung:
         self._objective = objective
         self._on_row = on_row
         self._early_stop = early_stop
-        self._evaluator = NodeEvaluator(executor, memo=NodeMemo(), reuse=memoise, forest_size=forest_size)
+        self._memos = {"all tokens": NodeMemo()}
+        self._evaluator = NodeEvaluator(
+            executor, memo=self._memos["all tokens"], reuse=memoise, forest_size=forest_size
+        )
         self._subset: NodeEvaluator | None = None
         if early_stop is not None and early_stop.subset_tokens is not None:
+            self._memos["subset"] = NodeMemo()
             self._subset = NodeEvaluator(
                 executor,
                 max_tokens=early_stop.subset_tokens,
-                memo=NodeMemo(),
+                memo=self._memos["subset"],
                 reuse=memoise,
                 forest_size=forest_size,
             )
@@ -118,6 +118,29 @@ class FrozenRung:
     def known(self, tree: Tree) -> TreeScore | None:
         """The score of a tree that was evaluated before and whose nodes are still remembered."""
         return self._recalled(self._known, self._evaluator, tree)
+
+    @property
+    def encoder(self) -> str:
+        """Hash of the features."""
+        return self._objective.encoder
+
+    def new_nodes(self) -> dict[str, NewNodes]:
+        """What each memo has learned since the last call; `restore` takes it."""
+        return {name: memo.take_new() for name, memo in self._memos.items()}
+
+    def restore(self) -> None:
+        """Know what the ledger knows of trees under this encoder, as after the last batch."""
+        for name, memo in self._memos.items():
+            for keys, nll in self._ledger.nodes(name):
+                memo.store(keys, nll)
+            memo.take_new()
+        model = self._objective.cost_model
+        for row in self._ledger.rows(FROZEN):
+            if row.encoder == self.encoder:
+                if row.valid_nll is not None:
+                    self._known[row.tree_hash] = _Known(row.valid_nll, row.units(model))
+                if row.subset_nll is not None:
+                    self._on_subset[row.tree_hash] = _Known(row.subset_nll, row.units(model))
 
     def evaluate(self, candidates: Sequence[Candidate], batch: int, *, finish: bool = False) -> list[TreeScore | None]:
         """Score candidates; a tree that was seen before is not evaluated again.
@@ -156,7 +179,7 @@ class FrozenRung:
             tree_hash = candidate.tree.hash
             if verdict.node_nll is not None:
                 scores[tree_hash] = self._score_tree(candidate.tree, verdict.node_nll)
-                self._known[tree_hash] = _Known.of(scores[tree_hash])
+                self._known[tree_hash] = self._kept(scores[tree_hash])
                 self._failures.clear()
             else:
                 reasons[tree_hash] = str(verdict.reason)
@@ -256,7 +279,7 @@ class FrozenRung:
         for verdict in evaluator.run(new):
             if verdict.node_nll is not None:
                 tree = new[verdict.position]
-                self._on_subset[tree.hash] = _Known.of(self._score_tree(tree, verdict.node_nll))
+                self._on_subset[tree.hash] = self._kept(self._score_tree(tree, verdict.node_nll))
 
     def _recalled(self, known: Mapping[str, _Known], evaluator: NodeEvaluator, tree: Tree) -> TreeScore | None:
         """The score of a tree that was evaluated before, from its nodes."""
@@ -266,6 +289,10 @@ class FrozenRung:
     def _score_tree(self, tree: Tree, node_nll: NDArray[np.float64]) -> TreeScore:
         objective = self._objective
         return score_tree(tree, node_nll, counts=objective.counts, cost_model=objective.cost_model)
+
+    def _kept(self, score: TreeScore) -> _Known:
+        """To the bit what `restore` makes of its row."""
+        return _Known(score.valid_nll, self._objective.cost_model.charged(score.cost.cost, score.cost.measured_us))
 
     def _weight(self, candidate: Candidate) -> float:
         own = candidate.cost_weight

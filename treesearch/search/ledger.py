@@ -10,15 +10,19 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from treesearch.cost import CostModel
 from treesearch.errors import RunError
+from treesearch.evaluation.memo import Keys, NewNodes
 from treesearch.search.tree_blobs import pack_tree, unpack_tree
 from treesearch.tree import Tree
 
@@ -92,6 +96,35 @@ _TYPES = {
     "epochs": "INTEGER",
 }
 _TEXT = {"rung", "agent", "label", "tree_hash", "status", "reason", "actions", "encoder", "worker"}
+_TABLES = {
+    "evaluations": ", ".join(f"{one} {_TYPES.get(one, 'TEXT' if one in _TEXT else 'REAL')}" for one in _COLUMNS),
+    "trees": "hash TEXT PRIMARY KEY, data BLOB NOT NULL",
+    "batches": "batch INTEGER PRIMARY KEY, agent_state BLOB, metrics TEXT, position TEXT, finished_at REAL",
+    "meta": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
+    # What resuming needs:
+    "encoders": "hash TEXT PRIMARY KEY, state BLOB NOT NULL",
+    "nodes": "memo TEXT, keys BLOB NOT NULL, nll BLOB NOT NULL",
+    "outcomes": "key TEXT PRIMARY KEY, outcome BLOB NOT NULL, lasting INTEGER",
+}
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where the loop stands after a batch."""
+
+    batch: int
+    encoder: str  # hash of its features
+    spent: int  # evaluations, of the budget
+    began: int  # evaluations that the start under this encoder took
+    proposed: int  # evaluations since
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a search goes on from."""
+
+    position: Position
+    agent_state: bytes
 
 
 class Ledger:
@@ -127,13 +160,56 @@ class Ledger:
         with self._transaction():
             self._insert(row, tree)
 
-    def finish_batch(self, batch: int, agent_state: bytes, metrics: dict[str, float]) -> None:
-        """Store the agent's state after a batch, in place of the one before: nobody goes back further."""
+    def finish_batch(
+        self,
+        position: Position,
+        agent_state: bytes,
+        metrics: dict[str, float],
+        nodes: Mapping[str, NewNodes] | None = None,
+    ) -> None:
+        """Store what the search needs to go on after a batch, in place of what it needed to go on before.
+
+        Args:
+            position: Where the loop stands.
+            agent_state: The agent's.
+            metrics: The agent's; they stay.
+            nodes: By the name of a memo, what it has learned since the last batch.
+        """
+        values = asdict(position)
+        batch, encoder = values.pop("batch"), position.encoder
         with self._transaction():
             self._db.execute("UPDATE batches SET agent_state = NULL WHERE agent_state IS NOT NULL")
             self._db.execute(
-                "INSERT INTO batches(batch, agent_state, metrics, finished_at) VALUES (?, ?, ?, ?)",
-                (batch, agent_state, json.dumps(metrics), time.time()),
+                "INSERT INTO batches(batch, agent_state, metrics, position, finished_at) VALUES (?, ?, ?, ?, ?)",
+                (batch, agent_state, json.dumps(metrics), json.dumps(values), time.time()),
+            )
+            self._db.execute("DELETE FROM outcomes WHERE NOT lasting")
+            self._db.execute("DELETE FROM encoders WHERE hash != ?", (encoder,))
+            for memo, new in (nodes or {}).items():
+                if new.forgot:
+                    self._db.execute("DELETE FROM nodes WHERE memo = ?", (memo,))
+                if new.keys.size:
+                    self._db.execute(
+                        "INSERT INTO nodes(memo, keys, nll) VALUES (?, ?, ?)",
+                        (memo, new.keys.tobytes(), new.nll.tobytes()),
+                    )
+
+    def store_encoder(self, encoder: str, state: bytes) -> None:
+        """Store the parameters of an encoder under the hash of its features, up to a batch under another one."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO encoders VALUES (?, ?)", (encoder, state))
+
+    def record_outcome(self, key: str, outcome: bytes, *, lasting: bool) -> None:
+        """Store what a task gave: up to the end of its batch, or of the run where it is lasting."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?)", (key, outcome, lasting))
+
+    def rewind(self) -> None:
+        """Drop the rows that a resumed run writes again: of an unfinished batch, and of the rungs above."""
+        with self._transaction():
+            self._db.execute(
+                "DELETE FROM evaluations WHERE rung != ? OR batch > (SELECT COALESCE(MAX(batch), -1) FROM batches)",
+                (FROZEN,),
             )
 
     def set_meta(self, key: str, value: Any) -> None:
@@ -169,10 +245,29 @@ class Ledger:
             raise RunError(f"the ledger has no tree {tree_hash}")
         return unpack_tree(found[0])
 
-    def last_batch(self) -> tuple[int, bytes] | None:
-        """Number and agent state of the last finished batch, None before the first."""
-        found = self._db.execute("SELECT batch, agent_state FROM batches ORDER BY batch DESC LIMIT 1").fetchone()
-        return None if found is None else (int(found[0]), bytes(found[1]))
+    def last_batch(self) -> Checkpoint | None:
+        """What `finish_batch` stored of the last batch, None before the first."""
+        found = self._db.execute(
+            "SELECT batch, agent_state, position FROM batches ORDER BY batch DESC LIMIT 1"
+        ).fetchone()
+        if found is None:
+            return None
+        return Checkpoint(Position(batch=int(found[0]), **json.loads(found[2])), bytes(found[1]))
+
+    def encoder(self, encoder: str) -> bytes | None:
+        """What `store_encoder` stored under this hash."""
+        found = self._db.execute("SELECT state FROM encoders WHERE hash = ?", (encoder,)).fetchone()
+        return None if found is None else bytes(found[0])
+
+    def nodes(self, memo: str) -> Iterator[tuple[Keys, NDArray[np.float64]]]:
+        """What a memo had learned up to the last batch, piece by piece: keys [n, 2] and NLL [n]."""
+        for keys, nll in self._db.execute("SELECT keys, nll FROM nodes WHERE memo = ? ORDER BY rowid", (memo,)):
+            yield np.frombuffer(keys, np.uint64).reshape(-1, 2), np.frombuffer(nll, np.float64)
+
+    def outcome(self, key: str) -> bytes | None:
+        """What a task gave, None where it is not known."""
+        found = self._db.execute("SELECT outcome FROM outcomes WHERE key = ?", (key,)).fetchone()
+        return None if found is None else bytes(found[0])
 
     def metrics(self) -> list[tuple[int, dict[str, float]]]:
         """The agent's metrics of every batch."""
@@ -197,6 +292,8 @@ class Ledger:
         if not create and (missing := self._missing_columns()):
             raise RunError(f"its table evaluations lacks {', '.join(missing)}; start a new search")
         self._db.execute("PRAGMA journal_mode=WAL")
+        # The death of this process loses nothing, that of the machine the last evaluations, which resuming repeats.
+        self._db.execute("PRAGMA synchronous=NORMAL")
         if create:
             self._create_tables()
 
@@ -205,14 +302,9 @@ class Ledger:
         return [column for column in _COLUMNS if column not in there]
 
     def _create_tables(self) -> None:
-        columns = ", ".join(map(_definition, _COLUMNS))
         with self._transaction():
-            self._db.execute(f"CREATE TABLE evaluations({columns})")
-            self._db.execute("CREATE TABLE trees(hash TEXT PRIMARY KEY, data BLOB NOT NULL)")
-            self._db.execute(
-                "CREATE TABLE batches(batch INTEGER PRIMARY KEY, agent_state BLOB, metrics TEXT, finished_at REAL)"
-            )
-            self._db.execute("CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+            for table, columns in _TABLES.items():
+                self._db.execute(f"CREATE TABLE {table}({columns})")
             self._db.execute("INSERT INTO meta VALUES ('schema', ?)", (json.dumps(SCHEMA_VERSION),))
 
     def _insert(self, row: EvaluationRow, tree: Tree) -> None:
@@ -233,7 +325,3 @@ class Ledger:
             raise RunError(
                 f"the ledger could not be written: {error}; free space or mend the folder and resume"
             ) from None
-
-
-def _definition(column: str) -> str:
-    return f"{column} {_TYPES.get(column, 'TEXT' if column in _TEXT else 'REAL')}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from treesearch.cost import CostModel
 from treesearch.progress import ProgressReporter
@@ -39,16 +39,17 @@ class SearchMonitor:
         """Rewards so far are not comparable with those to come."""
         self._best = self._huffman = None
 
+    def recall(self, rows: Sequence[EvaluationRow], encoder: str) -> None:
+        """Take note of what was done before the search was resumed under this encoder; nobody is told."""
+        for row in rows:
+            self._note(row, comparable=row.encoder == encoder)
+
     def __call__(self, row: EvaluationRow) -> None:
-        """Take note of one evaluation."""
-        self._done += 1
-        self._failed += row.status == FAILED
+        """Take note of one evaluation and tell of it."""
+        self._note(row, comparable=True)
         metrics = {"evaluations": float(self._done), "failures": float(self._failed)}
         if row.valid_nll is not None:
-            reward = metrics["reward"] = row.validation_reward(self._cost_model)
-            self._best = reward if self._best is None else max(self._best, reward)
-            if row.label == "huffman":
-                self._huffman = reward
+            metrics["reward"] = row.validation_reward(self._cost_model)
         notes = []
         if self._best is not None:
             gain = "" if self._huffman is None else f" ({self._best - self._huffman:+.4f} over Huffman)"
@@ -63,3 +64,12 @@ class SearchMonitor:
         if self._best is not None:
             metrics["best_reward"] = self._best
         self._log(metrics)
+
+    def _note(self, row: EvaluationRow, *, comparable: bool) -> None:
+        self._done += 1
+        self._failed += row.status == FAILED
+        if row.valid_nll is not None and comparable:
+            reward = row.validation_reward(self._cost_model)
+            self._best = reward if self._best is None else max(self._best, reward)
+            if row.label == "huffman":
+                self._huffman = reward

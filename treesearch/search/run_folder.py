@@ -10,11 +10,14 @@ cost_table.json    what nodes cost on the device, where cost.kind is measured
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -113,6 +116,24 @@ class RunFolder:
         if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
             raise RunError(f"{self.comparison_file} must be an object with rows; it was not written by a search")
         return content
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes off this run; the lock ends with the process, however that ends.
+
+        Raises:
+            RunError: Another process works on it.
+        """
+        with open(self.environment_file) as file:  # which is never replaced
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"{self.path} is being worked on by another process; wait for it or end it") from None
+            yield
+
+    def write_config(self, config: Config) -> None:
+        """Write a changed configuration."""
+        _write_text(self.config_file, dump_config(config))
 
     def write_cost_table(self, table: CostTable) -> None:
         """Write the cost table of the run."""
