@@ -1,9 +1,9 @@
 """A search that is killed and resumed ends like one that never was; what would make it incomparable is refused."""
 
-import json
+import contextlib
 import shutil
-from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import yaml
 
@@ -12,8 +12,10 @@ from treesearch.config import load_config
 from treesearch.errors import RunError
 from treesearch.launch import resume_search, run_search
 from treesearch.progress import ProgressReporter
-from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, WARM, Ledger
+from treesearch.search.ledger import CONFIRM, FROZEN, OK, STOPPED, Ledger
+from treesearch.search.outcomes import task_key
 from treesearch.search.run_folder import RunFolder
+from treesearch.search.worker import EvaluationWorker
 
 TIMES = {"head_us", "head_spread_us", "step_us", "step_spread_us"}
 
@@ -28,7 +30,7 @@ def kill(monkeypatch):
     whole = Ledger._transaction
     left = [0]
 
-    @contextmanager
+    @contextlib.contextmanager
     def transaction(ledger):
         left[0] -= 1
         if left[0] == 0:
@@ -46,10 +48,12 @@ def kill(monkeypatch):
 
 SETTINGS = {
     "plain": {},
-    # A subset that stops some, two λs, two encoders, and a memo that forgets.
+    # A subset that stops some, two λs, two encoders.
     "eventful": {
-        "encoder": {"refine_epochs": 1},
-        "frozen": {"subset_tokens": 400, "stop_margin": 0.2},
+        "environment": {
+            "actions": ["similarity-0.5", "kway-4", "frequency-0.5", "close-huffman-2", "close-clustered-4"]
+        },
+        "frozen": {"subset_tokens": 400, "stop_margin": 0.01},
         "cost": {"weights": [0.001, 0.02]},
         "search": {"evaluations": 48, "refresh_every": 12, "batch_size": 4},
     },
@@ -118,3 +122,120 @@ def test_a_killed_search_ends_like_one_that_never_was(share, whole, kill, tmp_pa
     resume(folder)
     assert rows(folder) == rows(reference)
     assert results(folder) == results(reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(24))
+def test_wherever_it_is_killed(seed, whole, kill, tmp_path):
+    """Up to three times."""
+    config, reference = whole
+    folder, rng = RunFolder(tmp_path / "run"), np.random.default_rng(seed)
+    number = int(rng.integers(5, transactions(reference)))  # the first are the ledger's own, and the corpus'
+    search_until_killed(config, folder, kill, number)
+    for _ in range(2):
+        kill(int(rng.integers(1, transactions(reference))))
+        with contextlib.suppress(Killed):
+            resume(folder)
+        kill(0)
+    resume(folder)
+    assert rows(folder) == rows(reference)
+    assert results(folder) == results(reference)
+
+
+def test_the_eventful_search_is_one(whole):
+    """Else the tests above would show less than they say."""
+    config, reference = whole
+    if config.search.refresh_every is None:
+        return
+    with reference.open() as ledger:
+        frozen = ledger.rows(FROZEN)
+    assert len({row.encoder for row in frozen}) > 1
+    assert {STOPPED, OK} <= {row.status for row in frozen}
+    assert any(row.subset_nll is not None for row in frozen)
+
+
+def test_what_is_finished_is_not_done_again(whole, kill, tmp_path, monkeypatch):
+    config, reference = whole
+    folder = RunFolder(tmp_path / "run")
+    done, again = [], []
+    call = EvaluationWorker.__call__
+
+    def watch(kept):
+        def watched(worker, payload):
+            kept.append(task_key(payload, "any"))
+            return call(worker, payload)
+
+        monkeypatch.setattr(EvaluationWorker, "__call__", watched)
+
+    watch(done)
+    search_until_killed(config, folder, kill, int(0.9 * transactions(reference)))
+    watch(again)
+    resume(folder)
+    assert len(set(done) & set(again)) <= 1, "the one that was under way"
+    assert len(done) > len(again) > 0
+
+
+def test_a_finished_search_goes_on_with_a_larger_budget(whole, tmp_path):
+    config, reference = whole
+    folder = RunFolder(shutil.copytree(reference.path, tmp_path / "run"))
+    budget = config.search.evaluations + 6
+    comparison = resume(folder, f"search.evaluations={budget}")
+    assert comparison["evaluations"] == budget == folder.config().search.evaluations
+    frozen = [row for row in rows(folder) if row["rung"] == FROZEN]
+    assert frozen[:-6] == [row for row in rows(reference) if row["rung"] == FROZEN]
+    assert len({row["id"] for row in rows(folder)}) == len(rows(folder))
+
+
+def test_the_confirmation_may_change(whole, tmp_path):
+    _, reference = whole
+    folder = RunFolder(shutil.copytree(reference.path, tmp_path / "run"))
+    assert resume(folder, "confirm.seeds=3")["seeds"] == 3
+    known = {tuple(row.items()) for row in rows(reference)}
+    new = [row for row in rows(folder) if tuple(row.items()) not in known]
+    assert {row["rung"] for row in new} == {CONFIRM}
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("seed=1", r"seed must stay 0, under which .* but got 1; start a new search"),
+        ("encoder.features=16", r"encoder\.features must stay 8"),
+        ("cost.weight=0.1", r"cost\.weight must stay 0\.005"),
+        ("environment.max_decisions=5", r"environment\.max_decisions must stay 4"),
+        ("search.agent=evolution", r"search\.agent must stay 'hybrid'"),
+        ("joint.epochs=3", r"joint\.epochs must stay 1"),
+        ("data.max_classes=50", r"data\.max_classes must stay None"),
+        ("search.evaluations=20", r"search\.evaluations must be at least what is spent \(\d+\), but got 20"),
+    ],
+)
+def test_what_would_make_evaluations_incomparable_is_refused_by_name(override, says, whole, tmp_path):
+    _, reference = whole
+    folder = RunFolder(shutil.copytree(reference.path, tmp_path / "run"))
+    before = tiny.snapshot(folder.path)
+    with pytest.raises(RunError, match=says) as caught:
+        resume(folder, override)
+    assert len(str(caught.value).splitlines()) == 1
+    assert tiny.snapshot(folder.path) == before
+
+
+def test_another_text_is_refused(whole, tmp_path):
+    config, reference = whole
+    folder = RunFolder(shutil.copytree(reference.path, tmp_path / "run"))
+    raw = config.model_dump(mode="json")
+    raw["data"]["train"] = config.data.valid
+    folder.config_file.write_text(yaml.safe_dump(raw))
+    with pytest.raises(RunError, match="data must be that of the search"):
+        resume(folder)
+
+
+def test_only_one_process_works_on_a_run(whole, tmp_path):
+    _, reference = whole
+    folder = RunFolder(shutil.copytree(reference.path, tmp_path / "run"))
+    with folder.lock(), pytest.raises(RunError, match="being worked on by another process"):
+        resume(folder)
+    resume(folder)
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(RunError, match="no ledger at"):
+        resume(RunFolder(tmp_path))
