@@ -1,7 +1,9 @@
 """A search that is killed and resumed ends like one that never was; what would make it incomparable is refused."""
 
 import contextlib
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -239,3 +241,52 @@ def test_only_one_process_works_on_a_run(whole, tmp_path):
 def test_no_run(tmp_path):
     with pytest.raises(RunError, match="no ledger at"):
         resume(RunFolder(tmp_path))
+
+
+# -- Ctrl-C
+
+
+def test_an_interrupted_search_finishes_what_is_under_way(whole, tmp_path, monkeypatch, capsys):
+    config, reference = whole
+    folder = RunFolder(tmp_path / "run")
+    call, calls = EvaluationWorker.__call__, []
+
+    def interrupted(worker, payload):
+        calls.append(payload)
+        if len(calls) == 9:
+            os.kill(os.getpid(), signal.SIGINT)
+        return call(worker, payload)
+
+    monkeypatch.setattr(EvaluationWorker, "__call__", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    with ProgressReporter() as progress, pytest.raises(KeyboardInterrupt):
+        run_search(config, folder, progress)
+    assert signal.getsignal(signal.SIGINT) is handler
+    said = capsys.readouterr().err
+    assert said.index("evaluations that are under way are finished") < said.index(f"treesearch resume {folder.path}")
+    assert len(calls) == 9
+    resume(folder)
+    last, num_encoders = task_key(calls[8], ""), len({row["encoder"] for row in rows(reference)} - {None})
+    assert [task_key(one, "") for one in calls].count(last) == num_encoders, "it was finished: once under each encoder"
+    assert rows(folder) == rows(reference)
+
+
+def test_the_second_time_it_ends_at_once(whole, tmp_path, monkeypatch):
+    config, reference = whole
+    folder = RunFolder(tmp_path / "run")
+    calls = []
+
+    def interrupted(worker, payload):
+        calls.append(payload)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("it goes on")
+
+    call = EvaluationWorker.__call__
+    monkeypatch.setattr(EvaluationWorker, "__call__", interrupted)
+    with ProgressReporter() as progress, pytest.raises(KeyboardInterrupt):
+        run_search(config, folder, progress)
+    monkeypatch.setattr(EvaluationWorker, "__call__", call)
+    assert len(calls) == 1
+    resume(folder)
+    assert rows(folder) == rows(reference)

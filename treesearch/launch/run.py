@@ -17,6 +17,7 @@ from treesearch.errors import RunError
 from treesearch.evaluation.preparation import Preparation, restore
 from treesearch.launch.confirmation import confirm_search, time_confirmed
 from treesearch.launch.eras import Eras
+from treesearch.launch.interrupts import finish_what_is_under_way
 from treesearch.launch.parts import (
     RunParts,
     check_choices,
@@ -110,7 +111,17 @@ def resume_search(folder: RunFolder, progress: ProgressReporter, *, overrides: S
 def _run(
     config: Config, corpus: Corpus, folder: RunFolder, ledger: Ledger, progress: ProgressReporter
 ) -> dict[str, Any]:
-    """From the ledger's last batch, or from the start, to the end."""
+    """From the ledger's last batch, or from the start, to the end; a user who interrupts is told how to go on."""
+    try:
+        return _search_and_confirm(config, corpus, folder, ledger, progress)
+    except KeyboardInterrupt:
+        progress.say(f"go on with: treesearch resume {folder.path}")
+        raise
+
+
+def _search_and_confirm(
+    config: Config, corpus: Corpus, folder: RunFolder, ledger: Ledger, progress: ProgressReporter
+) -> dict[str, Any]:
     checkpoint = ledger.last_batch()
     counts = corpus.counts.astype(float)
     with make_tracker(config, folder.path) as tracker:
@@ -122,7 +133,7 @@ def _run(
             preparation = _restored(config, corpus, ledger, checkpoint)
         cost_model = _cost_model(config, counts, folder, progress)
         workers = make_executor(config, corpus, preparation)
-        with DurableExecutor(workers, ledger) as executor:
+        with DurableExecutor(workers, ledger) as executor, finish_what_is_under_way(executor, progress.say):
             parts = RunParts(config, corpus, cost_model, executor, ledger, progress)
             eras = Eras(parts, log=tracker.log)
             if checkpoint is None:

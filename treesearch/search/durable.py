@@ -26,6 +26,12 @@ class DurableExecutor(Executor):
         self.num_workers = executor.num_workers
         self._executor = executor
         self._ledger = ledger
+        self.busy = False  # whether tasks may be under way
+
+    def stop(self) -> None:
+        """As of every executor; a run that it leaves incomplete raises KeyboardInterrupt once nothing is under way."""
+        super().stop()
+        self._executor.stop()
 
     def _outcomes(self, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
         encoder = str(self._ledger.meta("encoder"))
@@ -37,10 +43,18 @@ class DurableExecutor(Executor):
                 unknown.append(task)
             else:
                 yield unpack_outcome(task, packed)
-        for outcome in self._executor.run(unknown):
-            lasting = isinstance(outcome.task.payload, JointTask)
-            self._ledger.record_outcome(keys[outcome.task.key], pack_outcome(outcome), lasting=lasting)
-            yield outcome
+        left = {task.key for task in unknown}
+        self.busy = True
+        try:
+            for outcome in self._executor.run(unknown):
+                lasting = isinstance(outcome.task.payload, JointTask)
+                self._ledger.record_outcome(keys[outcome.task.key], pack_outcome(outcome), lasting=lasting)
+                left.remove(outcome.task.key)
+                yield outcome
+        finally:
+            self.busy = False
+        if left:
+            raise KeyboardInterrupt(f"{len(left)} evaluations were not begun")
 
     def _replace(self, arrays: Arrays) -> None:
         self._executor.replace_arrays(arrays)

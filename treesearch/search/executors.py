@@ -107,10 +107,11 @@ class Executor(ABC):
 
     def __init__(self) -> None:
         self._closed = False
+        self._stopped = False
         self._current: Generator[Outcome, None, None] | None = None
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        """Yield the outcome of each task exactly once, as they finish, in any order.
+        """Yield the outcome of each task exactly once, as they finish, in any order; of fewer after `stop`.
 
         A new `run` ends an earlier one that was abandoned half way: its iterator stops and nothing of it reaches the
         new one.
@@ -125,6 +126,10 @@ class Executor(ABC):
         self._abandon()
         self._current = self._outcomes(tasks)
         return self._current
+
+    def stop(self) -> None:
+        """Begin no further task, in this run or a later one; those under way are finished, and then the run ends."""
+        self._stopped = True
 
     def replace_arrays(self, arrays: Arrays) -> None:
         """Build all workers anew on other shared data, at their next tasks; a run that is under way is abandoned.
@@ -191,6 +196,8 @@ class LocalExecutor(Executor):
 
     def _outcomes(self, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
         for task in tasks:
+            if self._stopped:
+                return
             if self._worker is None:
                 try:
                     self._worker = self._factory(self._arrays, self._settings)

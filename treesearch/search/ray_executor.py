@@ -171,6 +171,8 @@ class RayExecutor(Executor):
 
     def _dispatch(self, queue: deque[tuple[Task, int]]) -> None:
         """Give every free slot something to do: a task if it has a worker, else the building of one."""
+        if self._stopped:
+            queue.clear()
         busy = {flight.slot for flight in self._flights.values()}
         for slot in self._slots:
             if slot in busy or not queue:
