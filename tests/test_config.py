@@ -410,6 +410,15 @@ def test_a_subset_that_stops_nothing_or_is_the_whole(frozen, says):
     assert make_config({"frozen": {"stop_margin": 1}}).frozen.subset_tokens is None
 
 
+@pytest.mark.parametrize("section", ["frozen", "joint"])
+def test_a_time_limit_needs_workers_that_can_be_ended(section) -> None:
+    limited = {section: {"time_limit": 60}}
+    assert f"{section}.time_limit needs search.executor: ray" in refusal(
+        make_config, {**limited, "search": {"executor": "local"}}
+    )
+    assert getattr(make_config(limited), section).time_limit == 60
+
+
 def test_a_screen_has_something_to_choose_from() -> None:
     assert make_config({"confirm": {"promote": 3, "screen": 4}}).confirm.screen == 4
     with pytest.raises(ConfigError, match=r"screen must exceed promote \(3\).*, but got 3"):

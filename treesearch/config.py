@@ -101,6 +101,7 @@ class FrozenConfig(Section):
     # finished; null: all are.
     stop_margin: PositiveFloat | None = None
     subset_tokens: Positive | None = None  # training tokens on which proposals are scored first; null: no such rung
+    time_limit: PositiveFloat | None = None  # seconds of an evaluation, with executor: ray; null: none
 
     @model_validator(mode="after")
     def _the_subset_stops(self) -> FrozenConfig:
@@ -123,6 +124,7 @@ class JointConfig(Section):
     epochs: Positive = 1  # at most; the learning rate falls to zero over so many
     batch_size: Positive = 512
     device: str = "auto"
+    time_limit: PositiveFloat | None = None  # seconds of a training, with executor: ray; null: none
 
 
 class ConfirmConfig(Section):
@@ -253,6 +255,7 @@ class SearchConfig(Section):
         None  # evaluations after which the encoder is retrained on the best tree too; null: never
     )
     executor: Literal["local", "ray"] = "ray"
+    max_consecutive_failures: Positive = 20  # evaluations in a row that may fail before the search gives up
     builders: tuple[dict[str, Any], ...] = DEFAULT_BUILDERS
 
     @model_validator(mode="after")
@@ -274,6 +277,7 @@ class RayConfig(Section):
     cpus_per_worker: PositiveFloat = 1.0
     gpus_per_worker: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     address: str | None = None  # null: a private Ray on this machine; auto, or host:port, joins a cluster
+    max_attempts: Positive = 3  # how often an evaluation is begun before the loss of its worker counts as its failure
 
 
 class WandbConfig(Section):
@@ -297,6 +301,13 @@ class Config(Section):
     search: SearchConfig = SearchConfig()
     ray: RayConfig = RayConfig()
     wandb: WandbConfig = WandbConfig()
+
+    @model_validator(mode="after")
+    def _limits_can_be_kept(self) -> Config:
+        limited = next((name for name in ("frozen", "joint") if getattr(self, name).time_limit is not None), None)
+        if limited is not None and self.search.executor == "local":
+            raise ValueError(f"{limited}.time_limit needs search.executor: ray, which can end a worker")
+        return self
 
 
 _PATH_KEYS = {"data": ("train", "valid", "test"), "cost": ("table",), "environment": ("categories",)}  # by section

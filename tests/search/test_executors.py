@@ -272,6 +272,31 @@ def test_deadly_task_fails_and_the_others_succeed(pool, capsys, caplog):
     assert sum("was lost: ActorDiedError" in message for message in caplog.messages) == 2
 
 
+def test_a_task_that_reaches_its_time_limit_fails_and_the_others_go_on(pool):
+    payloads = [("nap", 60), ("nap", 0.01), ("nap", 0.02), ("nap", 0.03)]
+    tasks = [Task(key, payload, time_limit=1.5) for key, payload in enumerate(payloads)]
+    begin = time.monotonic()
+    outcomes = {outcome.task.key: outcome for outcome in pool.run(tasks)}
+    assert time.monotonic() - begin < 30
+    late = outcomes.pop(0)
+    assert (late.ok, late.reason, late.attempts) == (False, "time limit: not finished after 1.5 s", 1)
+    assert late.seconds >= 1.5
+    assert [outcome.result for _, outcome in sorted(outcomes.items())] == [0.01, 0.02, 0.03]
+    assert all(outcome.ok for outcome in run_all(pool, ("nap", 0), ("nap", 0)))
+
+
+@pytest.mark.parametrize("make", [local_executor, ray_executor])
+def test_a_stopped_executor_finishes_what_is_under_way_and_begins_nothing(make, pool):
+    with make() as executor:
+        tasks, done = tasks_of(*[("nap", 0.3)] * 8), []
+        for outcome in executor.run(tasks):
+            done.append(outcome)
+            executor.stop()
+        assert 1 <= len(done) <= 1 + executor.num_workers
+        assert all(outcome.ok for outcome in done)
+        assert list(executor.run(tasks)) == []
+
+
 def test_pool_that_only_dies_is_given_up(pool):
     with ray_executor(fakes.deadly_factory, num_workers=1) as executor:
         executor._max_losses = 2  # the usual 6 would take ten seconds

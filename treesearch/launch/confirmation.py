@@ -62,7 +62,13 @@ class _UpperRungs:
         self._parts, self._config, self._encoder = parts, parts.config, encoder
         self._done: Counter[str] = Counter()
         self._expected: Counter[str] = Counter()
-        self._rung = JointRung(parts.executor, parts.ledger, cost_model=parts.cost_model, on_row=self._tell)
+        self._rung = JointRung(
+            parts.executor,
+            parts.ledger,
+            cost_model=parts.cost_model,
+            on_row=self._tell,
+            time_limit=parts.config.joint.time_limit,
+        )
 
     def promote(
         self, num_trees: int, *, max_shared: float = 1.0, correction: Correction | None = None

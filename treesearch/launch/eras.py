@@ -100,6 +100,8 @@ class Eras:
             early_stop=stop,
             memoise=frozen.memo,
             forest_size=forest_size(frozen),
+            time_limit=frozen.time_limit,
+            max_consecutive_failures=self._config.search.max_consecutive_failures,
         )
         return Era(rung, builder_candidates(self._config, self._proposer.agent.task), self._proposer)
 

@@ -180,6 +180,7 @@ def make_executor(config: Config, corpus: Corpus, preparation: Preparation) -> E
         cpus_per_worker=config.ray.cpus_per_worker,
         gpus_per_worker=config.ray.gpus_per_worker,
         address=config.ray.address,
+        max_attempts=config.ray.max_attempts,
     )
 
 

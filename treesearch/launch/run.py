@@ -36,7 +36,16 @@ from treesearch.search.trackers import make_tracker
 from treesearch.state import unpack_state
 
 # What a resumed run may change, by section or setting; anything else would make its evaluations incomparable.
-CHANGEABLE = ("search.evaluations", "search.executor", "ray", "confirm", "wandb")
+CHANGEABLE = (
+    "search.evaluations",
+    "search.executor",
+    "search.max_consecutive_failures",
+    "frozen.time_limit",
+    "joint.time_limit",
+    "ray",
+    "confirm",
+    "wandb",
+)
 
 
 def run_search(

@@ -26,6 +26,7 @@ class Task:
 
     key: int  # the caller's name for it, unique within one run() call
     payload: Any  # picklable; what the worker is called with
+    time_limit: float | None = None  # seconds, for executors that can end a worker; None: as long as it takes
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from treesearch.search.nodes import NodeEvaluator, Verdict
 from treesearch.tree import Tree
 
 BUILDER = "builder"
-MAX_CONSECUTIVE_FAILURES = 20
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,9 @@ class FrozenRung:
         on_row: Called with every new row.
         early_stop: When to give up on a proposal; None never.
         memoise: Whether nodes that an earlier tree had are looked up instead of trained again.
-        forest_size: See `NodeEvaluator`.
+        forest_size: See `NodeEvaluator`, as for the time limit.
+        time_limit: Seconds.
+        max_consecutive_failures: Evaluations in a row that may fail before the search gives up.
     """
 
     def __init__(
@@ -92,25 +93,30 @@ class FrozenRung:
         early_stop: EarlyStop | None = None,
         memoise: bool = True,
         forest_size: int | None = None,
+        time_limit: float | None = None,
+        max_consecutive_failures: int = 20,
     ) -> None:
+        self._max_failures = max_consecutive_failures
         self._ledger = ledger
         self._objective = objective
         self._on_row = on_row
         self._early_stop = early_stop
-        self._memos = {"all tokens": NodeMemo()}
-        self._evaluator = NodeEvaluator(
-            executor, memo=self._memos["all tokens"], reuse=memoise, forest_size=forest_size
-        )
-        self._subset: NodeEvaluator | None = None
-        if early_stop is not None and early_stop.subset_tokens is not None:
-            self._memos["subset"] = NodeMemo()
-            self._subset = NodeEvaluator(
+        self._memos: dict[str, NodeMemo] = {}
+
+        def evaluator(memo: str, max_tokens: int | None) -> NodeEvaluator:
+            self._memos[memo] = NodeMemo()
+            return NodeEvaluator(
                 executor,
-                max_tokens=early_stop.subset_tokens,
-                memo=self._memos["subset"],
+                memo=self._memos[memo],
+                max_tokens=max_tokens,
                 reuse=memoise,
                 forest_size=forest_size,
+                time_limit=time_limit,
             )
+
+        self._evaluator = evaluator("all tokens", None)
+        subset_tokens = None if early_stop is None else early_stop.subset_tokens
+        self._subset = None if subset_tokens is None else evaluator("subset", subset_tokens)
         self._known: dict[str, _Known] = {}
         self._on_subset: dict[str, _Known] = {}
         self._failures: list[str] = []
@@ -185,9 +191,10 @@ class FrozenRung:
                 reasons[tree_hash] = str(verdict.reason)
                 self._failures.append(str(verdict.reason))
             self._record(first_id + position, batch, candidate, scores.get(tree_hash), verdict, reasons.get(tree_hash))
-            if len(self._failures) >= MAX_CONSECUTIVE_FAILURES:
+            if len(self._failures) >= self._max_failures:
                 raise ExecutionError(
-                    f"{len(self._failures)} evaluations in a row failed, the first with: {self._failures[0]}"
+                    f"{len(self._failures)} evaluations in a row failed (search.max_consecutive_failures), the first"
+                    f" with: {self._failures[0]}; mend that and resume"
                 )
         recorded = set(new)
         for position, candidate in enumerate(candidates):

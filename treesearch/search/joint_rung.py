@@ -23,11 +23,19 @@ class JointRung:
         ledger: Where they go.
         cost_model: What compute takes from the reward.
         on_row: Called with every new row.
+        time_limit: Seconds that a training may take.
     """
 
     def __init__(
-        self, executor: Executor, ledger: Ledger, *, cost_model: CostModel, on_row: Callable[[EvaluationRow], None]
+        self,
+        executor: Executor,
+        ledger: Ledger,
+        *,
+        cost_model: CostModel,
+        on_row: Callable[[EvaluationRow], None],
+        time_limit: float | None = None,
     ) -> None:
+        self._time_limit = time_limit
         self._executor = executor
         self._ledger = ledger
         self._cost_model = cost_model
@@ -50,7 +58,11 @@ class JointRung:
         """
         first_id = self._ledger.next_id()
         tasks = [
-            Task(key, JointTask(promoted.tree, rate, seed, use_test=rung == CONFIRM, warm=rung == WARM))
+            Task(
+                key,
+                JointTask(promoted.tree, rate, seed, use_test=rung == CONFIRM, warm=rung == WARM),
+                self._time_limit,
+            )
             for key, (promoted, rate, seed) in enumerate(jobs)
         ]
         rows: dict[int, EvaluationRow] = {}

@@ -59,6 +59,7 @@ class NodeEvaluator:
         reuse: Whether remembered nodes are looked up instead of trained again; else every tree is trained whole.
         forest_size: Trees that a worker trains in one pass, in torch and whole; None: one at a time, by the compiled
             kernel, new nodes only.
+        time_limit: Seconds that a worker may take for one tree or forest.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class NodeEvaluator:
         max_tokens: int | None = None,
         reuse: bool = True,
         forest_size: int | None = None,
+        time_limit: float | None = None,
     ) -> None:
         self._executor = executor
+        self._time_limit = time_limit
         self._max_tokens = max_tokens
         self._memo = memo
         self._reuse = reuse
@@ -116,9 +119,9 @@ class NodeEvaluator:
 
     def _task(self, key: int, group: Sequence[_Pending], wanted: Mapping[_Pending, NDArray[np.bool_]]) -> Task:
         if self._forest_size is not None:
-            return Task(key, ForestTask(tuple(pending.tree for pending in group), self._max_tokens))
+            return Task(key, ForestTask(tuple(one.tree for one in group), self._max_tokens), self._time_limit)
         own = wanted[group[0]]
-        return Task(key, FrozenTask(group[0].tree, None if own.all() else own, self._max_tokens))
+        return Task(key, FrozenTask(group[0].tree, None if own.all() else own, self._max_tokens), self._time_limit)
 
     def _results(self, outcome: Outcome, num: int) -> list[NodeScores | str]:
         """For each tree of a task its scores, or why there are none."""

@@ -12,6 +12,7 @@ import math
 import os
 import socket
 import sys
+import time
 import warnings
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -82,6 +83,12 @@ class _Flight:
     slot: _Slot
     task: Task | None  # None: building the worker, or finishing what an abandoned run had asked for
     attempt: int = 1
+    began: float = 0.0  # of `time.monotonic`
+
+    def seconds_left(self) -> float:
+        """Up to the time limit of its task."""
+        limit = math.inf if self.task is None or self.task.time_limit is None else self.task.time_limit
+        return self.began + limit - time.monotonic()
 
 
 class RayExecutor(Executor):
@@ -180,7 +187,7 @@ class RayExecutor(Executor):
             if slot.ready:
                 task, attempt = queue.popleft()
                 assert slot.host is not None
-                self._flights[slot.host.call.remote(task.payload)] = _Flight(slot, task, attempt)
+                self._flights[slot.host.call.remote(task.payload)] = _Flight(slot, task, attempt, time.monotonic())
             else:
                 slot.host = self._actor.remote()
                 self._flights[slot.host.build.remote(*self._build_args)] = _Flight(slot, None)
@@ -188,6 +195,8 @@ class RayExecutor(Executor):
     def _land(self, queue: deque[tuple[Task, int]]) -> Outcome | None:
         """Wait for one answer; a lost task goes back into ``queue`` while it has attempts left."""
         ref = self._wait()
+        if ref is None:
+            return self._end_overdue()
         flight = self._flights.pop(ref)
         slot = flight.slot
         try:
@@ -207,16 +216,30 @@ class RayExecutor(Executor):
             return None
         return Outcome(flight.task, reply.result, reply.reason, flight.attempt, reply.seconds, slot.name)
 
-    def _wait(self) -> Any:
-        """The reference of the next answer."""
+    def _wait(self) -> Any | None:
+        """The reference of the next answer; None where a task reaches its time limit first."""
+        left = min(flight.seconds_left() for flight in self._flights.values())
         starting = not any(flight.slot.ready for flight in self._flights.values())
-        done, _ = self._ray.wait(list(self._flights), timeout=START_SECONDS if starting else None)
-        if not done:
+        timeout = START_SECONDS if starting else max(0.0, left) if left < math.inf else None
+        done, _ = self._ray.wait(list(self._flights), timeout=timeout)
+        if not done and starting:
             raise ExecutionError(
                 f"a worker must start within {START_SECONDS:.0f} s, but none of {self.num_workers} did; "
                 "free CPUs (GPUs) on the cluster or lower ray.num_workers"
             )
-        return done[0]
+        return done[0] if done else None
+
+    def _end_overdue(self) -> Outcome | None:
+        """End the worker of a task that has reached its time limit: a failure, since again it would take as long."""
+        ref, flight = min(self._flights.items(), key=lambda item: item[1].seconds_left())
+        if flight.seconds_left() > 0:  # a clock's tick
+            return None
+        assert flight.task is not None and flight.task.time_limit is not None  # noqa: PT018
+        del self._flights[ref]
+        self._kill(flight.slot)
+        seconds = time.monotonic() - flight.began
+        reason = f"time limit: not finished after {flight.task.time_limit:g} s"
+        return Outcome(flight.task, None, reason, flight.attempt, seconds, flight.slot.name)
 
     def _lose(self, flight: _Flight, error: Exception, queue: deque[tuple[Task, int]]) -> Outcome | None:
         """Clear the slot of a dead worker and decide about its task."""
