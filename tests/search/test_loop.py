@@ -192,7 +192,8 @@ def test_what_failed_is_tried_again_in_a_later_batch(ledger):
 
 def test_too_many_failures_in_a_row_end_the_search_with_the_first_cause(ledger):
     number = iter(range(1000))
-    with pytest.raises(ExecutionError, match=r"20 evaluations in a row failed .*, the first with: ValueError: cause 2;") as caught:
+    message = r"20 evaluations in a row failed .*, the first with: ValueError: cause 2;"
+    with pytest.raises(ExecutionError, match=message) as caught:
         run(
             ledger,
             distinct(40),
