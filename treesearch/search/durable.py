@@ -11,10 +11,11 @@ from treesearch.search.worker import JointTask
 
 
 class DurableExecutor(Executor):
-    """Writes every outcome down before it is handed on; closing it closes the executor behind it.
+    """Writes every result down before it is handed on; closing it closes the executor behind it.
 
     A search decides alike whenever it is told alike. So it goes on after the death of its driver by doing again what it
-    did since its last finished batch, with the same tasks, whose outcomes are there already.
+    did since its last finished batch, with the same tasks, whose outcomes are there already. Only failures are tried
+    again: their cause may have been mended.
 
     Args:
         executor: Runs what is not known.
@@ -47,8 +48,9 @@ class DurableExecutor(Executor):
         self.busy = True
         try:
             for outcome in self._executor.run(unknown):
-                lasting = isinstance(outcome.task.payload, JointTask)
-                self._ledger.record_outcome(keys[outcome.task.key], pack_outcome(outcome), lasting=lasting)
+                if outcome.ok:
+                    lasting = isinstance(outcome.task.payload, JointTask)
+                    self._ledger.record_outcome(keys[outcome.task.key], pack_outcome(outcome), lasting=lasting)
                 left.remove(outcome.task.key)
                 yield outcome
         finally:

@@ -124,12 +124,17 @@ class RunFolder:
         Raises:
             RunError: Another process works on it.
         """
-        with open(self.environment_file) as file:  # which is never replaced
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(f"{self.path} is being worked on by another process; wait for it or end it") from None
+        try:
+            descriptor = os.open(self.environment_file, os.O_RDONLY)  # which is never replaced
+        except OSError as error:
+            raise RunError(f"{self.environment_file} cannot be read ({error.strerror}): no run folder") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
+        except BlockingIOError:
+            raise RunError(f"{self.path} is being worked on by another process; wait for it or end it") from None
+        finally:
+            os.close(descriptor)
 
     def write_config(self, config: Config) -> None:
         """Write a changed configuration."""
