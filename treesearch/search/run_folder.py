@@ -129,10 +129,11 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{self.environment_file} cannot be read ({error.strerror}): no run folder") from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"{self.path} is being worked on by another process; wait for it or end it") from None
             yield
-        except BlockingIOError:
-            raise RunError(f"{self.path} is being worked on by another process; wait for it or end it") from None
         finally:
             os.close(descriptor)
 
