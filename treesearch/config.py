@@ -273,7 +273,8 @@ class SearchConfig(Section):
 class RayConfig(Section):
     """The cluster; used with ``search.executor: ray``."""
 
-    num_workers: Positive = 2
+    num_workers: Positive | Literal["auto"] = 2  # auto: all there is room for, as nodes come and go
+    max_in_flight: Positive | None = None  # evaluations under way at once, at most; null: as many as workers
     cpus_per_worker: PositiveFloat = 1.0
     gpus_per_worker: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     address: str | None = None  # null: a private Ray on this machine; auto, or host:port, joins a cluster

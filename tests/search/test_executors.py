@@ -299,7 +299,7 @@ def test_a_stopped_executor_finishes_what_is_under_way_and_begins_nothing(make, 
 
 def test_pool_that_only_dies_is_given_up(pool):
     with ray_executor(fakes.deadly_factory, num_workers=1) as executor:
-        executor._max_losses = 2  # the usual 6 would take ten seconds
+        executor._losses_per_worker = 1  # the usual 3 would take ten seconds
         with pytest.raises(ExecutionError, match=r"3 in a row died .*ActorDiedError") as caught:
             list(executor.run(tasks_of(("dot", 1))))
         assert "\n" not in str(caught.value)
@@ -338,11 +338,12 @@ def node(alive=True, **resources):
     ],
 )
 def test_room_for_workers(nodes, workers, cpus, gpus, fits):
+    demand = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
     if fits:
-        _check_room(nodes, workers, cpus, gpus)
+        assert _check_room(nodes, workers, demand) >= workers
     else:
         with pytest.raises(ExecutionError, match=f"asked for {workers} workers x {cpus} CPU"):
-            _check_room(nodes, workers, cpus, gpus)
+            _check_room(nodes, workers, demand)
 
 
 @pytest.mark.parametrize(
@@ -397,13 +398,13 @@ def test_private_ray_listens_on_loopback_only(pool):
     assert set(addresses) <= loopback
 
 
-def run_script(script, **environment):
-    """Run ``script`` in a process of its own, which may have another Ray."""
+def run_script(script, *, elsewhere=None, **environment):
+    """Run ``script`` in a process of its own, which may have another Ray; in this checkout, or in another folder."""
     root = Path(__file__).parents[2]
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root), **environment},
+        cwd=root if elsewhere is None else elsewhere,
+        env={**os.environ, "PYTHONPATH": str(root) if elsewhere is None else "", **environment},
         capture_output=True,
         text=True,
         timeout=240,
@@ -458,6 +459,73 @@ def test_ray_imported_too_early_for_loopback_warns():
 
 
 @pytest.mark.slow
+def test_no_more_tasks_are_under_way_than_allowed(pool):
+    with ray_executor(max_in_flight=1) as executor:
+        begin = time.monotonic()
+        run_all(executor, *[("nap", 0.4)] * 4)
+        assert time.monotonic() - begin >= 4 * 0.4
+
+
+def test_a_pool_that_follows_the_cluster():
+    """It grows when a node comes, shrinks when one goes, and answers every task once."""
+    script = """
+        import time
+        from ray.cluster_utils import Cluster
+        from tests.search import fakes
+        from treesearch.search import ray_executor
+        from treesearch.search.executors import Task
+        import numpy as np
+
+        ray_executor.RESIZE_SECONDS = 0.2
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        options = {"arrays": {"x": np.ones(3)}, "settings": {"scale": 1.0}, "address": cluster.address}
+        with ray_executor.RayExecutor(fakes.make_commands, num_workers=None, **options) as executor:
+            assert executor.num_workers == 1
+            run = executor.run([Task(key, ("nap", 0.3)) for key in range(60)])
+            outcomes = [next(run)]
+            second = cluster.add_node(num_cpus=2)
+            while executor.num_workers < 3 or len({o.worker for o in outcomes[-6:]}) < 3:
+                outcomes.append(next(run))
+            cluster.remove_node(second, allow_graceful=False)
+            outcomes += run
+            assert sorted(outcome.task.key for outcome in outcomes) == list(range(60))
+            assert all(outcome.ok for outcome in outcomes)
+            end = time.monotonic() + 60  # Ray takes its time to call a node dead
+            while executor.num_workers > 1 and time.monotonic() < end:
+                assert all(outcome.ok for outcome in executor.run([Task(key, ("nap", 0.1)) for key in range(6)]))
+            assert executor.num_workers == 1
+        cluster.shutdown()
+    """
+    done = run_script(script, **{LOOPBACK_VARIABLE: "0"})
+    assert done.returncode == 0, done.stderr
+
+
+def test_code_travels_with_the_driver(tmp_path):
+    """Workers import our packages from what the driver sent, not from what is installed where they run."""
+    script = """
+        from pathlib import Path
+        import numpy as np
+        import ray
+        from ray.cluster_utils import Cluster
+        from treesearch.search.ray_executor import OWN_PACKAGES, RayExecutor
+        from treesearch.search.worker import EvaluationWorker
+
+        def origins():
+            import importlib
+            return [importlib.import_module(name).__file__ for name in OWN_PACKAGES]
+
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        with RayExecutor(
+            EvaluationWorker, arrays={"x": np.ones(3)}, settings=None, num_workers=1, address=cluster.address
+        ):
+            found = ray.get(ray.remote(origins).remote())
+        cluster.shutdown()
+        assert all("runtime_resources" in Path(origin).parts for origin in found), found
+    """
+    done = run_script(script, elsewhere=tmp_path, **{LOOPBACK_VARIABLE: "0"})
+    assert done.returncode == 0, done.stderr
+
+
 def test_cluster_that_loses_a_node():
     # Two nodes on one machine; the executor joins by address, survives the loss of one and leaves the other running.
     script = """

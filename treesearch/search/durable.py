@@ -24,10 +24,14 @@ class DurableExecutor(Executor):
 
     def __init__(self, executor: Executor, ledger: Ledger) -> None:
         super().__init__()
-        self.num_workers = executor.num_workers
         self._executor = executor
         self._ledger = ledger
         self.busy = False  # whether tasks may be under way
+
+    @property
+    def num_workers(self) -> int:  # type: ignore[override]
+        """As of the executor behind it."""
+        return self._executor.num_workers
 
     def stop(self) -> None:
         """As of every executor; a run that it leaves incomplete raises KeyboardInterrupt once nothing is under way."""

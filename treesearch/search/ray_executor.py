@@ -7,6 +7,7 @@ task again a bounded number of times and then records the failure.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
 import os
@@ -15,8 +16,9 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from treesearch.errors import ConfigError, ExecutionError
@@ -37,9 +39,11 @@ from treesearch.search.executors import (
 logger = logging.getLogger(__name__)
 
 LOOPBACK_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": every listener on 127.0.0.1; read when ray is imported
+OWN_PACKAGES = ("treesearch", "envs", "agents")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 CONNECT_SECONDS = 5.0  # Ray itself tries a dead address for more than two minutes
 START_SECONDS = 600.0  # how long the pool may wait for its first worker
+RESIZE_SECONDS = 2.0  # how often a pool that follows the cluster looks for nodes that came or went
 SMALL_STORE_BYTES = 2**30  # up to here Ray's default object store is large enough on any machine
 
 
@@ -48,9 +52,16 @@ class _Host:
 
     _worker: Worker
 
-    def build(self, factory: WorkerFactory, refs: dict[str, Any], settings: Any, threads: int) -> Reply:
+    def build(
+        self, factory: WorkerFactory, refs: dict[str, Any], settings: Any, threads: int, gpu_share: float
+    ) -> Reply:
         """Build the worker; the reply's reason says why it could not be built."""
         import ray
+
+        if 0 < gpu_share < 1:  # Ray counts shares of a GPU, but does not part its memory
+            import torch
+
+            torch.cuda.set_per_process_memory_fraction(gpu_share)
 
         arrays = dict(zip(refs, ray.get(list(refs.values())), strict=True))
         built = invoke(lambda views: factory(views, settings), read_only(arrays))
@@ -64,7 +75,11 @@ class _Host:
         return built._replace(result=None)  # the worker stays here: it need not be picklable
 
     def call(self, payload: Any) -> Reply:
-        return invoke(self._worker, payload)
+        reply = invoke(self._worker, payload)
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()  # what this tree needed, another worker on this GPU may need next
+        return reply
 
 
 @dataclass(eq=False)
@@ -101,11 +116,12 @@ class RayExecutor(Executor):
         factory: Builds the worker in each actor; importable there.
         arrays: Shared data, stored once per node; workers see read-only arrays without a copy.
         settings: Handed to the factory; picklable.
-        num_workers: Size of the pool.
+        num_workers: Size of the pool; None: all that the cluster has room for, now and whenever nodes come or go.
         cpus_per_worker: CPUs that Ray reserves for each, and (rounded down, at least one) its number of threads.
         gpus_per_worker: GPUs that Ray reserves for each; may be a fraction.
         address: ``"host:port"`` of a running cluster, or ``"auto"`` for the one on this machine.
         max_attempts: How often a task is sent before the loss of its worker counts as its failure.
+        max_in_flight: Tasks under way at once, at most; None: as many as workers.
 
     Raises:
         ConfigError: A number is out of range.
@@ -118,40 +134,46 @@ class RayExecutor(Executor):
         *,
         arrays: Arrays,
         settings: Any,
-        num_workers: int = 2,
+        num_workers: int | None = 2,
         cpus_per_worker: float = 1,
         gpus_per_worker: float = 0,
         address: str | None = None,
         max_attempts: int = 3,
+        max_in_flight: int | None = None,
     ) -> None:
         super().__init__()
-        _check_range("ray.num_workers", num_workers, num_workers >= 1, "at least 1")
+        if num_workers is not None:
+            _check_range("ray.num_workers", num_workers, num_workers >= 1, "at least 1")
         _check_range("ray.cpus_per_worker", cpus_per_worker, cpus_per_worker > 0, "above 0")
         _check_range("ray.gpus_per_worker", gpus_per_worker, gpus_per_worker >= 0, "0 or more")
         _check_range("ray.max_attempts", max_attempts, max_attempts >= 1, "at least 1")
-        self.num_workers = num_workers
-        self._max_attempts = max_attempts
-        # One poisonous task alone loses max_attempts workers; only more than the whole pool's share is an epidemic.
-        self._max_losses = max(3, max_attempts) * max(2, num_workers)
+        self._max_attempts, self._max_in_flight = max_attempts, max_in_flight
+        self._losses_per_worker = max(3, max_attempts)
         self._losses = 0  # workers lost since one last answered
-        self._slots = [_Slot(f"ray-{index}") for index in range(num_workers)]
         self._flights: dict[Any, _Flight] = {}  # by object reference; at most one per slot
+        self._slots: list[_Slot] = []
+        self._num_slots = 0  # that there ever were
+        self._elastic = num_workers is None
+        self._demand = {name: amount for name, amount in (("CPU", cpus_per_worker), ("GPU", gpus_per_worker)) if amount}
+        self._resized = self._waiting_since = time.monotonic()
         threads = max(1, int(cpus_per_worker))
-        num_cpus = max(os.cpu_count() or 1, math.ceil(num_workers * cpus_per_worker))
+        num_cpus = max(os.cpu_count() or 1, math.ceil((num_workers or 1) * cpus_per_worker))
         num_bytes = sum(array.nbytes for array in arrays.values())
         self._ray, self._owns_ray = _connect(address, num_cpus=num_cpus, num_bytes=num_bytes)
         try:
-            _check_room(self._ray.nodes(), num_workers, cpus_per_worker, gpus_per_worker)
+            room = _check_room(self._ray.nodes(), num_workers or 1, self._demand)
+            self._add_slots(num_workers or room)
             refs = {name: self._ray.put(array) for name, array in arrays.items()}
         except BaseException:
             self.close()
             raise
-        self._build_args: tuple[Any, ...] = (factory, refs, settings, threads)
+        self._build_args: tuple[Any, ...] = (factory, refs, settings, threads, gpus_per_worker)
         self._actor = self._ray.remote(_Host).options(
             num_cpus=cpus_per_worker,
             num_gpus=gpus_per_worker,
             max_restarts=0,
             max_task_retries=0,
+            scheduling_strategy="SPREAD",
             runtime_env={"env_vars": dict.fromkeys(THREAD_VARIABLES, str(threads))},
         )
 
@@ -159,13 +181,14 @@ class RayExecutor(Executor):
         for slot in self._slots:
             self._kill(slot)
         self._flights.clear()
-        factory, _, settings, threads = self._build_args
+        factory, _, *others = self._build_args
         self._build_args = ()  # frees the old arrays: the store may not have room for both
         refs = {name: self._ray.put(array) for name, array in arrays.items()}
-        self._build_args = (factory, refs, settings, threads)
+        self._build_args = (factory, refs, *others)
 
     def _outcomes(self, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
         queue = deque((task, 1) for task in tasks)
+        self._waiting_since = time.monotonic()
         try:
             self._dispatch(queue)
             while queue or any(flight.task for flight in self._flights.values()):
@@ -180,9 +203,11 @@ class RayExecutor(Executor):
         """Give every free slot something to do: a task if it has a worker, else the building of one."""
         if self._stopped:
             queue.clear()
+        if self._elastic and time.monotonic() - self._resized >= RESIZE_SECONDS:
+            self._resize()
         busy = {flight.slot for flight in self._flights.values()}
         for slot in self._slots:
-            if slot in busy or not queue:
+            if slot in busy or not queue or self._num_in_flight() == self._max_in_flight:
                 continue
             if slot.ready:
                 task, attempt = queue.popleft()
@@ -191,6 +216,30 @@ class RayExecutor(Executor):
             else:
                 slot.host = self._actor.remote()
                 self._flights[slot.host.build.remote(*self._build_args)] = _Flight(slot, None)
+
+    def _num_in_flight(self) -> int:
+        return sum(flight.task is not None for flight in self._flights.values())
+
+    @property
+    def num_workers(self) -> int:  # type: ignore[override]
+        """How many there are, or are being started."""
+        return len(self._slots)
+
+    def _add_slots(self, num: int) -> None:
+        self._slots += [_Slot(f"ray-{index}") for index in range(self._num_slots, self._num_slots + num)]
+        self._num_slots += num
+
+    def _resize(self) -> None:
+        """Have as many slots as the cluster has room for; where there are too many, those without a task go first."""
+        self._resized = time.monotonic()
+        room = max(1, _room(self._ray.nodes(), self._demand))
+        self._add_slots(max(0, room - len(self._slots)))
+        at_work = {flight.slot for flight in self._flights.values() if flight.task is not None}
+        idle = sorted((slot for slot in self._slots if slot not in at_work), key=lambda slot: slot.ready)
+        for slot in idle[: max(0, len(self._slots) - room)]:
+            self._slots.remove(slot)
+            self._flights = {ref: flight for ref, flight in self._flights.items() if flight.slot is not slot}
+            self._kill(slot)
 
     def _land(self, queue: deque[tuple[Task, int]]) -> Outcome | None:
         """Wait for one answer; a lost task goes back into ``queue`` while it has attempts left."""
@@ -217,12 +266,18 @@ class RayExecutor(Executor):
         return Outcome(flight.task, reply.result, reply.reason, flight.attempt, reply.seconds, slot.name)
 
     def _wait(self) -> Any | None:
-        """The reference of the next answer; None where a task reaches its time limit first."""
-        left = min(flight.seconds_left() for flight in self._flights.values())
+        """The reference of the next answer; None where a time limit, or the time to look for nodes, comes first."""
+        timeouts = [flight.seconds_left() for flight in self._flights.values()]
         starting = not any(flight.slot.ready for flight in self._flights.values())
-        timeout = START_SECONDS if starting else max(0.0, left) if left < math.inf else None
-        done, _ = self._ray.wait(list(self._flights), timeout=timeout)
-        if not done and starting:
+        if starting:
+            timeouts.append(self._waiting_since + START_SECONDS - time.monotonic())
+        if self._elastic:
+            timeouts.append(RESIZE_SECONDS)
+        timeout = min(timeouts)
+        done, _ = self._ray.wait(list(self._flights), timeout=None if timeout == math.inf else max(0.0, timeout))
+        if done or not starting:
+            self._waiting_since = time.monotonic()
+        elif time.monotonic() >= self._waiting_since + START_SECONDS:
             raise ExecutionError(
                 f"a worker must start within {START_SECONDS:.0f} s, but none of {self.num_workers} did; "
                 "free CPUs (GPUs) on the cluster or lower ray.num_workers"
@@ -246,7 +301,8 @@ class RayExecutor(Executor):
         logger.warning("worker %s was lost: %s", flight.slot.name, describe(error))
         self._kill(flight.slot)
         self._losses += 1
-        if self._losses > self._max_losses:
+        # One poisonous task alone loses max_attempts workers; only more than the whole pool's share is an epidemic.
+        if self._losses > self._losses_per_worker * max(2, self.num_workers):
             raise ExecutionError(
                 f"workers must finish evaluations, but {self._losses} in a row died without one "
                 f"(last: {describe(error)}); give each more memory or lower ray.num_workers"
@@ -309,7 +365,7 @@ def _connect(address: str | None, *, num_cpus: int, num_bytes: int) -> tuple[Any
         if (store := num_bytes + num_bytes // 4) > SMALL_STORE_BYTES:
             options["object_store_memory"] = store
     else:
-        options["address"] = address
+        options |= {"address": address, "runtime_env": {"py_modules": _own_packages(), "excludes": ["__pycache__"]}}
         _check_reachable(address)
     try:
         ray.init(**options)
@@ -318,6 +374,12 @@ def _connect(address: str | None, *, num_cpus: int, num_bytes: int) -> tuple[Any
         raise ExecutionError(f"{what}: {describe(error)}") from error
     _set_raylet_messages(False)
     return ray, True
+
+
+def _own_packages() -> list[str]:
+    """Folders of the code that workers run: the nodes of a cluster need to have nothing but what it depends on."""
+    specs = [importlib.util.find_spec(name) for name in OWN_PACKAGES]
+    return [str(Path(spec.origin).parent) for spec in specs if spec is not None and spec.origin is not None]
 
 
 def _set_raylet_messages(enabled: bool) -> None:
@@ -343,15 +405,21 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
-def _check_room(nodes: list[dict[str, Any]], num_workers: int, cpus: float, gpus: float) -> None:
-    """A worker needs all it asks for on one node; Ray would wait for ever for room that does not exist."""
-    resources = [node["Resources"] for node in nodes if node["Alive"]]
-    demand = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
-    room = sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in demand.items()) for node in resources)
+def _check_room(nodes: list[dict[str, Any]], num_workers: int, demand: Mapping[str, float]) -> int:
+    """How many workers there is room for; an error where it is too little, for which Ray would wait for ever."""
+    room = _room(nodes, demand)
     if room < num_workers:
+        resources = [node["Resources"] for node in nodes if node["Alive"]]
         asked = " + ".join(f"{amount:g} {name}" for name, amount in demand.items())
         there = " and ".join(f"{sum(node.get(name, 0) for node in resources):g} {name}s" for name in demand)
         setting = "ray.num_workers" if room else "ray.cpus_per_worker and ray.gpus_per_worker"
         raise ExecutionError(
             f"asked for {num_workers} workers x {asked}, the cluster has {there} (room for {room}); lower {setting}"
         )
+    return room
+
+
+def _room(nodes: list[dict[str, Any]], demand: Mapping[str, float]) -> int:
+    """How many workers fit on the nodes that are alive, each with all it asks for on one node."""
+    resources = [node["Resources"] for node in nodes if node["Alive"]]
+    return sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in demand.items()) for node in resources)
