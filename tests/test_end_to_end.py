@@ -3,7 +3,11 @@
 import json
 import re
 import sqlite3
-from contextlib import closing
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ import pytest
 from tests import tiny
 from treesearch import Tree, build_tree
 from treesearch.config import load_config
+from treesearch.errors import RunError
 from treesearch.evaluation.comparison import t_interval
 from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, OK, STOPPED, WARM, Ledger
 
@@ -111,7 +116,7 @@ def test_the_ledger_is_complete(ledger):
     for row in ledger.rows():
         assert row.reward == pytest.approx(-row.valid_nll - 0.005 * row.cost)
         assert ledger.tree(row.tree_hash).hash == row.tree_hash
-    assert ledger.last_batch()[0] == batches[-1]
+    assert ledger.last_batch().position.batch == batches[-1]
     assert ledger.meta("encoder") == frozen[0].encoder
     assert ledger.meta("corpus")["splits"]["train"]["name"] == "train.txt"
 
@@ -242,3 +247,53 @@ def test_the_folder_of_the_run_is_enough_to_repeat_it(local_run, tmp_path):
     done = tiny.treesearch("search", local_run / "config.yaml", "--out", tmp_path / "again")
     assert done.code == 0, done.err
     assert results(tmp_path / "again") == results(local_run)
+
+
+# -- death of the driver
+
+
+def descendants(pid: int) -> set[int]:
+    """Processes below one."""
+    found: set[int] = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int(re.search(r"^PPid:\s+(\d+)", (folder / "status").read_text(), re.M)[1])
+            if parent == pid:
+                found |= {int(folder.name), *descendants(int(folder.name))}
+    return found
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end, f"waited for {what}"
+        time.sleep(0.05)
+
+
+def alive(pids: set[int]) -> set[int]:
+    return {pid for pid in pids if Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text()}
+
+
+@pytest.mark.parametrize("rung", [FROZEN, CONFIRM])
+def test_a_killed_driver_takes_its_ray_along_and_loses_nothing(rung, ray_run, tiny_config, tmp_path):
+    folder = tmp_path / "run"
+    settings = ["--set", "search.executor=ray", "--set", "ray.num_workers=2", "--set", "ray.cpus_per_worker=0.5"]
+    command = [sys.executable, "-m", "treesearch.cli", "search", str(tiny_config), "--out", str(folder), *settings]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def rows() -> int:
+        with suppress(RunError), Ledger(folder / "search.db") as ledger:
+            return len(ledger.rows(rung))
+        return 0
+
+    until(lambda: rows() >= 3, "three evaluations")
+    below = descendants(driver.pid)
+    assert any(Path(f"/proc/{pid}/comm").read_text().startswith("raylet") for pid in below)
+    driver.kill()
+    driver.wait()
+    until(lambda: not alive(below), "the end of Ray's processes")
+    assert contents(folder) != contents(ray_run)
+    done = tiny.run_module("resume", folder, "--set", "ray.num_workers=1")
+    assert done.code == 0, done.err
+    assert contents(folder) == contents(ray_run)
+    assert results(folder) == results(ray_run)
