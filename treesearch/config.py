@@ -227,6 +227,7 @@ class EnvironmentConfig(Section):
 DEFAULT_BUILDERS: tuple[dict[str, Any], ...] = (
     {"name": "huffman"},
     {"name": "huffman", "arity": 16},
+    {"name": "similar-huffman"},
     {"name": "balanced", "arity": 16},
     {"name": "random"},
     {"name": "clustered"},

@@ -33,6 +33,7 @@ BUILDERS: dict[str, Builder] = {
     "adaptive": adaptive,
     "reassigned": reassigned,
 }
+_PARAMETERS = {name: tuple(inspect.signature(builder).parameters) for name, builder in BUILDERS.items()}
 _STANDARD_INPUTS = ("counts", "vectors", "seed", "directions")
 
 
@@ -65,7 +66,7 @@ def build_tree(
     builder = BUILDERS.get(name)
     if builder is None:
         raise ConfigError(f"unknown builder {name!r}{did_you_mean(name, BUILDERS)}")
-    accepted = inspect.signature(builder).parameters
+    accepted = _PARAMETERS[name]
     allowed = [option for option in accepted if option not in _STANDARD_INPUTS]
     for option in options:
         if option not in allowed:
