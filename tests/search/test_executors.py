@@ -466,6 +466,7 @@ def test_no_more_tasks_are_under_way_than_allowed(pool):
         assert time.monotonic() - begin >= 4 * 0.4
 
 
+@pytest.mark.slow
 def test_a_pool_that_follows_the_cluster():
     """It grows when a node comes, shrinks when one goes, and answers every task once."""
     script = """
