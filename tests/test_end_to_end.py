@@ -1,7 +1,9 @@
 """A whole run as a user starts it: through Ray with two workers, read back from the run folder alone."""
 
 import json
+import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -274,8 +276,8 @@ def alive(pids: set[int]) -> set[int]:
     return {pid for pid in pids if Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text()}
 
 
-@pytest.mark.parametrize("rung", [FROZEN, CONFIRM])
-def test_a_killed_driver_takes_its_ray_along_and_loses_nothing(rung, ray_run, tiny_config, tmp_path):
+def test_a_killed_driver_takes_its_ray_along_and_loses_nothing(ray_run, tiny_config, tmp_path):
+    """In the confirmation; `tests.launch.test_resume` kills everywhere else, without Ray."""
     folder = tmp_path / "run"
     settings = ["--set", "search.executor=ray", "--set", "ray.num_workers=2", "--set", "ray.cpus_per_worker=0.5"]
     command = [sys.executable, "-m", "treesearch.cli", "search", str(tiny_config), "--out", str(folder), *settings]
@@ -283,10 +285,10 @@ def test_a_killed_driver_takes_its_ray_along_and_loses_nothing(rung, ray_run, ti
 
     def rows() -> int:
         with suppress(RunError), Ledger(folder / "search.db") as ledger:
-            return len(ledger.rows(rung))
+            return len(ledger.rows(CONFIRM))
         return 0
 
-    until(lambda: rows() >= 3, "three evaluations")
+    until(lambda: rows() >= 2, "two trainings")
     below = descendants(driver.pid)
     assert any(Path(f"/proc/{pid}/comm").read_text().startswith("raylet") for pid in below)
     driver.kill()
@@ -297,3 +299,27 @@ def test_a_killed_driver_takes_its_ray_along_and_loses_nothing(rung, ray_run, ti
     assert done.code == 0, done.err
     assert contents(folder) == contents(ray_run)
     assert results(folder) == results(ray_run)
+
+
+def test_ctrl_c_exits_130_and_says_how_to_go_on(ray_run, tiny_config, tmp_path):
+    folder, errors = tmp_path / "run", tmp_path / "stderr"
+    settings = ["--set", "search.executor=ray", "--set", "ray.num_workers=2", "--set", "ray.cpus_per_worker=0.5"]
+    command = [sys.executable, "-m", "treesearch.cli", "search", str(tiny_config), "--out", str(folder), *settings]
+    with errors.open("w") as file:
+        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file, start_new_session=True)
+
+    def rows() -> int:
+        with suppress(RunError), Ledger(folder / "search.db") as ledger:
+            return len(ledger.rows(FROZEN))
+        return 0
+
+    until(lambda: rows() >= 3, "three evaluations")
+    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: all processes of the command get it
+    assert driver.wait(timeout=60) == 130, errors.read_text()
+    said = errors.read_text()
+    assert f"go on with: treesearch resume {folder}" in said
+    assert said.rstrip().endswith("interrupted")
+    assert "Traceback" not in said
+    done = tiny.run_module("resume", folder)
+    assert done.code == 0, done.err
+    assert contents(folder) == contents(ray_run)

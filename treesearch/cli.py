@@ -34,6 +34,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+INTERRUPTED = 130  # exit code
+
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: a.b=value. Repeatable.")]
 
 
@@ -291,8 +293,10 @@ def main() -> None:
     """Entry point: runs a command and turns errors into one line and an exit code."""
     warnings.showwarning = lambda message, *_, **__: _tell(f"warning: {message}")
     try:
-        app(standalone_mode=False)
-        code = 0
+        returned = app(standalone_mode=False)  # typer makes of an interrupt, and of an exit, what it returns
+        code = returned if isinstance(returned, int) else 0
+        if code == INTERRUPTED:
+            _tell("interrupted")
     except (typer.Exit, SystemExit) as stop:
         code = stop.exit_code if isinstance(stop, typer.Exit) else int(stop.code or 0)
     except typer._click.exceptions.NoArgsIsHelpError as error:
@@ -309,7 +313,7 @@ def main() -> None:
         code = 2
     except (KeyboardInterrupt, typer.Abort):
         _tell("interrupted")
-        code = 130
+        code = INTERRUPTED
     sys.exit(code)
 
 
