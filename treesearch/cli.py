@@ -295,8 +295,6 @@ def main() -> None:
     try:
         returned = app(standalone_mode=False)  # typer makes of an interrupt, and of an exit, what it returns
         code = returned if isinstance(returned, int) else 0
-        if code == INTERRUPTED:
-            _tell("interrupted")
     except (typer.Exit, SystemExit) as stop:
         code = stop.exit_code if isinstance(stop, typer.Exit) else int(stop.code or 0)
     except typer._click.exceptions.NoArgsIsHelpError as error:
@@ -312,8 +310,9 @@ def main() -> None:
         _tell(f"error: {error}")
         code = 2
     except (KeyboardInterrupt, typer.Abort):
-        _tell("interrupted")
         code = INTERRUPTED
+    if code == INTERRUPTED:
+        _tell("interrupted")
     sys.exit(code)
 
 

@@ -29,6 +29,8 @@ class FakeExecutor(Executor):
     ``asked`` holds (tree, wanted nodes, tokens) of every task.
     """
 
+    num_workers = 3
+
     def __init__(
         self,
         fails: Callable[[Tree], str | None] = lambda tree: None,

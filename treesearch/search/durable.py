@@ -29,7 +29,7 @@ class DurableExecutor(Executor):
         self.busy = False  # whether tasks may be under way
 
     @property
-    def num_workers(self) -> int:  # type: ignore[override]
+    def num_workers(self) -> int:
         """As of the executor behind it."""
         return self._executor.num_workers
 

@@ -98,18 +98,17 @@ def construction_error(reason: str) -> ExecutionError:
 
 
 class Executor(ABC):
-    """Runs tasks on workers. A context manager; one `run` at a time.
-
-    Attributes:
-        num_workers: How many tasks run at once.
-    """
-
-    num_workers: int
+    """Runs tasks on workers. A context manager; one `run` at a time."""
 
     def __init__(self) -> None:
         self._closed = False
         self._stopped = False
         self._current: Generator[Outcome, None, None] | None = None
+
+    @property
+    @abstractmethod
+    def num_workers(self) -> int:
+        """How many tasks run at once."""
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """Yield the outcome of each task exactly once, as they finish, in any order; of fewer after `stop`.
@@ -183,13 +182,16 @@ class LocalExecutor(Executor):
         settings: Handed to the factory as it is.
     """
 
-    num_workers = 1
-
     def __init__(self, factory: WorkerFactory, *, arrays: Arrays, settings: Any) -> None:
         super().__init__()
         self._factory = factory
         self._settings = settings
         self._replace(arrays)
+
+    @property
+    def num_workers(self) -> int:
+        """One."""
+        return 1
 
     def _replace(self, arrays: Arrays) -> None:
         self._arrays = read_only(arrays)

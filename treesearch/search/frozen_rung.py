@@ -78,8 +78,8 @@ class FrozenRung:
         on_row: Called with every new row.
         early_stop: When to give up on a proposal; None never.
         memoise: Whether nodes that an earlier tree had are looked up instead of trained again.
-        forest_size: See `NodeEvaluator`, as for the time limit.
-        time_limit: Seconds.
+        forest_size: See `NodeEvaluator`.
+        time_limit: See `NodeEvaluator`.
         max_consecutive_failures: Evaluations in a row that may fail before the search gives up.
     """
 

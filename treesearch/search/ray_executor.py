@@ -206,22 +206,21 @@ class RayExecutor(Executor):
         if self._elastic and time.monotonic() - self._resized >= RESIZE_SECONDS:
             self._resize()
         busy = {flight.slot for flight in self._flights.values()}
+        under_way = sum(flight.task is not None for flight in self._flights.values())
         for slot in self._slots:
-            if slot in busy or not queue or self._num_in_flight() == self._max_in_flight:
+            if slot in busy or not queue or under_way == self._max_in_flight:
                 continue
             if slot.ready:
                 task, attempt = queue.popleft()
+                under_way += 1
                 assert slot.host is not None
                 self._flights[slot.host.call.remote(task.payload)] = _Flight(slot, task, attempt, time.monotonic())
             else:
                 slot.host = self._actor.remote()
                 self._flights[slot.host.build.remote(*self._build_args)] = _Flight(slot, None)
 
-    def _num_in_flight(self) -> int:
-        return sum(flight.task is not None for flight in self._flights.values())
-
     @property
-    def num_workers(self) -> int:  # type: ignore[override]
+    def num_workers(self) -> int:
         """How many there are, or are being started."""
         return len(self._slots)
 
