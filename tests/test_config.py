@@ -410,6 +410,14 @@ def test_a_subset_that_stops_nothing_or_is_the_whole(frozen, says):
     assert make_config({"frozen": {"stop_margin": 1}}).frozen.subset_tokens is None
 
 
+@pytest.mark.parametrize("workers", [0, -1, 1.5, "many", True, None])
+def test_workers_are_a_number_or_auto(workers) -> None:
+    message = refusal(make_config, {"ray": {"num_workers": workers}})
+    assert message == f"config: ray.num_workers: must be a whole number >= 1, or auto, but got {workers!r}"
+    for good in (3, "auto"):
+        assert make_config({"ray": {"num_workers": good}}).ray.num_workers == good
+
+
 @pytest.mark.parametrize("section", ["frozen", "joint"])
 def test_a_time_limit_needs_workers_that_can_be_ended(section) -> None:
     limited = {section: {"time_limit": 60}}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from treesearch.builders.registry import did_you_mean
 from treesearch.errors import ConfigError
@@ -271,10 +271,17 @@ class SearchConfig(Section):
         return self
 
 
+def _count_or_auto(value: Any) -> Any:
+    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError("must be a whole number >= 1, or auto")
+    return value
+
+
 class RayConfig(Section):
     """The cluster; used with ``search.executor: ray``."""
 
-    num_workers: Positive | Literal["auto"] = 2  # auto: all there is room for, as nodes come and go
+    # auto: all there is room for, as nodes come and go
+    num_workers: Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)] = 2
     max_in_flight: Positive | None = None  # evaluations under way at once, at most; null: as many as workers
     cpus_per_worker: PositiveFloat = 1.0
     gpus_per_worker: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
