@@ -251,6 +251,29 @@ def test_the_folder_of_the_run_is_enough_to_repeat_it(local_run, tmp_path):
     assert results(tmp_path / "again") == results(local_run)
 
 
+@pytest.mark.slow
+def test_an_asynchronous_search_on_ray_counts_every_proposal_once(tiny_config, tmp_path):
+    settings = ["--set=search.asynchronous=true", "--set=search.executor=ray", "--set=search.batch_size=4"]
+    folder = tmp_path / "run"
+    arguments = [tiny_config, "--out", folder, *settings, "--set=confirm.seeds=0", "--set=search.evaluations=80"]
+    done = tiny.treesearch("search", *arguments)
+    assert done.code == 0, done.err
+    with Ledger(folder / "search.db") as ledger:
+        rows, position = ledger.rows(FROZEN), ledger.last_batch().position
+    assert [row.id for row in rows] == list(range(1, 81))
+    assert position.spent == 80
+    proposed = [row for row in rows if row.staleness is not None]
+    assert len(proposed) == position.proposed
+    assert [row.batch for row in proposed] == [1 + i // 4 for i in range(len(proposed))]
+    assert all(0 <= row.staleness < row.batch for row in proposed)
+    assert 0 in {row.staleness for row in proposed}
+    again = tiny.treesearch("resume", folder, "--set=search.evaluations=90")
+    assert again.code == 0, again.err
+    with Ledger(folder / "search.db") as ledger:
+        assert [row.content() for row in ledger.rows(FROZEN)[:80]] == [row.content() for row in rows]
+        assert ledger.last_batch().position.spent == 90
+
+
 # -- death of the driver
 
 

@@ -255,6 +255,9 @@ class SearchConfig(Section):
     refresh_every: Positive | None = (
         None  # evaluations after which the encoder is retrained on the best tree too; null: never
     )
+    # No worker waits for another: the agent is told of every batch_size proposals that have finished, whichever. For
+    # evaluations that differ much in time; a run with the same seed is not the same again.
+    asynchronous: bool = False
     executor: Literal["local", "ray"] = "ray"
     max_consecutive_failures: Positive = 20  # evaluations in a row that may fail before the search gives up
     builders: tuple[dict[str, Any], ...] = DEFAULT_BUILDERS
@@ -310,6 +313,14 @@ class Config(Section):
     search: SearchConfig = SearchConfig()
     ray: RayConfig = RayConfig()
     wandb: WandbConfig = WandbConfig()
+
+    @model_validator(mode="after")
+    def _no_subset_in_a_stream(self) -> Config:
+        if self.search.asynchronous and self.frozen.subset_tokens is not None:
+            raise ValueError(
+                "frozen.subset_tokens scores a whole batch first, which search.asynchronous has none of; drop either"
+            )
+        return self
 
     @model_validator(mode="after")
     def _limits_can_be_kept(self) -> Config:

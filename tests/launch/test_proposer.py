@@ -33,17 +33,18 @@ def score(tree, seed=0):
 def converse(one, rounds=3, num=8):
     """Candidates and scores of some batches; every fifth evaluation fails."""
     heard = []
-    for _ in range(rounds):
-        candidates = one.ask(num)
+    for number in range(rounds):
+        candidates = one.ask(num, number)
         scores = [None if i % 5 == 4 else score(c.tree) for i, c in enumerate(candidates)]
-        one.tell(scores)
-        heard += zip(candidates, scores, strict=True)
+        told = list(zip(candidates, scores, strict=True))
+        one.tell(told)
+        heard += told
     return heard
 
 
 def test_candidates_say_where_they_come_from():
     one = proposer(weights=[0.1, 0.2])
-    candidates = one.ask(30)
+    candidates = one.ask(30, 1)
     assert {c.agent for c in candidates} == {"random_search"}
     assert {c.cost_weight for c in candidates} == {0.1, 0.2}
     assert all(c.actions and set(c.actions) <= {a.name for a in one.agent.actions} for c in candidates)
@@ -63,10 +64,10 @@ def test_weights_of_a_config(weights, expected):
 
 def test_agents_are_told_rewards_under_the_weight_of_the_proposal(monkeypatch):
     one = proposer(weights=[0.1, 3.0])
-    candidates, told = one.ask(6), []
+    candidates, told = one.ask(6, 1), []
     monkeypatch.setattr(one.agent, "tell", lambda evaluated: told.extend(evaluated) or {})
     scores = [score(c.tree) for c in candidates[:5]]
-    one.tell([*scores, None])
+    one.tell(list(zip(candidates, [*scores, None], strict=True)))
     for candidate, given, item in zip(candidates, scores, told, strict=False):
         assert item.evaluation.reward == pytest.approx(given.reward(candidate.cost_weight))
         assert item.evaluation.cost_weight == candidate.cost_weight

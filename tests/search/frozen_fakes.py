@@ -1,5 +1,7 @@
 """A frozen rung whose results are known beforehand."""
 
+import heapq
+import itertools
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -8,7 +10,7 @@ from tests.nested import random_nested
 from treesearch import Tree
 from treesearch.evaluation.frozen import NodeScores
 from treesearch.evaluation.memo import memo_keys
-from treesearch.search.executors import Executor, Outcome
+from treesearch.search.executors import Executor, Outcome, Task
 
 NUM_TOKENS = 10
 SUBSET_FACTOR = 1.25  # what every node costs after the subset of tokens, over what it costs after all
@@ -56,24 +58,50 @@ class FakeExecutor(Executor):
 
     def _outcomes(self, tasks):
         for index, task in enumerate(self.order(list(tasks))):
-            tree, tokens = task.payload.tree, task.payload.max_tokens
-            wanted = task.payload.wanted
-            assert wanted is None or wanted.any(), "a task trains something"
-            wanted = np.ones(tree.num_internal, bool) if wanted is None else wanted
-            self.asked.append((tree, wanted, tokens))
-            worker = f"fake-{index % self.num_workers}"
-            if reason := self.fails(tree):
-                yield Outcome(task, None, reason, 1, 0.5, worker)
-                continue
-            nll = self.nll(tree) * (1.0 if tokens is None else SUBSET_FACTOR)
-            passes = np.zeros(tree.num_internal, np.int64)
-            yield Outcome(task, NodeScores(np.where(wanted, nll, np.nan), passes, NUM_TOKENS), None, 1, 0.5, worker)
+            yield self._answer(task, f"fake-{index % self.num_workers}")
+
+    def _answer(self, task: Task, worker: str, seconds: float = 0.5) -> Outcome:
+        tree, tokens, wanted = task.payload.tree, task.payload.max_tokens, task.payload.wanted
+        assert wanted is None or wanted.any(), "a task trains something"
+        wanted = np.ones(tree.num_internal, bool) if wanted is None else wanted
+        self.asked.append((tree, wanted, tokens))
+        if reason := self.fails(tree):
+            return Outcome(task, None, reason, 1, seconds, worker)
+        nll = self.nll(tree) * (1.0 if tokens is None else SUBSET_FACTOR)
+        passes = np.zeros(tree.num_internal, np.int64)
+        return Outcome(task, NodeScores(np.where(wanted, nll, np.nan), passes, NUM_TOKENS), None, 1, seconds, worker)
 
     def _replace(self, arrays):
         self.arrays.append(arrays)
 
     def _release(self):
         pass
+
+
+class TimedExecutor(FakeExecutor):
+    """Workers that take ``seconds(tree)`` each, on a clock of its own; it gives a free worker the next task at once.
+
+    ``busy`` holds the seconds that tasks took, and ``clock`` the time.
+    """
+
+    def __init__(self, seconds: Callable[[Tree], float], **options) -> None:
+        super().__init__(**options)
+        self.seconds, self.clock, self.busy = seconds, 0.0, 0.0
+
+    def _outcomes(self, tasks):
+        left, under_way = iter(tasks), []
+        for count in itertools.count():
+            while not self._stopped and len(under_way) < self.num_workers:
+                task = next(left, None)
+                if task is None:
+                    break
+                seconds = self.seconds(task.payload.tree)
+                heapq.heappush(under_way, (self.clock + seconds, count, len(under_way), seconds, task))
+            if not under_way:
+                return
+            self.clock, _, slot, seconds, task = heapq.heappop(under_way)
+            self.busy += seconds
+            yield self._answer(task, f"fake-{slot}", seconds)
 
 
 def distinct(num: int, *, seed: int = 0, num_classes: int = 5, but: Iterable[Tree] = ()) -> list[Tree]:

@@ -368,7 +368,7 @@ class FakeTrainer(Executor):
         self.jobs = []
 
     def _outcomes(self, tasks):
-        for task in reversed(tasks):
+        for task in reversed(list(tasks)):
             job = task.payload
             self.jobs.append(job)
             nll = self.nll(job.tree, job.learning_rate, job.seed)

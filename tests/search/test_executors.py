@@ -79,6 +79,21 @@ def test_every_task_gives_one_outcome(executor):
     assert {outcome.worker.partition("-")[2] for outcome in outcomes} <= {str(i) for i in range(executor.num_workers)}
 
 
+def test_tasks_are_taken_when_a_worker_is_free(executor):
+    taken, done = [], []
+
+    def tasks():
+        for task in tasks_of(*[("dot", seed) for seed in range(12)]):
+            taken.append((task.key, len(done)))
+            yield task
+
+    for outcome in executor.run(tasks()):
+        done.append(outcome.task.key)
+    assert sorted(done) == list(range(12)) == [key for key, _ in taken]
+    for key, num_done in taken:
+        assert key <= num_done + executor.num_workers, "one for each worker, and one more while an answer is handed on"
+
+
 def test_no_tasks(executor):
     assert list(executor.run([])) == []
 

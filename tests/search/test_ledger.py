@@ -15,6 +15,7 @@ from treesearch.search.ledger import (
     FROZEN,
     JOINT,
     OK,
+    STOPPED,
     Checkpoint,
     EvaluationRow,
     Ledger,
@@ -44,6 +45,7 @@ FULL = EvaluationRow(
     max_depth=4,
     num_nodes=7,
     nodes_trained=5,
+    staleness=3,
     learning_rate=0.004,
     seed=1000,
     epochs=2,
@@ -203,6 +205,16 @@ def test_rewinding_drops_what_resuming_writes_again(ledger):
     ledger.finish_batch(position(1), b"", {})
     ledger.rewind()
     assert [r.id for r in ledger.rows()] == [1, 2]
+
+
+def test_rewinding_keeps_what_an_asynchronous_search_had_finished(ledger):
+    ledger.finish_batch(position(1), b"", {})
+    places = [(1, OK, "e0"), (2, FAILED, "e0"), (2, OK, "e0"), (2, OK, "e1"), (2, STOPPED, "e0"), (2, OK, "e0")]
+    for number, (batch, status, encoder) in enumerate(places, 1):
+        ledger.record(row(number, batch=batch, status=status, encoder=encoder, seconds=number), TREE)
+    ledger.record(row(7, rung=JOINT, batch=0, encoder="e0"), TREE)
+    ledger.rewind(keep="e0")
+    assert [(r.id, r.seconds) for r in ledger.rows()] == [(1, 1.0), (2, 3.0), (3, 6.0)], "numbered without gaps"
     assert ledger.tree(TREE.hash) == TREE
 
 
@@ -271,7 +283,7 @@ def test_a_database_of_another_program(path):
 def test_another_schema(path):
     with Ledger(path, create=True) as ledger:
         ledger.set_meta("schema", 99)
-    assert "schema must be 2, but is 99" in refusal(path)
+    assert "schema must be 3, but is 99" in refusal(path)
 
 
 def without_column(path, column):

@@ -39,6 +39,7 @@ class Script:
         self.asked = []
         self.told = []
         self.warmed = []
+        self.pending = {}
 
     def demonstrate(self):
         return self.demonstrations
@@ -46,14 +47,25 @@ class Script:
     def warm_start(self, scores):
         self.warmed.append(list(scores))
 
-    def ask(self, num):
+    def ask(self, num, batch):
         self.asked.append(num)
-        batch, self.trees = self.trees[:num], self.trees[num:]
-        return [Candidate(tree, "script", actions=("close", f"split({i})")) for i, tree in enumerate(batch)]
+        trees, self.trees = self.trees[:num], self.trees[num:]
+        first = sum(self.asked) - num
+        candidates = [
+            Candidate(tree, "script", actions=("close", f"split({i})"), number=first + i, batch=batch)
+            for i, tree in enumerate(trees)
+        ]
+        self.pending |= {candidate.number: candidate for candidate in candidates}
+        return candidates
 
-    def tell(self, scores):
-        self.told.append(list(scores))
+    def tell(self, told):
+        self.told.append([score for _, score in told])
+        for candidate, _ in told:
+            del self.pending[candidate.number]
         return {"batches": float(len(self.told))}
+
+    def under_way(self):
+        return list(self.pending.values())
 
     def pack(self):
         return f"state after {len(self.told)}".encode()
@@ -167,14 +179,18 @@ def test_what_was_seen_before_is_cached_and_not_run_again(ledger):
 # -- failures
 
 
-def test_failures_are_recorded_and_told_as_none(ledger):
+def test_failures_are_recorded_and_told_as_the_worst_so_far(ledger):
     good, bad, other = distinct(3)
     fails = {bad.hash: "FloatingPointError: nan"}
     _, script, _ = run(ledger, [good, bad, bad, other], evaluations=6, batch_size=4, fails=lambda t: fails.get(t.hash))
     rows = ledger.rows()[2:]
     assert [row.status for row in rows] == [OK, FAILED, FAILED, OK]
-    assert [score is None for score in script.told[0]] == [False, True, True, False]
-    for row in rows[1:3]:
+    assert [score.exact for score in script.told[0]] == [True, False, False, True]
+    worst = max(row.valid_nll for row in ledger.rows() if row.valid_nll is not None)
+    for row, score in zip(rows[1:3], script.told[0][1:3], strict=True):
+        assert score.valid_nll == pytest.approx(worst)
+        assert score.node_nll.sum() == pytest.approx(worst)
+        assert score.cost.cost == row.cost, "its own"
         assert row.reason == "FloatingPointError: nan"
         assert row.reward is row.valid_nll is None
         assert row.cost > 0, "the cost is known without training"
@@ -186,8 +202,12 @@ def test_what_failed_is_tried_again_in_a_later_batch(ledger):
     reasons = iter([None, None, "worker lost: killed", None])
     _, script, _ = run(ledger, [tree, tree], evaluations=4, batch_size=1, fails=lambda t: next(reasons))
     assert [row.status for row in ledger.rows()[2:]] == [FAILED, OK]
-    assert script.told[0] == [None]
-    assert script.told[1][0] is not None
+    assert [score.exact for (score,) in script.told] == [False, True]
+
+
+def test_where_nothing_is_known_a_failure_is_told_as_none(ledger):
+    _, script, _ = run(ledger, distinct(2), evaluations=4, batch_size=2, fails=lambda t: "ValueError: x")
+    assert script.told == [[None, None]]
 
 
 def test_too_many_failures_in_a_row_end_the_search_with_the_first_cause(ledger):

@@ -47,6 +47,7 @@ class Eras:
             self._parts.ledger,
             evaluations=settings.evaluations,
             batch_size=settings.batch_size,
+            asynchronous=settings.asynchronous,
             refresh_every=settings.refresh_every,
             next_era=self.next,
             position=position,
@@ -64,7 +65,7 @@ class Eras:
         self._proposer = make_proposer(self._config, task)
         self._proposer.unpack(checkpoint.agent_state)
         era = self._era(preparation)
-        era.rung.restore()
+        era.rung.restore(checkpoint.position.batch)
         self._monitor.recall(self._parts.ledger.rows(FROZEN), self.encoder)
         return era
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from agents import Agent, Evaluated, PolicyGradient, Proposal, make_agent
@@ -13,6 +14,7 @@ from treesearch.errors import ConfigError, RunError
 from treesearch.evaluation.scores import TreeScore
 from treesearch.search.frozen_rung import Candidate
 from treesearch.search.ledger import Ledger
+from treesearch.search.loop import Told
 from treesearch.search.run_folder import RunFolder
 from treesearch.state import pack_state, unpack_state
 
@@ -29,7 +31,8 @@ class AgentProposer:
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
-        self._asked: list[Proposal] = []
+        self._under_way: dict[int, tuple[Proposal, Candidate]] = {}  # by the candidate's number, in order
+        self._num_asked = 0
         self._shown: list[Proposal] = []
         weights = agent.cost_weights.grid()
         self._num_carried = max(1, CARRIED // len(weights))
@@ -44,38 +47,47 @@ class AgentProposer:
         }
         self._shown = [*self.agent.demonstrate(), *(self.agent.replay(*what) for what in carried.values())]
         self._best = {weight: [] for weight in self._best}
-        return self._candidates(self._shown)
+        return [self._candidate(proposal) for proposal in self._shown]
 
     def warm_start(self, scores: Sequence[TreeScore | None]) -> None:
         """Pass the scores of the demonstrations on."""
         self.agent.warm_start(self._judged(self._shown, scores))
 
-    def ask(self, num: int) -> list[Candidate]:
-        """Propose ``num`` trees."""
-        self._asked = self.agent.ask(num)
-        return self._candidates(self._asked)
+    def ask(self, num: int, batch: int) -> list[Candidate]:
+        """Propose ``num`` trees for a batch."""
+        return [self._begin(proposal, self._num_asked, batch) for proposal in self.agent.ask(num)]
 
-    def tell(self, scores: Sequence[TreeScore | None]) -> dict[str, float]:
+    def tell(self, told: Told) -> dict[str, float]:
         """Pass the scores on."""
-        told = [(score, one) for score, one in zip(scores, self._asked, strict=True) if score is not None]
+        items = [(self._under_way.pop(_number(candidate))[0], score) for candidate, score in told]
+        exact = [(score, one) for one, score in items if score is not None and score.exact]
         for weight, best in self._best.items():
             known = {proposal.tree.hash for _, proposal in best}
-            new = {one.tree.hash: (score.reward(weight), one) for score, one in told if one.tree.hash not in known}
+            new = {one.tree.hash: (score.reward(weight), one) for score, one in exact if one.tree.hash not in known}
             self._best[weight] = sorted([*best, *new.values()], key=lambda one: -one[0])[: self._num_carried]
-        return self.agent.tell(self._judged(self._asked, scores))
+        return self.agent.tell(self._judged([one for one, _ in items], [score for _, score in items]))
+
+    def under_way(self) -> list[Candidate]:
+        """What was asked for and not told of."""
+        return [candidate for _, candidate in self._under_way.values()]
 
     def use_task(self, task: ConstructionTask) -> None:
         """Go on with new class vectors."""
         self.agent.use_task(task)
 
     def pack(self) -> bytes:
-        """The agent's state, and the decisions that are to be repeated."""
+        """The agent's state, the decisions that are to be repeated, and the proposals that are under way."""
         best = [
             [weight, reward, list(proposal.actions), proposal.cost_weight]
             for weight, known in self._best.items()
             for reward, proposal in known
         ]
-        return pack_state({AGENT: self.agent.state_dict(), "best": best})
+        under_way = [
+            [number, candidate.batch, list(proposal.actions), proposal.cost_weight, proposal.log_probs]
+            for number, (proposal, candidate) in self._under_way.items()
+        ]
+        state = {AGENT: self.agent.state_dict(), "best": best, "asked": self._num_asked, "under_way": under_way}
+        return pack_state(state)
 
     def unpack(self, state: bytes) -> None:
         """Go back to a state; the agent's task is that of then."""
@@ -84,18 +96,20 @@ class AgentProposer:
         self._best = {weight: [] for weight in self._best}
         for weight, reward, actions, cost_weight in unpacked["best"]:
             self._best[weight].append((reward, self.agent.replay(actions, cost_weight)))
+        self._under_way.clear()
+        for number, batch, actions, cost_weight, log_probs in unpacked["under_way"]:
+            self._begin(replace(self.agent.replay(actions, cost_weight), log_probs=log_probs), number, batch)
+        self._num_asked = unpacked["asked"]
 
-    def _candidates(self, proposals: Sequence[Proposal]) -> list[Candidate]:
-        names = [action.name for action in self.agent.actions]
-        return [
-            Candidate(
-                proposal.tree,
-                self.agent.name,
-                actions=tuple(names[action] for action in proposal.actions),
-                cost_weight=proposal.cost_weight,
-            )
-            for proposal in proposals
-        ]
+    def _begin(self, proposal: Proposal, number: int, batch: int) -> Candidate:
+        candidate = replace(self._candidate(proposal), number=number, batch=batch)
+        self._under_way[number] = proposal, candidate
+        self._num_asked = number + 1
+        return candidate
+
+    def _candidate(self, proposal: Proposal) -> Candidate:
+        actions = tuple(self.agent.actions[action].name for action in proposal.actions)
+        return Candidate(proposal.tree, self.agent.name, actions=actions, cost_weight=proposal.cost_weight)
 
     def _judged(self, proposals: Sequence[Proposal], scores: Sequence[TreeScore | None]) -> list[Evaluated]:
         return [
@@ -104,6 +118,11 @@ class AgentProposer:
             else Evaluated(proposal, _evaluation(score, proposal.cost_weight), score.exact)
             for proposal, score in zip(proposals, scores, strict=True)
         ]
+
+
+def _number(candidate: Candidate) -> int:
+    assert candidate.number is not None, "what is told was asked for"
+    return candidate.number
 
 
 def _evaluation(score: TreeScore, cost_weight: float) -> Evaluation:

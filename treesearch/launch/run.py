@@ -112,7 +112,7 @@ def resume_search(folder: RunFolder, progress: ProgressReporter, *, overrides: S
                 f" but got {config.search.evaluations}"
             )
         check_choices(config, corpus.counts.astype(float), class_names=corpus.class_names)
-        ledger.rewind()
+        ledger.rewind(keep=checkpoint.position.encoder if config.search.asynchronous and checkpoint else None)
         folder.write_config(config)
         return _run(config, corpus, folder, ledger, progress)
 

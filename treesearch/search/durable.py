@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
 
 from treesearch.search.executors import Arrays, Executor, Outcome, Task
 from treesearch.search.ledger import Ledger
@@ -38,32 +39,45 @@ class DurableExecutor(Executor):
         super().stop()
         self._executor.stop()
 
-    def _outcomes(self, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
+    def _outcomes(self, tasks: Iterable[Task]) -> Generator[Outcome, None, None]:
         encoder = str(self._ledger.meta("encoder"))
-        keys = {task.key: task_key(task.payload, encoder) for task in tasks}
-        unknown = []
-        for task in tasks:
-            packed = self._ledger.outcome(keys[task.key])
-            if packed is None:
-                unknown.append(task)
-            else:
-                yield unpack_outcome(task, packed)
-        left = {task.key for task in unknown}
+        keys: dict[int, str] = {}  # of the tasks that are under way
+        known: deque[Outcome] = deque()
+
+        def find_unknown() -> Iterator[Task]:
+            for task in tasks:
+                key = task_key(task.payload, encoder) if task.durable else ""
+                packed = self._ledger.outcome(key) if task.durable else None
+                if packed is None:
+                    keys[task.key] = key
+                    yield task
+                else:
+                    known.append(unpack_outcome(task, packed))
+
+        unknown = find_unknown()
         self.busy = True
         try:
             for outcome in self._executor.run(unknown):
-                if outcome.ok:
+                key = keys.pop(outcome.task.key)
+                if outcome.ok and outcome.task.durable:
                     lasting = isinstance(outcome.task.payload, JointTask)
-                    self._ledger.record_outcome(keys[outcome.task.key], pack_outcome(outcome), lasting=lasting)
-                left.remove(outcome.task.key)
+                    self._ledger.record_outcome(key, pack_outcome(outcome), lasting=lasting)
+                yield from _drained(known)
                 yield outcome
         finally:
             self.busy = False
-        if left:
-            raise KeyboardInterrupt(f"{len(left)} evaluations were not begun")
+        complete = next(unknown, None) is None and not keys
+        yield from _drained(known)
+        if not complete:
+            raise KeyboardInterrupt("the run was stopped before everything was begun")
 
     def _replace(self, arrays: Arrays) -> None:
         self._executor.replace_arrays(arrays)
 
     def _release(self) -> None:
         self._executor.close()
+
+
+def _drained(outcomes: deque[Outcome]) -> Iterator[Outcome]:
+    while outcomes:
+        yield outcomes.popleft()

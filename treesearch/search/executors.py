@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
@@ -27,6 +27,7 @@ class Task:
     key: int  # the caller's name for it, unique within one run() call
     payload: Any  # picklable; what the worker is called with
     time_limit: float | None = None  # seconds, for executors that can end a worker; None: as long as it takes
+    durable: bool = True  # what it gives has to be kept until the caller has stored what follows from it
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,11 @@ class Executor(ABC):
     def num_workers(self) -> int:
         """How many tasks run at once."""
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Yield the outcome of each task exactly once, as they finish, in any order; of fewer after `stop`.
+
+        Tasks are taken one at a time, each when a worker is free for it: what an iterator decides late, it decides
+        knowing all outcomes that were yielded before.
 
         A new `run` ends an earlier one that was abandoned half way: its iterator stops and nothing of it reaches the
         new one.
@@ -122,7 +126,8 @@ class Executor(ABC):
         """
         if self._closed:
             raise ExecutionError("tasks need an open executor, but this one was closed; make a new one")
-        assert len({task.key for task in tasks}) == len(tasks), "task keys must be unique within a run"
+        if isinstance(tasks, Sequence):
+            assert len({task.key for task in tasks}) == len(tasks), "task keys must be unique within a run"
         self._abandon()
         self._current = self._outcomes(tasks)
         return self._current
@@ -161,7 +166,7 @@ class Executor(ABC):
             self._current = None
 
     @abstractmethod
-    def _outcomes(self, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
+    def _outcomes(self, tasks: Iterable[Task]) -> Generator[Outcome, None, None]:
         """The generator behind `run`; closed early when the run is abandoned."""
 
     @abstractmethod
@@ -197,10 +202,9 @@ class LocalExecutor(Executor):
         self._arrays = read_only(arrays)
         self._worker: Worker | None = None
 
-    def _outcomes(self, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
-        for task in tasks:
-            if self._stopped:
-                return
+    def _outcomes(self, tasks: Iterable[Task]) -> Generator[Outcome, None, None]:
+        left = iter(tasks)
+        while not self._stopped and (task := next(left, None)) is not None:
             if self._worker is None:
                 try:
                     self._worker = self._factory(self._arrays, self._settings)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -31,6 +32,8 @@ class Candidate:
     label: str | None = None
     actions: tuple[str, ...] | None = None
     cost_weight: float | None = None  # the λ that it is for, nats per unit; None: the one that the run reports
+    number: int | None = None  # the proposer's name for it
+    batch: int | None = None  # for which it was asked; None: it was not
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ class FrozenRung:
         self._known: dict[str, _Known] = {}
         self._on_subset: dict[str, _Known] = {}
         self._failures: list[str] = []
+        self._written: Counter[str] = Counter()  # rows that an interrupted stream has left, by tree
 
     def known(self, tree: Tree) -> TreeScore | None:
         """The score of a tree that was evaluated before and whose nodes are still remembered."""
@@ -134,8 +138,8 @@ class FrozenRung:
         """What each memo has learned since the last call; `restore` takes it."""
         return {name: memo.take_new() for name, memo in self._memos.items()}
 
-    def restore(self) -> None:
-        """Know what the ledger knows of trees under this encoder, as after the last batch."""
+    def restore(self, batch: int) -> None:
+        """Know what the ledger knows of trees under this encoder, of which this batch was the last one."""
         for name, memo in self._memos.items():
             for keys, nll in self._ledger.nodes(name):
                 memo.store(keys, nll)
@@ -147,6 +151,8 @@ class FrozenRung:
                     self._known[row.tree_hash] = _Known(row.valid_nll, row.units(model))
                 if row.subset_nll is not None:
                     self._on_subset[row.tree_hash] = _Known(row.subset_nll, row.units(model))
+                if row.batch > batch:
+                    self._written[row.tree_hash] += 1
 
     def evaluate(self, candidates: Sequence[Candidate], batch: int, *, finish: bool = False) -> list[TreeScore | None]:
         """Score candidates; a tree that was seen before is not evaluated again.
@@ -182,20 +188,13 @@ class FrozenRung:
         for verdict in self._evaluator.run([candidates[position].tree for position in new]):
             position = new[verdict.position]
             candidate = candidates[position]
-            tree_hash = candidate.tree.hash
-            if verdict.node_nll is not None:
-                scores[tree_hash] = self._score_tree(candidate.tree, verdict.node_nll)
-                self._known[tree_hash] = self._kept(scores[tree_hash])
-                self._failures.clear()
+            score = self._take(candidate.tree, verdict)
+            if score is None:
+                reasons[candidate.tree.hash] = str(verdict.reason)
             else:
-                reasons[tree_hash] = str(verdict.reason)
-                self._failures.append(str(verdict.reason))
-            self._record(first_id + position, batch, candidate, scores.get(tree_hash), verdict, reasons.get(tree_hash))
-            if len(self._failures) >= self._max_failures:
-                raise ExecutionError(
-                    f"{len(self._failures)} evaluations in a row failed (search.max_consecutive_failures), the first"
-                    f" with: {self._failures[0]}; mend that and resume"
-                )
+                scores[candidate.tree.hash] = score
+            self._record(first_id + position, batch, candidate, score, verdict, verdict.reason)
+            self._give_up_on_failures()
         recorded = set(new)
         for position, candidate in enumerate(candidates):
             if position not in recorded:
@@ -207,6 +206,76 @@ class FrozenRung:
             stopped[position].estimate if position in stopped else scores.get(candidate.tree.hash)
             for position, candidate in enumerate(candidates)
         ]
+
+    def stream(
+        self,
+        candidates: Iterable[Candidate],
+        on_score: Callable[[Candidate, TreeScore | None], None],
+        batch: Callable[[], int],
+    ) -> None:
+        """Score candidates one by one as workers come free, each known to the ledger before its score is told.
+
+        As `evaluate` otherwise, but without the rung of a subset of tokens. Rows are numbered as they finish, and the
+        nodes of each are stored with it; what an interrupted stream had finished is not evaluated again.
+
+        Args:
+            candidates: Taken late: they may depend on all scores told so far.
+            on_score: Told of each, None where the evaluation failed; called in this thread, perhaps while a candidate
+                is taken.
+            batch: Number of the batch in which the next score is told.
+
+        Raises:
+            ExecutionError: Too many evaluations in a row have failed.
+        """
+        assert self._subset is None, "a stream has no rung of a subset"
+        under_way: dict[str, list[Candidate]] = {}  # by tree
+        order: list[str] = []
+
+        def new_trees() -> Iterator[Tree]:
+            for candidate in candidates:
+                tree_hash = candidate.tree.hash
+                if tree_hash in under_way:
+                    under_way[tree_hash].append(candidate)
+                elif (score := self.known(candidate.tree)) is not None:
+                    settle(candidate, score)
+                elif (stop := self._not_worth(candidate)) is not None:
+                    settle(candidate, stop.estimate, reason=stop.reason, stopped=True)
+                else:
+                    under_way[tree_hash] = [candidate]
+                    order.append(tree_hash)
+                    yield candidate.tree
+
+        def settle(
+            candidate: Candidate,
+            score: TreeScore | None,
+            verdict: Verdict | None = None,
+            *,
+            reason: str | None = None,
+            stopped: bool = False,
+        ) -> None:
+            if self._written[candidate.tree.hash]:
+                self._written[candidate.tree.hash] -= 1
+            else:
+                measured = None if stopped else score
+                row_id, nodes = self._ledger.next_id(), self.new_nodes()
+                self._record(row_id, batch(), candidate, measured, verdict, reason, stopped=stopped, nodes=nodes)
+            on_score(candidate, score)
+
+        def finish(verdict: Verdict) -> None:
+            first, *same = under_way.pop(order[verdict.position])
+            score = self._take(first.tree, verdict)
+            settle(first, score, verdict, reason=verdict.reason)
+            for candidate in same:
+                settle(candidate, score, reason=verdict.reason)
+            self._give_up_on_failures()
+
+        self._evaluator.stream(new_trees(), finish)
+
+    def penalty(self, candidate: Candidate) -> TreeScore | None:
+        """What to tell of a failure: the tree's own cost at the highest NLL so far; None before there is one."""
+        if not self._known:
+            return None
+        return self._estimate(candidate.tree, max(score.valid_nll for score in self._known.values()))
 
     # -- early stop ----------------------------------------------------------------------------------------------------
 
@@ -241,6 +310,12 @@ class FrozenRung:
                 if len(stops) == len(positions):
                     agreed |= stops
         return agreed
+
+    def _not_worth(self, candidate: Candidate) -> _Stop | None:
+        """Why a single proposal is not worth finishing; None where it is, or its row is there already."""
+        if self._early_stop is None or candidate.agent == BUILDER or self._written[candidate.tree.hash]:
+            return None
+        return self._hopeless(self._early_stop.margin, candidate)
 
     def _hopeless(self, margin: float, candidate: Candidate) -> _Stop | None:
         """Too dear to come near the best, were its NLL that of its known nodes or the best so far."""
@@ -293,6 +368,23 @@ class FrozenRung:
         node_nll = evaluator.recall(tree) if tree.hash in known else None
         return None if node_nll is None else self._score_tree(tree, node_nll)
 
+    def _take(self, tree: Tree, verdict: Verdict) -> TreeScore | None:
+        """The score of a tree that was evaluated, which is known from now on; None for a failure, which is counted."""
+        if verdict.node_nll is None:
+            self._failures.append(str(verdict.reason))
+            return None
+        self._failures.clear()
+        score = self._score_tree(tree, verdict.node_nll)
+        self._known[tree.hash] = self._kept(score)
+        return score
+
+    def _give_up_on_failures(self) -> None:
+        if len(self._failures) >= self._max_failures:
+            raise ExecutionError(
+                f"{len(self._failures)} evaluations in a row failed (search.max_consecutive_failures), the first"
+                f" with: {self._failures[0]}; mend that and resume"
+            )
+
     def _score_tree(self, tree: Tree, node_nll: NDArray[np.float64]) -> TreeScore:
         objective = self._objective
         return score_tree(tree, node_nll, counts=objective.counts, cost_model=objective.cost_model)
@@ -315,6 +407,7 @@ class FrozenRung:
         reason: str | None,
         *,
         stopped: bool = False,
+        nodes: Mapping[str, NewNodes] | None = None,
     ) -> None:
         objective, weight = self._objective, self._weight(candidate)
         subset = self._on_subset.get(candidate.tree.hash)
@@ -343,12 +436,13 @@ class FrozenRung:
             max_depth=cost.max_depth,
             num_nodes=candidate.tree.num_internal,
             nodes_trained=0 if verdict is None else verdict.num_trained,
+            staleness=None if candidate.batch is None else batch - candidate.batch,
             actions=None if candidate.actions is None else json.dumps(candidate.actions),
             encoder=objective.encoder,
             seconds=0.0 if verdict is None else verdict.seconds,
             worker="" if verdict is None else verdict.worker,
         )
-        self._ledger.record(row, candidate.tree)
+        self._ledger.record(row, candidate.tree, nodes)
         self._on_row(row)
 
 

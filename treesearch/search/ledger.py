@@ -26,7 +26,7 @@ from treesearch.evaluation.memo import Keys, NewNodes
 from treesearch.search.tree_blobs import pack_tree, unpack_tree
 from treesearch.tree import Tree
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 OK, FAILED, CACHED, STOPPED = "ok", "failed", "cached", "stopped"
 FROZEN, WARM, JOINT, CONFIRM = "frozen", "warm", "joint", "confirm"
 
@@ -56,6 +56,7 @@ class EvaluationRow:
     max_depth: int | None = None
     num_nodes: int | None = None  # internal nodes
     nodes_trained: int | None = None  # of these, the ones that no earlier tree had trained
+    staleness: int | None = None  # updates of the agent between proposal and verdict, rung frozen
     learning_rate: float | None = None  # all rungs but frozen
     seed: int | None = None  # the same
     epochs: int | None = None  # trained, the same
@@ -92,6 +93,7 @@ _TYPES = {
     "max_depth": "INTEGER",
     "num_nodes": "INTEGER",
     "nodes_trained": "INTEGER",
+    "staleness": "INTEGER",
     "seed": "INTEGER",
     "epochs": "INTEGER",
 }
@@ -155,10 +157,11 @@ class Ledger:
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    def record(self, row: EvaluationRow, tree: Tree) -> None:
-        """Store one finished evaluation and its tree, in one transaction."""
+    def record(self, row: EvaluationRow, tree: Tree, nodes: Mapping[str, NewNodes] | None = None) -> None:
+        """Store one finished evaluation and its tree, in one transaction; with it what the memos learned, by name."""
         with self._transaction():
             self._insert(row, tree)
+            self._insert_nodes(nodes or {})
 
     def finish_batch(
         self,
@@ -185,14 +188,7 @@ class Ledger:
             )
             self._db.execute("DELETE FROM outcomes WHERE NOT lasting")
             self._db.execute("DELETE FROM encoders WHERE hash != ?", (encoder,))
-            for memo, new in (nodes or {}).items():
-                if new.forgot:
-                    self._db.execute("DELETE FROM nodes WHERE memo = ?", (memo,))
-                if new.keys.size:
-                    self._db.execute(
-                        "INSERT INTO nodes(memo, keys, nll) VALUES (?, ?, ?)",
-                        (memo, new.keys.tobytes(), new.nll.tobytes()),
-                    )
+            self._insert_nodes(nodes or {})
 
     def store_encoder(self, encoder: str, state: bytes) -> None:
         """Store the parameters of an encoder under the hash of its features, up to a batch under another one."""
@@ -204,13 +200,22 @@ class Ledger:
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?)", (key, outcome, lasting))
 
-    def rewind(self) -> None:
-        """Drop the rows that a resumed run writes again: of an unfinished batch, and of the rungs above."""
+    def rewind(self, *, keep: str | None = None) -> None:
+        """Drop the rows that a resumed run writes again: of an unfinished batch, and of the rungs above.
+
+        Args:
+            keep: Hash of the features under which what succeeded in an unfinished batch stays, numbered without gaps;
+                failures and stops never do.
+        """
         with self._transaction():
             self._db.execute(
-                "DELETE FROM evaluations WHERE rung != ? OR batch > (SELECT COALESCE(MAX(batch), -1) FROM batches)",
-                (FROZEN,),
+                "DELETE FROM evaluations WHERE rung != ? OR (batch > (SELECT COALESCE(MAX(batch), -1) FROM batches)"
+                " AND NOT COALESCE(encoder = ? AND status IN (?, ?), 0))",
+                (FROZEN, keep, OK, CACHED),
             )
+            ids = [found for (found,) in self._db.execute("SELECT id FROM evaluations ORDER BY id")]
+            moves = [(number, row_id) for number, row_id in enumerate(ids, start=1) if number != row_id]
+            self._db.executemany("UPDATE evaluations SET id = ? WHERE id = ?", moves)
 
     def set_meta(self, key: str, value: Any) -> None:
         """Store a JSON-able fact about the run."""
@@ -315,6 +320,16 @@ class Ledger:
         self._db.execute(
             f"INSERT INTO evaluations({', '.join(_COLUMNS)}) VALUES ({marks})", [values[c] for c in _COLUMNS]
         )
+
+    def _insert_nodes(self, nodes: Mapping[str, NewNodes]) -> None:
+        for memo, new in nodes.items():
+            if new.forgot:
+                self._db.execute("DELETE FROM nodes WHERE memo = ?", (memo,))
+            if new.keys.size:
+                self._db.execute(
+                    "INSERT INTO nodes(memo, keys, nll) VALUES (?, ?, ?)",
+                    (memo, new.keys.tobytes(), new.nll.tobytes()),
+                )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ features a node's result is the same, to the bit, whatever tree it stands in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -112,16 +112,63 @@ class NodeEvaluator:
         for pending in trained:  # in this order, whichever finished first: it decides what a full memo forgets
             self._memo.store(pending.keys, pending.node_nll)
 
+    def stream(self, trees: Iterable[Tree], on_verdict: Callable[[Verdict], None]) -> None:
+        """Score distinct trees, each taken when a worker is free for it, and tell of each as it is finished.
+
+        A tree is not held up for another one: a new node that two have under way is trained for both.
+
+        Args:
+            trees: They may depend on the verdicts so far.
+            on_verdict: Called in this thread; also while the next tree is taken, where it has no new nodes.
+        """
+        under_way: dict[int, list[_Pending]] = {}
+
+        def tasks() -> Iterator[Task]:
+            wanting = self._wanting(trees, on_verdict)
+            while group := list(islice(wanting, self._forest_size or 1)):
+                under_way[group[0].position] = group
+                yield self._task(group[0].position, group, {one: one.missing for one in group}, durable=False)
+
+        for outcome in self._executor.run(tasks()):
+            group = under_way.pop(outcome.task.key)
+            for pending, result in zip(group, self._results(outcome, len(group)), strict=True):
+                pending.outcome, pending.num_trained = outcome, int(pending.missing.sum())
+                pending.seconds = outcome.seconds / len(group)
+                if isinstance(result, NodeScores):
+                    _take(pending, result, pending.missing, self._memo)
+                    on_verdict(_verdict(pending, pending.node_nll, None))
+                else:
+                    on_verdict(_verdict(pending, None, result))
+
+    def _wanting(self, trees: Iterable[Tree], on_verdict: Callable[[Verdict], None]) -> Iterator[_Pending]:
+        """Those that have something to train; the others are told of."""
+        for position, tree in enumerate(trees):
+            pending = self._pending(position, tree)
+            if pending.missing.any():
+                yield pending
+            else:
+                on_verdict(_verdict(pending, pending.node_nll, None))
+
     def _pending(self, position: int, tree: Tree) -> _Pending:
         keys = memo_keys(tree)
         known = self._memo.look_up(keys) if self._reuse else np.full(len(keys), np.nan)
         return _Pending(position, tree, keys, known, np.isnan(known))
 
-    def _task(self, key: int, group: Sequence[_Pending], wanted: Mapping[_Pending, NDArray[np.bool_]]) -> Task:
+    def _task(
+        self,
+        key: int,
+        group: Sequence[_Pending],
+        wanted: Mapping[_Pending, NDArray[np.bool_]],
+        *,
+        durable: bool = True,
+    ) -> Task:
+        payload: FrozenTask | ForestTask
         if self._forest_size is not None:
-            return Task(key, ForestTask(tuple(one.tree for one in group), self._max_tokens), self._time_limit)
-        own = wanted[group[0]]
-        return Task(key, FrozenTask(group[0].tree, None if own.all() else own, self._max_tokens), self._time_limit)
+            payload = ForestTask(tuple(one.tree for one in group), self._max_tokens)
+        else:
+            own = wanted[group[0]]
+            payload = FrozenTask(group[0].tree, None if own.all() else own, self._max_tokens)
+        return Task(key, payload, self._time_limit, durable)
 
     def _results(self, outcome: Outcome, num: int) -> list[NodeScores | str]:
         """For each tree of a task its scores, or why there are none."""

@@ -16,7 +16,7 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,42 @@ class _Flight:
         return self.began + limit - time.monotonic()
 
 
+class _Queue:
+    """Tasks that wait for a worker: those to be sent again, then the caller's, taken from it one at a time."""
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        self._tasks = iter(tasks)
+        self._waiting: deque[tuple[Task, int]] = deque()
+        self._exhausted = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is known that there are no more."""
+        return self._exhausted and not self._waiting
+
+    def peek(self) -> bool:
+        """Whether there is a next one; takes it from the caller, so ask only when a worker is free."""
+        if not (self._waiting or self._exhausted):
+            task = next(self._tasks, None)
+            self._exhausted = task is None
+            if task is not None:
+                self._waiting.append((task, 1))
+        return bool(self._waiting)
+
+    def take(self) -> tuple[Task, int]:
+        """The next task and which attempt it is, after `peek`."""
+        return self._waiting.popleft()
+
+    def put_back(self, task: Task, attempt: int) -> None:
+        """Send a task again, next."""
+        self._waiting.append((task, attempt))
+
+    def end(self) -> None:
+        """Drop all that waits."""
+        self._waiting.clear()
+        self._exhausted = True
+
+
 class RayExecutor(Executor):
     """A pool of Ray actors.
 
@@ -186,12 +222,12 @@ class RayExecutor(Executor):
         refs = {name: self._ray.put(array) for name, array in arrays.items()}
         self._build_args = (factory, refs, *others)
 
-    def _outcomes(self, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
-        queue = deque((task, 1) for task in tasks)
+    def _outcomes(self, tasks: Iterable[Task]) -> Generator[Outcome, None, None]:
+        queue = _Queue(tasks)
         self._waiting_since = time.monotonic()
         try:
             self._dispatch(queue)
-            while queue or any(flight.task for flight in self._flights.values()):
+            while not queue.ended or any(flight.task for flight in self._flights.values()):
                 outcome = self._land(queue)
                 self._dispatch(queue)  # before the caller gets its turn, so that no worker waits for it
                 if outcome:
@@ -199,19 +235,19 @@ class RayExecutor(Executor):
         finally:  # what is still under way now belongs to nobody
             self._flights = {ref: _Flight(flight.slot, None) for ref, flight in self._flights.items()}
 
-    def _dispatch(self, queue: deque[tuple[Task, int]]) -> None:
+    def _dispatch(self, queue: _Queue) -> None:
         """Give every free slot something to do: a task if it has a worker, else the building of one."""
         if self._stopped:
-            queue.clear()
+            queue.end()
         if self._elastic and time.monotonic() - self._resized >= RESIZE_SECONDS:
             self._resize()
         busy = {flight.slot for flight in self._flights.values()}
         under_way = sum(flight.task is not None for flight in self._flights.values())
         for slot in self._slots:
-            if slot in busy or not queue or under_way == self._max_in_flight:
+            if slot in busy or under_way == self._max_in_flight or not queue.peek():
                 continue
             if slot.ready:
-                task, attempt = queue.popleft()
+                task, attempt = queue.take()
                 under_way += 1
                 assert slot.host is not None
                 self._flights[slot.host.call.remote(task.payload)] = _Flight(slot, task, attempt, time.monotonic())
@@ -240,7 +276,7 @@ class RayExecutor(Executor):
             self._flights = {ref: flight for ref, flight in self._flights.items() if flight.slot is not slot}
             self._kill(slot)
 
-    def _land(self, queue: deque[tuple[Task, int]]) -> Outcome | None:
+    def _land(self, queue: _Queue) -> Outcome | None:
         """Wait for one answer; a lost task goes back into ``queue`` while it has attempts left."""
         ref = self._wait()
         if ref is None:
@@ -295,7 +331,7 @@ class RayExecutor(Executor):
         reason = f"time limit: not finished after {flight.task.time_limit:g} s"
         return Outcome(flight.task, None, reason, flight.attempt, seconds, flight.slot.name)
 
-    def _lose(self, flight: _Flight, error: Exception, queue: deque[tuple[Task, int]]) -> Outcome | None:
+    def _lose(self, flight: _Flight, error: Exception, queue: _Queue) -> Outcome | None:
         """Clear the slot of a dead worker and decide about its task."""
         logger.warning("worker %s was lost: %s", flight.slot.name, describe(error))
         self._kill(flight.slot)
@@ -309,7 +345,7 @@ class RayExecutor(Executor):
         if flight.task is None:
             return None
         if flight.attempt < self._max_attempts:
-            queue.append((flight.task, flight.attempt + 1))  # at the end: the healthy tasks come first
+            queue.put_back(flight.task, flight.attempt + 1)
             return None
         # The error's text names process and host; the reason goes into the ledger, which must not depend on them.
         reason = f"worker lost: {type(error).__name__}"
