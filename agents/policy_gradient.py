@@ -226,7 +226,8 @@ class PolicyGradient(Agent):
     def tell(self, evaluated: Sequence[Evaluated]) -> dict[str, float]:
         """One PPO update from a batch of trees; no metrics where there is nothing to learn from.
 
-        Failures are left out under node credit; under terminal credit they count as the worst reward so far.
+        Failures that come without an estimate are left out under node credit; under terminal credit they count as the
+        worst reward so far.
         """
         self._num_told += len(evaluated)
         self.remember(evaluated)
