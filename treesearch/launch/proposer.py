@@ -32,7 +32,6 @@ class AgentProposer:
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
         self._under_way: dict[int, tuple[Proposal, Candidate]] = {}  # by the candidate's number, in order
-        self._num_asked = 0
         self._shown: list[Proposal] = []
         weights = agent.cost_weights.grid()
         self._num_carried = max(1, CARRIED // len(weights))
@@ -55,7 +54,7 @@ class AgentProposer:
 
     def ask(self, num: int, batch: int) -> list[Candidate]:
         """Propose ``num`` trees for a batch."""
-        return [self._begin(proposal, self._num_asked, batch) for proposal in self.agent.ask(num)]
+        return [self._begin(proposal, batch) for proposal in self.agent.ask(num)]
 
     def tell(self, told: Told) -> dict[str, float]:
         """Pass the scores on."""
@@ -83,11 +82,10 @@ class AgentProposer:
             for reward, proposal in known
         ]
         under_way = [
-            [number, candidate.batch, list(proposal.actions), proposal.cost_weight, proposal.log_probs]
-            for number, (proposal, candidate) in self._under_way.items()
+            [candidate.batch, list(proposal.actions), proposal.cost_weight, proposal.log_probs]
+            for proposal, candidate in self._under_way.values()
         ]
-        state = {AGENT: self.agent.state_dict(), "best": best, "asked": self._num_asked, "under_way": under_way}
-        return pack_state(state)
+        return pack_state({AGENT: self.agent.state_dict(), "best": best, "under_way": under_way})
 
     def unpack(self, state: bytes) -> None:
         """Go back to a state; the agent's task is that of then."""
@@ -97,14 +95,13 @@ class AgentProposer:
         for weight, reward, actions, cost_weight in unpacked["best"]:
             self._best[weight].append((reward, self.agent.replay(actions, cost_weight)))
         self._under_way.clear()
-        for number, batch, actions, cost_weight, log_probs in unpacked["under_way"]:
-            self._begin(replace(self.agent.replay(actions, cost_weight), log_probs=log_probs), number, batch)
-        self._num_asked = unpacked["asked"]
+        for batch, actions, cost_weight, log_probs in unpacked["under_way"]:
+            self._begin(replace(self.agent.replay(actions, cost_weight), log_probs=log_probs), batch)
 
-    def _begin(self, proposal: Proposal, number: int, batch: int) -> Candidate:
+    def _begin(self, proposal: Proposal, batch: int) -> Candidate:
+        number = max(self._under_way, default=-1) + 1
         candidate = replace(self._candidate(proposal), number=number, batch=batch)
         self._under_way[number] = proposal, candidate
-        self._num_asked = number + 1
         return candidate
 
     def _candidate(self, proposal: Proposal) -> Candidate:

@@ -41,13 +41,13 @@ class DurableExecutor(Executor):
 
     def _outcomes(self, tasks: Iterable[Task]) -> Generator[Outcome, None, None]:
         encoder = str(self._ledger.meta("encoder"))
-        keys: dict[int, str] = {}  # of the tasks that are under way
+        keys: dict[int, str | None] = {}  # of the tasks that are under way
         known: deque[Outcome] = deque()
 
         def find_unknown() -> Iterator[Task]:
             for task in tasks:
-                key = task_key(task.payload, encoder) if task.durable else ""
-                packed = self._ledger.outcome(key) if task.durable else None
+                key = task_key(task.payload, encoder) if task.durable else None
+                packed = None if key is None else self._ledger.outcome(key)
                 if packed is None:
                     keys[task.key] = key
                     yield task
@@ -59,7 +59,7 @@ class DurableExecutor(Executor):
         try:
             for outcome in self._executor.run(unknown):
                 key = keys.pop(outcome.task.key)
-                if outcome.ok and outcome.task.durable:
+                if outcome.ok and key is not None:
                     lasting = isinstance(outcome.task.payload, JointTask)
                     self._ledger.record_outcome(key, pack_outcome(outcome), lasting=lasting)
                 yield from _drained(known)

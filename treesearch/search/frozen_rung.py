@@ -32,7 +32,7 @@ class Candidate:
     label: str | None = None
     actions: tuple[str, ...] | None = None
     cost_weight: float | None = None  # the λ that it is for, nats per unit; None: the one that the run reports
-    number: int | None = None  # the proposer's name for it
+    number: int | None = None  # the proposer's name for it while it is under way
     batch: int | None = None  # for which it was asked; None: it was not
 
 

@@ -77,9 +77,7 @@ def search(
     while position.spent < evaluations:
         left = evaluations - position.spent
         before_refresh = math.inf if refresh_every is None else refresh_every - position.proposed
-        can_refresh = next_era is not None and left >= position.began + batch_size
-        if before_refresh <= 0 and can_refresh:
-            assert next_era is not None
+        if next_era is not None and before_refresh <= 0 and left >= position.began + batch_size:
             era = next_era()
             before = Position(position.batch + 1, era.rung.encoder, spent=position.spent, began=0, proposed=0)
             position = start(era, ledger, before, left)
