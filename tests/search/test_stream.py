@@ -238,6 +238,33 @@ def test_a_killed_one_loses_nothing_and_counts_nothing_twice(ledger, seed):
     assert set(twice) <= {BUILDERS[0].tree.hash}, "answers that the ledger holds are not run again"
 
 
+class Fickle(Deck):
+    """Deals other trees after every batch that it is told, as an agent does that learns."""
+
+    def _deal(self, batch):
+        number, self.dealt = self.dealt, self.dealt + 1
+        self.pending[number] = batch, (number + 37 * len(self.told)) % len(self.trees)
+        return self._candidate(number)
+
+    def _candidate(self, number):
+        batch, index = self.pending[number]
+        return Candidate(self.trees[index], "deck", number=number, batch=batch)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_fewer_workers_find_what_more_had_finished(ledger, seed):
+    """A proposal that was finished is made again before the agent learns anything new."""
+    rng = np.random.default_rng(seed)
+    for num_workers in (8, 4, 2):
+        with pytest.raises(Killed):
+            run(ledger, Mortal(int(rng.integers(5, 13)), num_workers=num_workers), Fickle(), batch_size=3)
+    deck = Fickle()
+    run(ledger, TimedExecutor(uneven, num_workers=1), deck, batch_size=3)
+    assert [row.id for row in ledger.rows()] == list(range(1, 62)), "no row is left over"
+    assert ledger.last_batch().position.spent == 61
+    assert sorted(number for batch in deck.told for number, _, _ in batch) == list(range(60))
+
+
 def test_what_is_under_way_keeps_its_batch_and_number(ledger):
     slow = TREES[0]
     executor = Mortal(20, num_workers=2)

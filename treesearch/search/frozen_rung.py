@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -269,7 +270,23 @@ class FrozenRung:
                 settle(candidate, score, reason=verdict.reason)
             self._give_up_on_failures()
 
+        proposed = iter(candidates)
+        candidates = chain(self._written_first(proposed), proposed)
         self._evaluator.stream(new_trees(), finish)
+
+    def _written_first(self, candidates: Iterator[Candidate]) -> list[Candidate]:
+        """Those up to the last one whose row an interrupted stream has left, and these in front.
+
+        They are proposed again only as long as nothing new is told, which would be after a batch of others.
+        """
+        left, written, others = self._written.copy(), [], []
+        while left.total() and (candidate := next(candidates, None)) is not None:
+            if left[candidate.tree.hash]:
+                left[candidate.tree.hash] -= 1
+                written.append(candidate)
+            else:
+                others.append(candidate)
+        return written + others
 
     def penalty(self, candidate: Candidate) -> TreeScore | None:
         """What to tell of a failure: the tree's own cost at the highest NLL so far; None before there is one."""
