@@ -300,7 +300,7 @@ def alive(pids: set[int]) -> set[int]:
 
 
 def test_a_killed_driver_takes_its_ray_along_and_loses_nothing(ray_run, tiny_config, tmp_path):
-    """In the confirmation; `tests.launch.test_resume` kills everywhere else, without Ray."""
+    """In the joint rung; `tests.launch.test_resume` kills everywhere else, without Ray."""
     folder = tmp_path / "run"
     settings = ["--set", "search.executor=ray", "--set", "ray.num_workers=2", "--set", "ray.cpus_per_worker=0.5"]
     command = [sys.executable, "-m", "treesearch.cli", "search", str(tiny_config), "--out", str(folder), *settings]
@@ -308,10 +308,11 @@ def test_a_killed_driver_takes_its_ray_along_and_loses_nothing(ray_run, tiny_con
 
     def rows() -> int:
         with suppress(RunError), Ledger(folder / "search.db") as ledger:
-            return len(ledger.rows(CONFIRM))
+            return len(ledger.rows(JOINT))
         return 0
 
-    until(lambda: rows() >= 2, "two trainings")
+    until(rows, "a joint training")
+    driver.send_signal(signal.SIGSTOP)  # or it might have finished before its children are found
     below = descendants(driver.pid)
     assert any(Path(f"/proc/{pid}/comm").read_text().startswith("raylet") for pid in below)
     driver.kill()
