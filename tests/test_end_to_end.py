@@ -7,14 +7,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from tests import tiny
+from tests.processes import alive, descendants, until
 from treesearch import Tree, build_tree
 from treesearch.config import load_config
 from treesearch.errors import RunError
@@ -275,28 +274,6 @@ def test_an_asynchronous_search_on_ray_counts_every_proposal_once(tiny_config, t
 
 
 # -- death of the driver
-
-
-def descendants(pid: int) -> set[int]:
-    """Processes below one."""
-    found: set[int] = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            parent = int(re.search(r"^PPid:\s+(\d+)", (folder / "status").read_text(), re.M)[1])
-            if parent == pid:
-                found |= {int(folder.name), *descendants(int(folder.name))}
-    return found
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end, f"waited for {what}"
-        time.sleep(0.05)
-
-
-def alive(pids: set[int]) -> set[int]:
-    return {pid for pid in pids if Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text()}
 
 
 def test_a_killed_driver_takes_its_ray_along_and_loses_nothing(ray_run, tiny_config, tmp_path):

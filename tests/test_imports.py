@@ -19,7 +19,7 @@ LAYERS = (
     {"paths", "data"},
     {"cost_table"},
     {"cost", "softmax", "builders"},
-    {"evaluation"},
+    {"evaluation", "trackers"},
     {"search"},
     {"launch", "cli"},
 )

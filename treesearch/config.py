@@ -297,6 +297,13 @@ class WandbConfig(Section):
 
     mode: Literal["disabled", "offline", "online"] = "disabled"
     project: str = "treesearch"
+    timeout: PositiveFloat = 30.0  # seconds that the search waits for it at most, at its start and again at its end
+
+
+class TensorBoardConfig(Section):
+    """TensorBoard: event files in the run folder."""
+
+    enabled: bool = False
 
 
 class Config(Section):
@@ -313,6 +320,7 @@ class Config(Section):
     search: SearchConfig = SearchConfig()
     ray: RayConfig = RayConfig()
     wandb: WandbConfig = WandbConfig()
+    tensorboard: TensorBoardConfig = TensorBoardConfig()
 
     @model_validator(mode="after")
     def _no_subset_in_a_stream(self) -> Config:
@@ -429,7 +437,8 @@ def _one_line(error: ValidationError) -> str:
     shown = "" if isinstance(first["input"], dict) else f", but got {first['input']!r:.80}"
     more = error.error_count() - 1
     rest = f" (and {more} more)" if more else ""
-    return f"config: {location}: {message[:1].lower()}{message[1:]}{shown}{rest}"
+    where = f"config: {location}" if location else "config"  # empty: of several sections together
+    return f"{where}: {message[:1].lower()}{message[1:]}{shown}{rest}"
 
 
 def _section_at(location: Sequence[int | str]) -> type[BaseModel]:

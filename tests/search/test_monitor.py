@@ -9,7 +9,11 @@ from treesearch.search.monitor import SearchMonitor
 
 class Screen:
     def __init__(self):
-        self.told, self.logged = [], []
+        self.told, self.logged, self.steps = [], [], []
+
+    def log(self, step, metrics):
+        self.steps.append(step)
+        self.logged.append(metrics)
 
     def update(self, stage, done, total, note=""):
         assert (stage, total) == ("search", 9)
@@ -23,7 +27,7 @@ def screen():
 
 @pytest.fixture
 def monitor(screen):
-    return SearchMonitor(9, CostModel(8, 0.1), screen, screen.logged.append)
+    return SearchMonitor(9, CostModel(8, 0.1), screen, screen.log)
 
 
 def row(number, nll, cost, *, label=None, status=OK, weight=50.0):
@@ -55,9 +59,8 @@ def test_rewards_are_under_the_weight_that_the_run_reports(monitor, screen):
     ]
     assert [one["reward"] for one in screen.logged] == pytest.approx([-6.0, -5.5, -6.1])
     assert [one["best_reward"] for one in screen.logged] == pytest.approx([-6.0, -5.5, -5.5])
-    assert [one["evaluations"] for one in screen.logged] == [1, 2, 3]
+    assert screen.steps == [1, 2, 3]
     assert screen.logged[1] | {"reward": 0, "best_reward": 0} == {
-        "evaluations": 2.0,
         "failures": 0.0,
         "reward": 0,
         "best_reward": 0,
@@ -86,3 +89,18 @@ def test_a_new_encoder_starts_anew(monitor, screen):
         (2, "best reward -6.0000"),
         (3, "best reward -6.0000 (+1.0000 over Huffman)"),
     ]
+
+
+def test_a_batch_has_its_rewards_its_rate_and_what_the_agent_says(monitor, screen):
+    for number in (1, 2):
+        monitor(row(number, 5.0 + number, 10.0))
+    monitor(row(3, None, 10.0, status=FAILED))
+    monitor.end_batch({"entropy": 1.5})
+    monitor(row(4, 4.0, 10.0))
+    monitor.end_batch({})
+    first, second = screen.logged[3], screen.logged[5]
+    assert (screen.steps[3], screen.steps[5]) == (3, 4)
+    assert first["agent/entropy"] == 1.5
+    assert first["batch_rewards"] == pytest.approx([-7.0, -8.0])
+    assert second["batch_rewards"] == pytest.approx([-5.0])
+    assert min(one["evaluations_per_second"] for one in (first, second)) > 0

@@ -16,6 +16,7 @@ from treesearch.search.ledger import FROZEN, Checkpoint, Position
 from treesearch.search.loop import Era, search
 from treesearch.search.monitor import SearchMonitor
 from treesearch.state import pack_state
+from treesearch.trackers.base import Metrics
 
 
 class Eras:
@@ -26,7 +27,7 @@ class Eras:
     Args:
         parts: Of the run. The executor gets the features of each era; the ledger's meta entry ``encoder`` is the hash
             of the latest ones.
-        log: Told metrics after every evaluation.
+        log: Told how many evaluations there are, and metrics, after each and after every batch.
 
     Attributes:
         encoder: Hash of the latest features.
@@ -34,7 +35,7 @@ class Eras:
 
     encoder: str
 
-    def __init__(self, parts: RunParts, log: Callable[[dict[str, float]], None] = lambda metrics: None) -> None:
+    def __init__(self, parts: RunParts, log: Callable[[int, Metrics], None] = lambda step, metrics: None) -> None:
         self._parts, self._config = parts, parts.config
         self._monitor = SearchMonitor(parts.config.search.evaluations, parts.cost_model, parts.progress, log)
         self._proposer: AgentProposer
@@ -104,7 +105,8 @@ class Eras:
             time_limit=frozen.time_limit,
             max_consecutive_failures=self._config.search.max_consecutive_failures,
         )
-        return Era(rung, builder_candidates(self._config, self._proposer.agent.task), self._proposer)
+        builders = builder_candidates(self._config, self._proposer.agent.task)
+        return Era(rung, builders, self._proposer, self._monitor.end_batch)
 
 
 def forest_size(frozen: FrozenConfig) -> int | None:

@@ -18,6 +18,7 @@ from treesearch.search.confirm import Confirmed, Finalist
 from treesearch.search.correction import CORRECTION
 from treesearch.search.ledger import FAILED, FROZEN, JOINT, STOPPED, WARM, Ledger
 from treesearch.search.promotion import BASELINE, FOUND, Promoted, builder_labels
+from treesearch.trackers.base import Table
 from treesearch.tree import Tree
 
 
@@ -155,8 +156,26 @@ def pick_from_front(
 
     The joint front where the run has one, else the frozen one. None where no point is cheap enough.
     """
-    fronts = comparison.get("fronts") or {}
-    points = (fronts.get("joint") or {}).get("points") or (fronts.get("frozen") or {}).get("points") or []
-    cheap = [point for point in points if max_cost is None or point["cost"] <= max_cost]
+    cheap = [point for point in _front_points(comparison) if max_cost is None or point["cost"] <= max_cost]
     weight = 0.0 if cost_weight is None else cost_weight
     return min(cheap, key=lambda point: point["valid_nll"] + weight * point["cost"], default=None)
+
+
+def _front_points(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+    fronts = comparison.get("fronts") or {}
+    points: list[dict[str, Any]] = []
+    for rung in (JOINT, FROZEN):
+        points = points or (fronts.get(rung) or {}).get("points") or []
+    return points
+
+
+def tables(comparison: Mapping[str, Any]) -> dict[str, Table]:
+    """What trackers show of a comparison: its rows, and the front that `pick_from_front` picks from."""
+    columns = ("name", "kind", "valid_nll", "cost", "expected_depth", "perplexity")
+    found: dict[str, Table] = {
+        "comparison": (columns, [[row[column] for column in columns] for row in comparison["rows"]])
+    }
+    if points := _front_points(comparison):
+        places = ("name", "kind", "cost", "valid_nll")
+        found["pareto_front"] = (places, [[point[place] for place in places] for point in points])
+    return found

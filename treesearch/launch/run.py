@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,13 @@ from treesearch.launch.parts import (
     measured_cost_model,
     prepare_run,
 )
-from treesearch.launch.results import best_tree, export_best, summarise
+from treesearch.launch.results import best_tree, export_best, summarise, tables
 from treesearch.progress import ProgressReporter
 from treesearch.search.durable import DurableExecutor
 from treesearch.search.ledger import Checkpoint, Ledger
 from treesearch.search.run_folder import RunFolder, next_free_folder
-from treesearch.search.trackers import make_tracker
 from treesearch.state import unpack_state
+from treesearch.trackers import make_tracker
 
 # What a resumed run may change, by section or setting; anything else would make its evaluations incomparable.
 CHANGEABLE = (
@@ -45,7 +46,9 @@ CHANGEABLE = (
     "ray",
     "confirm",
     "wandb",
+    "tensorboard",
 )
+RUN_ID = "run_id"
 
 
 def run_search(
@@ -133,12 +136,13 @@ def _search_and_confirm(
 ) -> dict[str, Any]:
     checkpoint = ledger.last_batch()
     counts = corpus.counts.astype(float)
-    with make_tracker(config, folder.path) as tracker:
+    spent = 0 if checkpoint is None else checkpoint.position.spent
+    with make_tracker(config, folder.path, run_id=_run_id(ledger), step=spent) as tracker:
         progress.say(f"{corpus.num_classes} classes, {len(corpus.train)} training tokens; results go to {folder.path}")
         if checkpoint is None:
             preparation = prepare_run(config, corpus, progress)
         else:
-            progress.say(f"{checkpoint.position.spent} evaluations are done")
+            progress.say(f"{spent} evaluations are done")
             preparation = _restored(config, corpus, ledger, checkpoint)
         cost_model = _cost_model(config, counts, folder, progress)
         workers = make_executor(config, corpus, preparation)
@@ -163,8 +167,15 @@ def _search_and_confirm(
         )
         best = best_tree(promoted, confirmed, cost_model)
         folder.write_results(export_best(best, corpus, cost_model), comparison)
-        tracker.finish(comparison, folder.best_tree_file)
+        tracker.finish(tables(comparison), folder.best_tree_file)
     return comparison
+
+
+def _run_id(ledger: Ledger) -> str:
+    """The run's name with trackers, the same whenever it is resumed."""
+    if ledger.meta(RUN_ID) is None:
+        ledger.set_meta(RUN_ID, secrets.token_hex(4))
+    return str(ledger.meta(RUN_ID))
 
 
 def _restored(config: Config, corpus: Corpus, ledger: Ledger, checkpoint: Checkpoint) -> Preparation:

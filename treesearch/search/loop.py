@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from treesearch.evaluation.scores import TreeScore
@@ -46,6 +46,7 @@ class Era:
     rung: FrozenRung
     builders: Sequence[Candidate]
     proposer: Proposer
+    on_batch: Callable[[dict[str, float]], None] = field(default=lambda metrics: None)  # told the agent's metrics
 
 
 def search(
@@ -129,6 +130,7 @@ def _tell(era: Era, ledger: Ledger, position: Position, told: Told) -> Position:
     num = len(told)
     position = replace(position, batch=position.batch + 1, spent=position.spent + num, proposed=position.proposed + num)
     ledger.finish_batch(position, era.proposer.pack(), metrics, era.rung.new_nodes())
+    era.on_batch(metrics)
     return position
 
 
@@ -149,4 +151,5 @@ def start(era: Era, ledger: Ledger, position: Position, evaluations: int) -> Pos
     began = len(builders) + len(new)
     position = replace(position, spent=position.spent + began, began=began)
     ledger.finish_batch(position, era.proposer.pack(), {}, era.rung.new_nodes())
+    era.on_batch({})
     return position

@@ -1,22 +1,24 @@
-"""What a running search tells: the progress bar and the tracker, after every evaluation."""
+"""What a running search tells: the progress bar and the trackers, after every evaluation and every batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 
 from treesearch.cost import CostModel
 from treesearch.progress import ProgressReporter
 from treesearch.search.ledger import FAILED, EvaluationRow
+from treesearch.trackers.base import Metrics
 
 
 class SearchMonitor:
-    """Tells progress and tracker of every frozen evaluation.
+    """Tells progress and trackers of every frozen evaluation, and trackers of every batch.
 
     Args:
         evaluations: The budget.
         cost_model: Its λ is the one that progress is told of, whatever the proposals are for.
         progress: Told the best reward and its gain over Huffman.
-        log: Told metrics; ``reward`` and ``best_reward`` are under that λ as well.
+        log: Told how many evaluations there are, and metrics; rewards are under that λ as well.
     """
 
     def __init__(
@@ -24,7 +26,7 @@ class SearchMonitor:
         evaluations: int,
         cost_model: CostModel,
         progress: ProgressReporter,
-        log: Callable[[dict[str, float]], None],
+        log: Callable[[int, Metrics], None],
     ) -> None:
         self._evaluations = evaluations
         self._cost_model = cost_model
@@ -34,6 +36,9 @@ class SearchMonitor:
         self._failed = 0
         self._best: float | None = None
         self._huffman: float | None = None
+        self._batch_rewards: list[float] = []
+        self._batch_evaluations = 0
+        self._batch_began = perf_counter()
 
     def new_encoder(self) -> None:
         """Rewards so far are not comparable with those to come."""
@@ -47,9 +52,11 @@ class SearchMonitor:
     def __call__(self, row: EvaluationRow) -> None:
         """Take note of one evaluation and tell of it."""
         self._note(row, comparable=True)
-        metrics = {"evaluations": float(self._done), "failures": float(self._failed)}
+        self._batch_evaluations += 1
+        metrics = {"failures": float(self._failed)}
         if row.valid_nll is not None:
             metrics["reward"] = row.validation_reward(self._cost_model)
+            self._batch_rewards.append(metrics["reward"])
         notes = []
         if self._best is not None:
             gain = "" if self._huffman is None else f" ({self._best - self._huffman:+.4f} over Huffman)"
@@ -63,7 +70,15 @@ class SearchMonitor:
                 metrics[key] = value
         if self._best is not None:
             metrics["best_reward"] = self._best
-        self._log(metrics)
+        self._log(self._done, metrics)
+
+    def end_batch(self, metrics: Mapping[str, float]) -> None:
+        """Tell trackers of a batch, with the agent's metrics of it."""
+        now = perf_counter()
+        rate = self._batch_evaluations / max(now - self._batch_began, 1e-9)
+        agent = {f"agent/{name}": value for name, value in metrics.items()}
+        self._log(self._done, {**agent, "batch_rewards": self._batch_rewards, "evaluations_per_second": rate})
+        self._batch_rewards, self._batch_evaluations, self._batch_began = [], 0, now
 
     def _note(self, row: EvaluationRow, *, comparable: bool) -> None:
         self._done += 1
