@@ -342,7 +342,7 @@ def _tree_of_front(source: Path, cost_weight: float | None, max_cost: float | No
     if point is None:
         cheapest = min(one["cost"] for one in front["points"])
         raise ConfigError(f"no tree on the front costs {max_cost} or less; the cheapest costs {cheapest:.4g}")
-    with folder.open() as ledger:
+    with folder.read() as ledger:
         tree = ledger.tree(point["tree"])
     provenance = {key: point[key] for key in ("name", "kind", "cost", "valid_nll")} | {"rung": rung}
     what = f": {point['name']}, cost {point['cost']:.2f}, validation NLL {point['valid_nll']:.3f} ({rung} rung)"
@@ -394,7 +394,7 @@ def _print_evaluations(path: Path) -> None:
 
     from treesearch.search.run_folder import RunFolder
 
-    with RunFolder(path).open() as ledger:
+    with RunFolder(path).read() as ledger:
         records = [asdict(row) for row in ledger.rows()]
     for index, record in enumerate(records):
         if index == 0:

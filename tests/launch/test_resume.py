@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests import tiny
+from tests.processes import full_disk
 from treesearch.config import load_config
 from treesearch.errors import RunError
 from treesearch.launch import resume_search, run_search
@@ -128,6 +129,24 @@ def test_a_killed_search_ends_like_one_that_never_was(share, whole, kill, tmp_pa
     folder = RunFolder(tmp_path / "run")
     assert search_until_killed(config, folder, kill, int(share * transactions(reference)))
     assert len(rows(folder)) < len(rows(reference))
+    resume(folder)
+    assert rows(folder) == rows(reference)
+    assert results(folder) == results(reference)
+
+
+@pytest.mark.parametrize("share", [0.6, 0.95])
+def test_a_full_disk_ends_the_search_and_loses_nothing(share, whole, tmp_path):
+    config, reference = whole
+    folder = RunFolder(tmp_path / "run")
+    size = int(share * reference.ledger_file.stat().st_size)
+    with (
+        full_disk(size),
+        ProgressReporter() as progress,
+        pytest.raises(RunError, match="free space or mend the folder and resume"),
+    ):
+        run_search(config, folder, progress)
+    with folder.read() as ledger:
+        assert 0 < len(ledger.rows()) < len(rows(reference))
     resume(folder)
     assert rows(folder) == rows(reference)
     assert results(folder) == results(reference)

@@ -1,9 +1,12 @@
+import os
 import sqlite3
 from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
 
+from tests.nested import random_nested
+from tests.processes import full_disk
 from treesearch import Tree
 from treesearch.cost import CostModel
 from treesearch.errors import RunError
@@ -261,7 +264,7 @@ def test_create_and_open_refuse_the_opposite(path):
 
 
 def test_no_folder_to_create_in(tmp_path):
-    assert "cannot be used as a ledger" in refusal(tmp_path / "none" / "search.db", create=True)
+    assert "cannot be made as a ledger" in refusal(tmp_path / "none" / "search.db", create=True)
 
 
 @pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\0" + b"\xff" * 500])
@@ -305,5 +308,63 @@ def test_a_ledger_that_lacks_a_column(path):
 
 
 def test_a_folder_without_write_permission(read_only_folder):
-    assert "cannot be used as a ledger" in refusal(read_only_folder / "search.db", create=True)
+    assert "cannot be made as a ledger" in refusal(read_only_folder / "search.db", create=True)
     assert list(read_only_folder.iterdir()) == []
+
+
+@pytest.fixture
+def no_permission(monkeypatch):
+    """As of a read-only file system, on which even root may not write."""
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
+
+
+def test_where_nothing_may_be_written_it_is_read_with_its_log(ledger, path, no_permission):
+    """The writer has died, say: what it wrote last is in the log alone."""
+    ledger.record(row(1), TREE)
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    assert any(name.endswith("-wal") for name in before)
+    with Ledger(path, read_only=True) as reader:
+        assert [one.id for one in reader.rows()] == [1]
+        assert reader.tree(TREE.hash) == TREE
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+    assert "cannot be written; give its folder write permission" in refusal(path)
+
+
+def test_a_reader_writes_nothing(ledger, path):
+    ledger.record(row(1), TREE)
+    with Ledger(path, read_only=True) as reader:
+        assert len(reader.rows()) == 1
+        ledger.record(row(2), TREE)
+        assert len(reader.rows()) == 2, "of a search that is under way too"
+        with pytest.raises(RunError, match="readonly"):
+            reader.record(row(3), TREE)
+
+
+def test_a_ledger_that_cannot_be_made_leaves_nothing(path):
+    with full_disk(3000):
+        assert "cannot be made" in refusal(path, create=True)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_full_disk(ledger, path):
+    """Every row that was accepted is there, and it goes on when there is room."""
+    stored: list[Tree] = []
+
+    def record() -> None:
+        tree = Tree.from_nested(random_nested(np.random.default_rng(len(stored)), 50))
+        ledger.record(row(len(stored) + 1, tree_hash=tree.hash), tree)
+        stored.append(tree)
+
+    def fill() -> None:
+        while True:
+            record()
+
+    with full_disk(1_000_000), pytest.raises(RunError, match="free space or mend the folder"):
+        fill()
+    assert len(stored) > 10
+    with Ledger(path, read_only=True) as reader:
+        assert [one.tree_hash for one in reader.rows()] == [tree.hash for tree in stored]
+        assert [reader.tree(tree.hash) for tree in stored] == stored
+    record()
+    assert ledger.next_id() == len(stored) + 1

@@ -100,7 +100,7 @@ def test_results_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunError, match=r"No space left on device\); free space or mend the folder and resume"):
         folder.write_results(Tree.from_nested([0, 1, 2]), {"rows": [1]})
     assert tiny.snapshot(tmp_path) == before
 

@@ -13,7 +13,6 @@ from treesearch.cost import CostWeights
 from treesearch.errors import ConfigError, RunError
 from treesearch.evaluation.scores import TreeScore
 from treesearch.search.frozen_rung import Candidate
-from treesearch.search.ledger import Ledger
 from treesearch.search.loop import Told
 from treesearch.search.run_folder import RunFolder
 from treesearch.state import pack_state, unpack_state
@@ -182,7 +181,7 @@ def _policy_bytes(source: Path) -> bytes:
             return source.read_bytes()
         except OSError as error:
             raise RunError(f"policy {source} cannot be read ({error.strerror}); give a run folder") from None
-    with Ledger(RunFolder(source).ledger_file) as ledger:
+    with RunFolder(source).read() as ledger:
         last = ledger.last_batch()
     if last is None:
         raise RunError(f"{source} holds no finished batch and so no policy; give a run that got further")

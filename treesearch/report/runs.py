@@ -39,7 +39,7 @@ def run_counts(source: Path) -> list[float] | None:
     """The training counts of a run folder; None for a tree file."""
     if not source.is_dir():
         return None
-    with RunFolder(source).open() as ledger:
+    with RunFolder(source).read() as ledger:
         counts: list[float] | None = ledger.meta("counts")
     return counts
 
@@ -78,7 +78,7 @@ def run_row(path: Path) -> dict[str, Any]:
     """
     folder = RunFolder(path)
     comparison, config = folder.comparison(), folder.config()
-    with folder.open() as ledger:
+    with folder.read() as ledger:
         corpus = (ledger.meta("corpus") or {}).get("hash")
     found = [row for row in comparison["rows"] if row["kind"] == FOUND]
     best = max(found, key=_valid_reward, default=None)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -135,25 +138,34 @@ class Ledger:
     Args:
         path: The file; its folder must exist.
         create: Make a new ledger; it must not exist yet. Otherwise it must.
+        read_only: Write nothing; the folder need not allow it.
 
     Raises:
-        RunError: The file exists, is missing, or is no ledger of this version.
+        RunError: The file exists, is missing, is no ledger of this version, or is in a folder that cannot be written.
     """
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
+    def __init__(self, path: Path, *, create: bool = False, read_only: bool = False) -> None:
         if create and path.exists():
             raise RunError(f"{path} already holds a search; choose another --out")
         if not create and not path.is_file():
             raise RunError(f"no ledger at {path}; give the folder of a search")
+        writable = os.access(path.parent, os.W_OK)
+        if not (create or read_only or (writable and os.access(path, os.W_OK))):
+            raise RunError(f"{path} cannot be written; give its folder write permission, or go on with a copy of it")
+        self._resources = ExitStack()
         try:
-            self._db = sqlite3.connect(path)
-            try:
-                self._prepare(create)
-            except BaseException:
-                self._db.close()
+            place = path if writable or create else self._copied(path)  # SQLite writes even where it only reads
+            self._db = self._resources.enter_context(closing(sqlite3.connect(place)))
+            self._prepare(create, read_only)
+        except BaseException as error:
+            self._resources.close()
+            if create:
+                for file in _files(path):
+                    file.unlink(missing_ok=True)
+            if not isinstance(error, OSError | sqlite3.Error | RunError):
                 raise
-        except (sqlite3.Error, RunError) as error:
-            raise RunError(f"{path} cannot be used as a ledger: {error}") from None
+            what = "made" if create else "used"
+            raise RunError(f"{path} cannot be {what} as a ledger: {error}") from None
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -280,7 +292,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file; the write-ahead log is folded into it."""
-        self._db.close()
+        self._resources.close()
 
     def __enter__(self) -> Self:
         return self
@@ -290,12 +302,23 @@ class Ledger:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _prepare(self, create: bool) -> None:
+    def _copied(self, path: Path) -> Path:
+        """The path of a copy, which goes when this is closed."""
+        folder = Path(self._resources.enter_context(tempfile.TemporaryDirectory()))
+        for file in _files(path):
+            if file.exists():
+                shutil.copyfile(file, folder / file.name)
+        return folder / path.name
+
+    def _prepare(self, create: bool, read_only: bool) -> None:
         # The schema comes first: the mode is a change of the file, which may be somebody else's.
         if not create and self.meta("schema") != SCHEMA_VERSION:
             raise RunError(f"its schema must be {SCHEMA_VERSION}, but is {self.meta('schema')!r}; start a new search")
         if not create and (missing := self._missing_columns()):
             raise RunError(f"its table evaluations lacks {', '.join(missing)}; start a new search")
+        if read_only:
+            self._db.execute("PRAGMA query_only=ON")
+            return
         self._db.execute("PRAGMA journal_mode=WAL")
         # The death of this process loses nothing, that of the machine the last evaluations, which resuming repeats.
         self._db.execute("PRAGMA synchronous=NORMAL")
@@ -307,7 +330,7 @@ class Ledger:
         return [column for column in _COLUMNS if column not in there]
 
     def _create_tables(self) -> None:
-        with self._transaction():
+        with self._db:
             for table, columns in _TABLES.items():
                 self._db.execute(f"CREATE TABLE {table}({columns})")
             self._db.execute("INSERT INTO meta VALUES ('schema', ?)", (json.dumps(SCHEMA_VERSION),))
@@ -340,3 +363,8 @@ class Ledger:
             raise RunError(
                 f"the ledger could not be written: {error}; free space or mend the folder and resume"
             ) from None
+
+
+def _files(path: Path) -> list[Path]:
+    """A ledger's file and its write-ahead log, which holds what is not in it yet."""
+    return [path, path.with_name(f"{path.name}-wal")]

@@ -76,12 +76,20 @@ class RunFolder:
         return Ledger(self.ledger_file, create=True)
 
     def open(self) -> Ledger:
-        """The ledger of an existing run.
+        """The ledger of an existing run, to go on with.
+
+        Raises:
+            RunError: There is none, or the folder cannot be written.
+        """
+        return Ledger(self.ledger_file)
+
+    def read(self) -> Ledger:
+        """The ledger of an existing run, to look at; it may be worked on at the same time.
 
         Raises:
             RunError: There is none.
         """
-        return Ledger(self.ledger_file)
+        return Ledger(self.ledger_file, read_only=True)
 
     def config(self) -> Config:
         """The resolved configuration."""
@@ -139,16 +147,28 @@ class RunFolder:
 
     def write_config(self, config: Config) -> None:
         """Write a changed configuration."""
-        _write_text(self.config_file, dump_config(config))
+        with self._writing():
+            _write_text(self.config_file, dump_config(config))
 
     def write_cost_table(self, table: CostTable) -> None:
         """Write the cost table of the run."""
-        _write_text(self.cost_table_file, table.to_json())
+        with self._writing():
+            _write_text(self.cost_table_file, table.to_json())
 
     def write_results(self, best: Tree, comparison: dict[str, Any]) -> None:
         """Write the best tree and the comparison, each whole or not at all."""
-        best.save(self.best_tree_file)
-        _write_json(self.comparison_file, comparison)
+        with self._writing():
+            best.save(self.best_tree_file)
+            _write_json(self.comparison_file, comparison)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"{self.path} could not be written ({error.strerror}); free space or mend the folder and resume"
+            ) from None
 
 
 def next_free_folder(parent: Path, stem: str) -> Path:
