@@ -266,20 +266,13 @@ def bench(
     from treesearch.bench import BENCHMARKS, benchmark_table
     from treesearch.builders.registry import did_you_mean
 
-    known = {**BENCHMARKS, "search": _bench_search}
-    if name not in known:
-        raise ConfigError(f"unknown benchmark {name!r}{did_you_mean(name, known)}")
-    rows = known[name]()
+    if name not in BENCHMARKS:
+        raise ConfigError(f"unknown benchmark {name!r}{did_you_mean(name, BENCHMARKS)}")
+    rows = BENCHMARKS[name]()
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
         _stdout().print(benchmark_table(name, rows))
-
-
-def _bench_search() -> list[dict[str, Any]]:
-    from treesearch.launch import benchmark  # which needs agents, unlike the other benchmarks
-
-    return benchmark.run()
 
 
 def needs_vectors(builder: str, options: dict[str, Any]) -> bool:

@@ -7,11 +7,12 @@ from typing import Any
 
 from rich.table import Table
 
-from treesearch.bench import cost, frozen, softmax, trees
+from treesearch.bench import cost, frozen, search, softmax, trees
 
 BENCHMARKS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "cost": cost.run,
     "frozen": frozen.run,
+    "search": search.run,
     "softmax": softmax.run,
     "trees": trees.run,
 }

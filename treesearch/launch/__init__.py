@@ -1,6 +1,6 @@
 """Composition root: from a configuration to a finished run.
 
-With `treesearch.cli` the only importer of envs and agents.
+With what stands above it, `treesearch.bench` and `treesearch.cli`, the only importer of envs and agents.
 """
 
 from treesearch.launch.parts import check_choices, load_corpus, make_cost_model, prepare_run
