@@ -259,7 +259,7 @@ def study(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="softmax, cost, frozen, trees or search.")],
+    name: Annotated[str, typer.Argument(help="softmax, cost, frozen, trees, search, distributed or faults.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
 ) -> None:
     """Run a benchmark and print its table."""

@@ -24,7 +24,7 @@ from treesearch.evaluation.joint import resolve_device
 from treesearch.evaluation.preparation import Preparation, prepare
 from treesearch.launch.proposer import make_proposer
 from treesearch.progress import ProgressReporter
-from treesearch.search.executors import Arrays, Executor, LocalExecutor
+from treesearch.search.executors import Arrays, Executor, LocalExecutor, WorkerFactory
 from treesearch.search.frozen_rung import BUILDER, Candidate
 from treesearch.search.ledger import Ledger
 from treesearch.search.worker import ENCODER_PREFIX, EvaluationWorker, WorkerSettings
@@ -160,8 +160,10 @@ def _categories(config: Config, class_names: Sequence[str] | None) -> NDArray[np
     return None if path is None or class_names is None else load_categories(path, class_names)
 
 
-def make_executor(config: Config, corpus: Corpus, preparation: Preparation) -> Executor:
-    """Workers that hold the corpus and the features.
+def make_executor(
+    config: Config, corpus: Corpus, preparation: Preparation, make_worker: WorkerFactory = EvaluationWorker
+) -> Executor:
+    """Workers that hold the corpus and the features; ``make_worker`` builds each where it is to run.
 
     Raises:
         ExecutionError: The cluster cannot be reached or is too small.
@@ -169,11 +171,11 @@ def make_executor(config: Config, corpus: Corpus, preparation: Preparation) -> E
     arrays = worker_arrays(corpus, preparation)
     settings = WorkerSettings(config.encoder, config.frozen, config.joint, corpus.eos)
     if config.search.executor == "local":
-        return LocalExecutor(EvaluationWorker, arrays=arrays, settings=settings)
+        return LocalExecutor(make_worker, arrays=arrays, settings=settings)
     from treesearch.search.ray_executor import RayExecutor
 
     return RayExecutor(
-        EvaluationWorker,
+        make_worker,
         arrays=arrays,
         settings=settings,
         num_workers=None if config.ray.num_workers == "auto" else config.ray.num_workers,

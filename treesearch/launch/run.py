@@ -31,8 +31,10 @@ from treesearch.launch.parts import (
 from treesearch.launch.results import best_tree, export_best, summarise, tables
 from treesearch.progress import ProgressReporter
 from treesearch.search.durable import DurableExecutor
+from treesearch.search.executors import WorkerFactory
 from treesearch.search.ledger import Checkpoint, Ledger
 from treesearch.search.run_folder import RunFolder, next_free_folder
+from treesearch.search.worker import EvaluationWorker
 from treesearch.state import unpack_state
 from treesearch.trackers import make_tracker
 
@@ -52,7 +54,12 @@ RUN_ID = "run_id"
 
 
 def run_search(
-    config: Config, folder: RunFolder, progress: ProgressReporter, *, policy: Path | None = None
+    config: Config,
+    folder: RunFolder,
+    progress: ProgressReporter,
+    *,
+    policy: Path | None = None,
+    make_worker: WorkerFactory = EvaluationWorker,
 ) -> dict[str, Any]:
     """Run a whole search: prepare, search, confirm, export.
 
@@ -61,6 +68,7 @@ def run_search(
         folder: Where; must be new or empty.
         progress: Who is told.
         policy: A run folder, or a packed agent's state, whose policy the agent starts from.
+        make_worker: Builds what evaluates, where it is to run.
 
     Returns:
         The content of ``comparison.json``.
@@ -75,10 +83,16 @@ def run_search(
         ledger.set_meta("counts", corpus.counts.tolist())
         ledger.set_meta("corpus", corpus.source | {"hash": corpus.hash})
         ledger.set_meta("policy", None if policy is None else str(policy.resolve()))
-        return _run(config, corpus, folder, ledger, progress)
+        return _run(config, corpus, folder, ledger, progress, make_worker)
 
 
-def resume_search(folder: RunFolder, progress: ProgressReporter, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def resume_search(
+    folder: RunFolder,
+    progress: ProgressReporter,
+    *,
+    overrides: Sequence[str] = (),
+    make_worker: WorkerFactory = EvaluationWorker,
+) -> dict[str, Any]:
     """Go on with a search that was stopped, or with a larger budget; what is finished is not done again.
 
     The rows of the ledger are those of a search that was never stopped, where neither the budget nor the confirmation
@@ -88,6 +102,7 @@ def resume_search(folder: RunFolder, progress: ProgressReporter, *, overrides: S
         folder: Of the search.
         progress: Who is told.
         overrides: ``a.b=c`` for settings of the kinds in `CHANGEABLE`.
+        make_worker: That of the search.
 
     Returns:
         The content of ``comparison.json``.
@@ -117,22 +132,32 @@ def resume_search(folder: RunFolder, progress: ProgressReporter, *, overrides: S
         check_choices(config, corpus.counts.astype(float), class_names=corpus.class_names)
         ledger.rewind(keep=checkpoint.position.encoder if config.search.asynchronous and checkpoint else None)
         folder.write_config(config)
-        return _run(config, corpus, folder, ledger, progress)
+        return _run(config, corpus, folder, ledger, progress, make_worker)
 
 
 def _run(
-    config: Config, corpus: Corpus, folder: RunFolder, ledger: Ledger, progress: ProgressReporter
+    config: Config,
+    corpus: Corpus,
+    folder: RunFolder,
+    ledger: Ledger,
+    progress: ProgressReporter,
+    make_worker: WorkerFactory,
 ) -> dict[str, Any]:
     """From the ledger's last batch, or from the start, to the end; a user who interrupts is told how to go on."""
     try:
-        return _search_and_confirm(config, corpus, folder, ledger, progress)
+        return _search_and_confirm(config, corpus, folder, ledger, progress, make_worker)
     except KeyboardInterrupt:
         progress.say(f"go on with: treesearch resume {folder.path}")
         raise
 
 
 def _search_and_confirm(
-    config: Config, corpus: Corpus, folder: RunFolder, ledger: Ledger, progress: ProgressReporter
+    config: Config,
+    corpus: Corpus,
+    folder: RunFolder,
+    ledger: Ledger,
+    progress: ProgressReporter,
+    make_worker: WorkerFactory,
 ) -> dict[str, Any]:
     checkpoint = ledger.last_batch()
     counts = corpus.counts.astype(float)
@@ -145,7 +170,7 @@ def _search_and_confirm(
             progress.say(f"{spent} evaluations are done")
             preparation = _restored(config, corpus, ledger, checkpoint)
         cost_model = _cost_model(config, counts, folder, progress)
-        workers = make_executor(config, corpus, preparation)
+        workers = make_executor(config, corpus, preparation, make_worker)
         with DurableExecutor(workers, ledger) as executor, finish_what_is_under_way(executor, progress.say):
             parts = RunParts(config, corpus, cost_model, executor, ledger, progress)
             eras = Eras(parts, log=tracker.log)
