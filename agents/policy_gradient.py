@@ -37,6 +37,10 @@ from agents.settings import check_settings
 from envs import NUM_FEATURES, seen_under
 from treesearch.errors import ConfigError, RunError
 
+# Of the logarithm of new over old probability. Others than the policy propose too: what it thought next to impossible,
+# and turned out badly, would have an infinite gradient as soon as it thinks it possible.
+MAX_LOG_RATIO = 10.0
+
 
 @dataclass(frozen=True)
 class PolicyGradientSettings:
@@ -336,6 +340,7 @@ class PolicyGradient(Agent):
         for _ in range(settings.update_epochs):
             log_prob_nA = self._batch_log_probs(batch)
             log_ratio = log_prob_nA.gather(1, batch.actions[:, None]).squeeze(1) - batch.log_probs
+            log_ratio = log_ratio.clamp(max=MAX_LOG_RATIO)
             ratio = log_ratio.exp()
 
             # Policy loss.

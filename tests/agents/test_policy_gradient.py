@@ -1,5 +1,7 @@
 """The learning agent: its arithmetic, its credit, and that it reaches known optima."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -186,6 +188,17 @@ def test_nothing_is_learned_from_failures_alone(credit: str) -> None:
     before = weights(agent)
     assert agent.tell([Evaluated(proposal, None) for proposal in agent.ask(2)]) == {}
     assert weights(agent) == before
+
+
+def test_what_the_policy_thought_impossible_and_turned_out_badly_breaks_nothing() -> None:
+    agent = learner()
+    batch = evaluated(agent, 8)
+    worst = min(range(8), key=lambda i: batch[i].evaluation.reward if batch[i].evaluation else 0.0)
+    proposal = batch[worst].proposal
+    unlikely = replace(proposal, log_probs=np.full(len(proposal.actions), -300.0))  # as of another proposer
+    metrics = agent.tell([*batch[:worst], Evaluated(unlikely, batch[worst].evaluation), *batch[worst + 1 :]])
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert agent.ask(4)
 
 
 # -- imitation and replay ----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from treesearch.data.contexts import context_windows
 from treesearch.evaluation.examples import TextSplit
 from treesearch.evaluation.joint import resolve_device, train_joint
 from treesearch.evaluation.trainer import make_model
+from treesearch.search import worker
 from treesearch.search.worker import ENCODER_PREFIX, EvaluationWorker, JointScores, JointTask, WorkerSettings
 
 CLASSES, CAP = 12, 40
@@ -70,3 +71,15 @@ def test_a_warm_start_takes_the_searchs_encoder_and_one_epoch() -> None:
 def test_training_that_diverges() -> None:
     with pytest.raises(FloatingPointError, match=r"validation NLL is nan at learning rate 1e\+38; lower joint"):
         evaluated(learning_rate=1e38)
+
+
+@pytest.mark.parametrize(
+    "limited", [{}, {"frozen": FrozenConfig(time_limit=5.0)}, {"joint": JointConfig(time_limit=5.0)}]
+)
+def test_kernels_are_compiled_before_a_time_limit_counts(limited, monkeypatch) -> None:
+    """On a machine without numba's cache that takes longer than the limit, again and again."""
+    compiled = []
+    monkeypatch.setattr(worker, "compile_kernels", lambda: compiled.append(True))
+    settings = {"frozen": FrozenConfig(), "joint": JointConfig(), **limited}
+    EvaluationWorker({**ARRAYS, "counts": COUNTS}, WorkerSettings(ENCODER, **settings, pad=0))
+    assert bool(compiled) == bool(limited)

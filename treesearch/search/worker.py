@@ -22,6 +22,7 @@ from treesearch.evaluation.joint import resolve_device, token_nll, train_joint
 from treesearch.evaluation.threads import one_thread
 from treesearch.evaluation.trainer import make_model
 from treesearch.tree import Tree
+from treesearch.warmup import compile_kernels
 
 ENCODER_PREFIX = "encoder."  # of the arrays that are parameters of the search's encoder
 
@@ -91,6 +92,8 @@ class EvaluationWorker:
     def __init__(self, arrays: Mapping[str, NDArray[Any]], settings: WorkerSettings) -> None:
         self._arrays = arrays
         self._settings = settings
+        if settings.frozen.time_limit is not None or settings.joint.time_limit is not None:
+            compile_kernels()  # a minute on a new machine, which no evaluation is to be blamed for
 
     def __call__(
         self, payload: FrozenTask | ForestTask | JointTask
