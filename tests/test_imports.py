@@ -22,9 +22,9 @@ LAYERS = (
     {"evaluation", "trackers"},
     {"search"},
     {"launch"},
-    {"bench", "cli"},
+    {"bench", "tune", "cli"},
 )
-ABOVE_AGENTS = {"launch", "bench", "cli"}
+ABOVE_AGENTS = {"launch", "bench", "tune", "cli"}
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 OPEN_TO_ENVS_AND_AGENTS = {"builders", "tree", "cost", "cost_table", "paths", "data", "errors", "state"}
 MODULES = {

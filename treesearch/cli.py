@@ -258,6 +258,23 @@ def study(
 
 
 @app.command()
+def sweep(
+    config: Annotated[Path, typer.Argument(help="Config with a section sweep, such as configs/sweep.yaml.")],
+    out: Annotated[Path, typer.Option(help="Folder of the sweep; one that was stopped goes on.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
+    set_: SetOption = None,
+) -> None:
+    """Run whole searches with different settings through Ray Tune, and print which are best."""
+    from treesearch.progress import ProgressReporter
+    from treesearch.tune.sweep import load_sweep, run_sweep, sweep_table
+
+    resolved, space = load_sweep(config, set_ or ())
+    with ProgressReporter() as progress:
+        rows = run_sweep(resolved, space, out, progress)
+    _print_rows(rows, sweep_table, as_json=as_json)
+
+
+@app.command()
 def bench(
     name: Annotated[str, typer.Argument(help="softmax, cost, frozen, trees, search, distributed or faults.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,

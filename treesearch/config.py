@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
@@ -351,6 +351,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: The file is missing or no YAML, a key is unknown, a value is out of range, a variable is not set.
     """
+    return make_config(read_settings(path, overrides))
+
+
+def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The sections of a YAML file with overrides, not validated; see `load_config`."""
     path = Path(path)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -363,7 +368,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path} must hold a mapping of sections, but holds a {type(raw).__name__}")
     for assignment in overrides:
         _apply(raw, assignment)
-    return make_config(raw)
+    return raw
 
 
 def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
@@ -383,10 +388,22 @@ def make_config(raw: Mapping[str, Any]) -> Config:
             values[name] = {
                 key: _expand(f"{name}.{key}", value) if key in path_keys else value for key, value in section.items()
             }
+    return validate(Config, values)
+
+
+S = TypeVar("S", bound=Section)
+
+
+def validate(section: type[S], values: Mapping[str, Any], prefix: str = "") -> S:
+    """A section from a mapping; ``prefix`` stands before its keys in messages.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is out of range.
+    """
     try:
-        return Config.model_validate(values)
+        return section.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_one_line(error)) from None
+        raise ConfigError(_one_line(section, error, prefix)) from None
 
 
 def dump_config(config: Config) -> str:
@@ -427,11 +444,11 @@ def _expand(key: str, value: Any) -> Any:
     return expanded
 
 
-def _one_line(error: ValidationError) -> str:
+def _one_line(whole: type[BaseModel], error: ValidationError, prefix: str) -> str:
     first = error.errors()[0]
-    location = ".".join(str(part) for part in first["loc"] if part not in _TAGS)
+    location = prefix + ".".join(str(part) for part in first["loc"] if part not in _TAGS)
     if first["type"] == "extra_forbidden":
-        section = _section_at(first["loc"][:-1])
+        section = _section_at(whole, first["loc"][:-1])
         return f"unknown key {location!r} in the config{did_you_mean(str(first['loc'][-1]), section.model_fields)}"
     message = first["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(first["input"], dict) else f", but got {first['input']!r:.80}"
@@ -441,8 +458,8 @@ def _one_line(error: ValidationError) -> str:
     return f"{where}: {message[:1].lower()}{message[1:]}{shown}{rest}"
 
 
-def _section_at(location: Sequence[int | str]) -> type[BaseModel]:
-    section: type[BaseModel] = Config
+def _section_at(whole: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel]:
+    section = whole
     for name in location:
         field = section.model_fields.get(str(name))
         if field is not None:  # else the tag of a union

@@ -466,7 +466,7 @@ def test_ray_imported_too_early_for_loopback_warns():
         exceptions = types.SimpleNamespace(RayError=OSError)
         sys.modules["ray"] = types.SimpleNamespace(is_initialized=lambda: False, init=init, exceptions=exceptions)
         with pytest.warns(UserWarning, match="before importing ray"), pytest.raises(Stop):
-            ray_executor._connect(None, num_cpus=1, num_bytes=0)
+            ray_executor.connect_ray(None, num_cpus=1, num_bytes=0)
     """
     environment = {LOOPBACK_VARIABLE: "1", "RAY_ADDRESS": "127.0.0.1:1"}
     done = run_script(script, **environment)

@@ -111,7 +111,7 @@ class AgentProposer:
         return [
             Evaluated(proposal, None)
             if score is None
-            else Evaluated(proposal, _evaluation(score, proposal.cost_weight), score.exact)
+            else Evaluated(proposal, make_evaluation(score, proposal.cost_weight), score.exact)
             for proposal, score in zip(proposals, scores, strict=True)
         ]
 
@@ -121,7 +121,8 @@ def _number(candidate: Candidate) -> int:
     return candidate.number
 
 
-def _evaluation(score: TreeScore, cost_weight: float) -> Evaluation:
+def make_evaluation(score: TreeScore, cost_weight: float) -> Evaluation:
+    """What an agent is told of a score."""
     node_loss = score.node_nll + cost_weight * score.node_cost
     return Evaluation.of_nodes(node_loss, score.node_mass, node_cost=score.node_cost, cost_weight=cost_weight)
 

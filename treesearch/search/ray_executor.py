@@ -195,7 +195,7 @@ class RayExecutor(Executor):
         threads = max(1, int(cpus_per_worker))
         num_cpus = max(os.cpu_count() or 1, math.ceil((num_workers or 1) * cpus_per_worker))
         num_bytes = sum(array.nbytes for array in arrays.values())
-        self._ray, self._owns_ray = _connect(address, num_cpus=num_cpus, num_bytes=num_bytes)
+        self._ray, self._owns_ray = connect_ray(address, num_cpus=num_cpus, num_bytes=num_bytes)
         try:
             room = _check_room(self._ray.nodes(), num_workers or 1, self._demand)
             self._add_slots(num_workers or room)
@@ -372,8 +372,20 @@ def _check_range(name: str, value: float, ok: bool, rule: str) -> None:
         raise ConfigError(f"{name} must be {rule}, but got {value}")
 
 
-def _connect(address: str | None, *, num_cpus: int, num_bytes: int) -> tuple[Any, bool]:
-    """Connect this process to Ray. Returns the module, and whether this call made the connection."""
+def connect_ray(address: str | None, *, num_cpus: int, num_bytes: int = 0) -> tuple[Any, bool]:
+    """Connect this process to Ray.
+
+    Args:
+        address: As of `RayExecutor`; None: the Ray of this process, or else a private one.
+        num_cpus: Of a private one.
+        num_bytes: Of arrays that a private one has to hold.
+
+    Returns:
+        The module, and whether this call made the connection.
+
+    Raises:
+        ExecutionError: It cannot be started or joined.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None and os.environ.get(LOOPBACK_VARIABLE) != "0":
         if "ray" not in sys.modules:

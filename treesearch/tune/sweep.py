@@ -1,0 +1,293 @@
+"""Sweeps: Ray Tune over whole searches, each in a run folder of its own that can be resumed like any other."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from rich import box
+from rich.table import Table
+
+from treesearch.builders.registry import did_you_mean
+from treesearch.config import (
+    Config,
+    Positive,
+    Section,
+    dump_config,
+    make_config,
+    read_settings,
+    validate,
+    with_overrides,
+)
+from treesearch.errors import ConfigError, RunError
+from treesearch.launch import check_choices, load_corpus, resume_search, run_search
+from treesearch.progress import ProgressReporter
+from treesearch.search.ray_executor import connect_ray
+from treesearch.search.run_folder import RunFolder
+
+SWEEP = "sweep"  # section of the config, and the name of the experiment
+COMMON = ("data", "cost.kind", "cost.weight", "cost.phase", "cost.table")  # or rewards would not be comparable
+COMMON_ON_FROZEN = ("encoder", "frozen.holdout", "frozen.max_tokens")  # where only the frozen rung tells them apart
+RANGES = {"uniform": float, "loguniform": float, "randint": int}  # kinds of domains, and of their two bounds
+LISTS = ("grid", "choice")
+
+
+class SweepConfig(Section):
+    """Which settings differ between searches, and how many searches there are."""
+
+    # By setting: {grid: [...]} all, {choice: [...]} one at random, or {uniform | loguniform | randint: [low, high]}.
+    space: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    num_samples: Positive = 1  # draws; with grids, of each of their points
+    max_concurrent: Positive | None = None  # searches at a time; null: as many as there are CPUs
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, SweepConfig]:
+    """A config with a section ``sweep``.
+
+    Raises:
+        ConfigError: As `treesearch.config.load_config`, or the sweep is none.
+    """
+    raw = read_settings(path, overrides)
+    if SWEEP not in raw:
+        raise ConfigError(
+            f"{path} needs a section sweep with a space, such as {{search.agent: {{grid: [hybrid, evolution]}}}}"
+        )
+    settings = raw.pop(SWEEP)
+    if not isinstance(settings, dict):
+        raise ConfigError(f"sweep must be a mapping, but got {settings!r:.80}")
+    config, sweep = make_config(raw), validate(SweepConfig, settings, f"{SWEEP}.")
+    _check(config, sweep)
+    return config, sweep
+
+
+def run_sweep(config: Config, sweep: SweepConfig, folder: Path, progress: ProgressReporter) -> list[dict[str, Any]]:
+    """Run all searches of a sweep; what the folder holds of it is not run again, and searches that were stopped go on.
+
+    Every search runs in one process with one worker (``search.executor: local``).
+
+    Args:
+        config: What the searches have in common.
+        sweep: What differs.
+        folder: Gets ``config.yaml``, ``runs/TRIAL`` for each search, Tune's own files and ``sweep.json``, the rows.
+        progress: Who is told.
+
+    Returns:
+        One row per search, best first: its settings, ``frozen_reward`` and ``joint_reward`` (of its best tree on
+        validation data, at ``cost.weight``), that tree's name, cost and NLL, and the error of one that failed.
+
+    Raises:
+        TreeSearchError: The corpus or a setting cannot be used, or the folder holds another sweep.
+    """
+    folder = folder.resolve()
+    corpus = load_corpus(config)
+    for one in _listed_configs(config, sweep):
+        check_choices(one, corpus.counts.astype(float), class_names=corpus.class_names)
+    _claim(folder, config, sweep)
+    # Its own handler would wait for the searches; they can be resumed.
+    os.environ |= {"TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
+    ray, owns_ray = connect_ray(config.ray.address, num_cpus=os.cpu_count() or 1)
+    try:
+        with redirect_stdout(io.StringIO()):  # for data alone
+            results = _tuner(config, sweep, folder, progress).fit()
+        rows = [_row(sweep, result) for result in results]
+    finally:
+        if owns_ray:
+            ray.shutdown()
+    rows.sort(key=lambda row: (-_score(config, row), row["search"]))
+    (folder / "sweep.json").write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return rows
+
+
+def sweep_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows for people."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    settings = list(rows[0]["settings"]) if rows else []
+    short = [key.rpartition(".")[2] for key in settings]
+    for heading in ("search", *(short if len(set(short)) == len(short) else settings)):
+        table.add_column(heading, overflow="fold")
+    for heading in ("frozen reward", "joint reward", "valid NLL", "cost"):
+        table.add_column(heading, justify="right")
+    table.add_column("best tree", overflow="fold")
+    for row in rows:
+        figures = [_number(row[key]) for key in ("frozen_reward", "joint_reward", "valid_nll", "cost")]
+        chosen = [_setting(value) for value in row["settings"].values()]
+        table.add_row(row["search"], *chosen, *figures, row["error"] or row["best"])
+    return table
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _tuner(config: Config, sweep: SweepConfig, folder: Path, progress: ProgressReporter) -> Any:
+    """A new experiment, or the one that the folder holds."""
+    from ray import tune
+
+    trainable = tune.with_resources(
+        tune.with_parameters(search_trial, base=config.model_dump(mode="json"), folder=str(folder)),
+        {"cpu": 1, "gpu": config.ray.gpus_per_worker},
+    )
+    experiment = folder / SWEEP
+    space = {key: _domain(domain) for key, domain in sweep.space.items()}
+    if tune.Tuner.can_restore(str(experiment)):
+        progress.say(f"going on with the sweep in {folder}")
+        return tune.Tuner.restore(
+            str(experiment), trainable, resume_errored=True, resume_unfinished=True, param_space=space
+        )
+    return tune.Tuner(
+        trainable,
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            search_alg=tune.search.BasicVariantGenerator(random_state=config.seed),
+            num_samples=sweep.num_samples,
+            max_concurrent_trials=sweep.max_concurrent,
+        ),
+        run_config=tune.RunConfig(name=SWEEP, storage_path=str(folder), verbose=0, callbacks=[_teller()]),
+    )
+
+
+def _teller() -> Any:
+    """Says on stderr which searches are done. Tune pickles it, so that it holds nothing."""
+    from ray.tune import Callback
+
+    class Teller(Callback):  # type: ignore[misc]
+        def on_trial_complete(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
+            done = sum(one is trial or one.is_finished() for one in trials)
+            said = "failed" if trial.status == "ERROR" else f"best tree {(trial.last_result or {}).get('best')}"
+            ProgressReporter().say(f"sweep: {done}/{len(trials)} searches, {trial.trial_id}: {said}")
+
+        on_trial_error = on_trial_complete
+
+    return Teller()
+
+
+def search_trial(assignments: Mapping[str, Any], *, base: Mapping[str, Any], folder: str) -> None:
+    """One search, begun or gone on with, in a process of Tune's."""
+    from ray import tune
+
+    config = _assigned(make_config(base), assignments)
+    run = RunFolder(Path(folder) / "runs" / str(tune.get_context().get_trial_id()))
+    begin = time.monotonic()
+    with ProgressReporter(quiet=True) as progress:
+        comparison = resume_search(run, progress) if run.ledger_file.exists() else run_search(config, run, progress)
+    tune.report({**_figures(comparison), "seconds": time.monotonic() - begin})
+
+
+def _figures(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """Best rewards on validation data, and the tree of the highest rung's."""
+    weight = comparison["cost_weight"]
+    found: dict[str, Any] = {}
+    for rung in ("frozen", "joint"):
+        points = comparison["fronts"][rung]["points"]
+        rewards = [-point["valid_nll"] - weight * point["cost"] for point in points]
+        found[f"{rung}_reward"] = max(rewards, default=None)
+        if points:
+            best = points[rewards.index(max(rewards))]
+            found |= {"best": best["name"], "cost": best["cost"], "valid_nll": best["valid_nll"]}
+    return found
+
+
+def _row(sweep: SweepConfig, result: Any) -> dict[str, Any]:
+    metrics = result.metrics or {}
+    keys = ("frozen_reward", "joint_reward", "best", "cost", "valid_nll", "seconds")
+    return {
+        "search": metrics.get("trial_id") or Path(result.path).name,
+        "settings": {key: result.config[key] for key in sweep.space},
+        **{key: metrics.get(key) for key in keys},
+        "error": None if result.error is None else str(result.error).strip().rpartition("\n")[2],
+    }
+
+
+def _score(config: Config, row: Mapping[str, Any]) -> float:
+    value = row["joint_reward" if config.confirm.seeds else "frozen_reward"]
+    return float("-inf") if value is None else float(value)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+# -- the space ---------------------------------------------------------------------------------------------------------
+
+
+def _check(config: Config, sweep: SweepConfig) -> None:
+    """Refuse what Tune would only fail at in every trial, and what would make rewards incomparable."""
+    common = COMMON if config.confirm.seeds else (*COMMON, *COMMON_ON_FROZEN)
+    for key, domain in sweep.space.items():
+        if any(key == fixed or key.startswith(f"{fixed}.") or fixed.startswith(f"{key}.") for fixed in common):
+            raise ConfigError(f"searches of a sweep must have {key} in common, or their rewards cannot be compared")
+        if len(domain) != 1:
+            raise ConfigError(f"sweep.space.{key} must have one kind, {_kinds()}, but got {sorted(domain)}")
+        ((kind, values),) = domain.items()
+        if kind not in (*LISTS, *RANGES):
+            raise ConfigError(f"sweep.space.{key}: unknown kind {kind!r}{did_you_mean(kind, (*LISTS, *RANGES))}")
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"sweep.space.{key}.{kind} must be a list, but got {values!r:.80}")
+        if kind in RANGES:
+            _check_range(f"sweep.space.{key}.{kind}", kind, values)
+    if config.cost.kind == "measured" and config.cost.table is None:
+        raise ConfigError("a sweep with cost.kind: measured needs cost.table, since every search would measure its own")
+    _listed_configs(config, sweep)
+
+
+def _check_range(where: str, kind: str, values: Sequence[Any]) -> None:
+    numbers = len(values) == 2 and all(isinstance(one, int | float) and not isinstance(one, bool) for one in values)
+    if not numbers or not values[0] < values[1] or (kind == "loguniform" and values[0] <= 0):
+        positive = ", both > 0," if kind == "loguniform" else ""
+        raise ConfigError(f"{where} must be [low, high]{positive} with low < high, but got {values}")
+    if RANGES[kind] is int and not all(isinstance(one, int) for one in values):
+        raise ConfigError(f"{where} must have whole numbers, but got {values}")
+
+
+def _kinds() -> str:
+    return " or ".join((*LISTS, *RANGES))
+
+
+def _listed_configs(config: Config, sweep: SweepConfig) -> list[Config]:
+    """The config with every value of the lists, one at a time, and every bound of the ranges."""
+    configs = []
+    for key, domain in sweep.space.items():
+        ((kind, values),) = domain.items()
+        last = [values[0], values[1] - 1] if kind == "randint" else values
+        configs += [_assigned(config, {key: value}) for value in last]
+    return configs
+
+
+def _assigned(config: Config, assignments: Mapping[str, Any]) -> Config:
+    pairs = [f"{key}={json.dumps(value)}" for key, value in assignments.items()]
+    return with_overrides(config, [*pairs, "search.executor=local"])
+
+
+def _domain(domain: Mapping[str, Any]) -> Any:
+    from ray import tune
+
+    ((kind, values),) = domain.items()
+    if kind in RANGES:
+        return getattr(tune, kind)(*values)
+    return tune.grid_search(values) if kind == "grid" else tune.choice(values)
+
+
+def _claim(folder: Path, config: Config, sweep: SweepConfig) -> None:
+    """Make the folder, or see that it holds the same sweep."""
+    file = folder / "config.yaml"
+    text = f"{dump_config(config)}# sweep: {json.dumps(sweep.model_dump(mode='json'), sort_keys=True)}\n"
+    try:
+        if file.exists():
+            if file.read_text(encoding="utf-8") != text:
+                raise RunError(f"{folder} holds another sweep; choose another --out")
+            return
+        if folder.exists() and any(folder.iterdir()):
+            raise RunError(f"{folder} must be a new or empty folder, or one of the same sweep; choose another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written ({error.strerror}); choose another --out") from None
