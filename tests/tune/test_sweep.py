@@ -38,6 +38,12 @@ def test_a_sweep_is_a_config_and_a_space(sweep_file):
     assert (config.search.evaluations, sweep.num_samples, sweep.space) == (40, 3, SPACE)
 
 
+def test_the_shipped_sweep():
+    config, sweep = load_sweep(Path(__file__).parents[2] / "configs/sweep.yaml")
+    assert config.confirm.seeds > 0
+    assert len(sweep.space) > 1
+
+
 @pytest.mark.parametrize(
     ("space", "message"),
     [
