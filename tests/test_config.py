@@ -7,6 +7,7 @@ from treesearch.config import Config, WeightRange, dump_config, load_config, mak
 from treesearch.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
+CONFIGS = sorted({*ROOT.glob("configs/*.yaml")} - {ROOT / "configs/sweep.yaml"})  # which is more than a config
 FILES = {"train": "a", "valid": "b", "test": "c"}
 
 
@@ -41,9 +42,7 @@ def nested(key, value):
 # -- what is accepted
 
 
-@pytest.mark.parametrize(
-    "path", sorted({*ROOT.glob("configs/*.yaml")} - {ROOT / "configs/sweep.yaml"}), ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_shipped_configs_load_and_survive_a_round_trip(path, write, monkeypatch):
     monkeypatch.setenv("TREESEARCH_DATA", "/data")
     config = load_config(path)

@@ -129,6 +129,14 @@ def test_a_broken_comparison(tmp_path, content):
 # -- environment
 
 
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
+    """As treesearch on a node to which its code has travelled."""
+    monkeypatch.setattr(run_folder, "RECORDED_PACKAGES", ("torch", "no-such-package"))
+    packages = environment()["packages"]
+    assert packages["torch"]
+    assert packages["no-such-package"] is None
+
+
 def test_environment_has_versions_and_commit():
     found = json.loads(json.dumps(environment()))
     assert set(run_folder.RECORDED_PACKAGES) == set(found["packages"])

@@ -93,18 +93,10 @@ class _Simulation:
         self._preparation: Preparation = prepare_run(config, self.corpus, progress)
         self.counts: NDArray[np.float64] = self.corpus.counts.astype(float)
 
-    def config(
-        self, evaluations: int, agent: str = "hybrid", *, batch_size: int = 10, asynchronous: bool = True
-    ) -> Config:
-        """Of a search."""
-        search = {
-            "evaluations": evaluations,
-            "agent": agent,
-            "batch_size": batch_size,
-            "asynchronous": asynchronous,
-            "executor": "local",
-        }
-        return make_config({**self._raw, "search": search})
+    def config(self, evaluations: int, agent: str = "hybrid", *, batch_size: int = 10) -> Config:
+        """Of an asynchronous search."""
+        search = {"evaluations": evaluations, "agent": agent, "batch_size": batch_size}
+        return make_config({**self._raw, "search": {**search, "asynchronous": True, "executor": "local"}})
 
     def search(
         self, config: Config, executor: Executor, folder: Path, log: Callable[[int, Metrics], None] = lambda *_: None
@@ -159,14 +151,10 @@ def _two_workers(simulation: _Simulation) -> Iterator[Row]:
 
 
 def _uneven(simulation: _Simulation, folder: Path) -> Iterator[Row]:
-    """A search by two workers without a barrier, and one with."""
-    for asynchronous in (True, False):
-        executor = WatchedExecutor(simulation.ray(2, SPREAD))
-        name = "asynchronous" if asynchronous else "in batches"
-        config = simulation.config(UNEVEN_EVALUATIONS, asynchronous=asynchronous)
-        simulation.search(config, executor, folder / f"uneven-{name}")
-        target = ">= 95" if asynchronous else "none"
-        yield _figure(f"two workers busy, times 1:10, {name}", 100 * executor.busy_share, "%", target)
+    """A search by two workers without a barrier."""
+    executor = WatchedExecutor(simulation.ray(2, SPREAD))
+    simulation.search(simulation.config(UNEVEN_EVALUATIONS), executor, folder / "uneven")
+    yield _figure("two workers busy, times 1:10, asynchronous", 100 * executor.busy_share, "%", ">= 95")
 
 
 def _ledger_write(folder: Path) -> Iterator[Row]:

@@ -188,10 +188,18 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "packages": {name: metadata.version(name) for name in RECORDED_PACKAGES},
+        "packages": {name: _version(name) for name in RECORDED_PACKAGES},
         "commit": _commit(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
+
+
+def _version(package: str) -> str | None:
+    """None where it is not installed, as on a cluster to which our code has travelled."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _commit() -> str | None:
