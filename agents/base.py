@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, repeat
 from typing import Any, ClassVar, Protocol
@@ -42,7 +42,8 @@ class Situation:
     cost_weight: float  # the λ that the tree is for
 
 
-Chooser = Callable[[Situation], tuple[int, float]]  # -> (action, its log-probability)
+UNDRAWN = float("nan")  # in place of the log-probability of an action that was not drawn: `ask` fills it in
+Chooser = Callable[[Situation], tuple[int, float]]  # -> (action, its log-probability or UNDRAWN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +178,10 @@ class Agent(ABC):
             cost_weight = self.cost_weights.draw(self.rng)
             proposal = self._new_tree(cost_weight)
             self._asked[self._hash(proposal)] = None
+            undrawn_n = np.isnan(proposal.log_probs)
+            if undrawn_n.any():
+                log_prob_n = np.where(undrawn_n, self.log_probs(proposal), proposal.log_probs)
+                proposal = replace(proposal, log_probs=log_prob_n)
             proposals.append(proposal)
         return proposals
 
@@ -228,11 +233,10 @@ class Agent(ABC):
         def choose(situation: Situation) -> tuple[int, float]:
             known = plan.get(situation.class_set)
             if known is not None and situation.mask[known]:
-                return known, self.log_prob(situation, known)
+                return known, UNDRAWN
             if closer is not None and situation.mask[closer] and self.rng.random() < closer_share:
-                return closer, self.log_prob(situation, closer)
-            action, _ = self.random_action(situation)
-            return action, self.log_prob(situation, action)
+                return closer, UNDRAWN
+            return self.random_action(situation)[0], UNDRAWN
 
         return self.roll_out(choose, cost_weight)
 
@@ -241,9 +245,9 @@ class Agent(ABC):
         """Index of the default closer, if it is among the actions."""
         return next((i for i, action in enumerate(self.actions) if action.name == self.closer.name), None)
 
-    def log_prob(self, situation: Situation, action: int) -> float:
-        """Of an action that was not drawn, for agents that have a policy."""
-        return 0.0
+    def log_probs(self, proposal: Proposal) -> NDArray[np.float32]:
+        """Of the actions of a tree, [n], for agents that have a policy."""
+        return np.zeros(len(proposal.actions), np.float32)
 
     @abstractmethod
     def propose(self, cost_weight: float) -> Proposal:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agents.base import Evaluated, Proposal, Situation
+from agents.base import UNDRAWN, Evaluated, Proposal, Situation
 from agents.layers import UNDECIDED, LayeredPlans, layer_of
 from agents.policy_gradient import PolicyGradient, PolicyGradientSettings, one_torch_thread
 from agents.settings import check_settings
@@ -91,13 +91,13 @@ class Hybrid(PolicyGradient):
         def choose(situation: Situation) -> tuple[int, float]:
             class_set = situation.class_set
             if class_set in block:
-                return block[class_set], self.log_prob(situation, block[class_set])
+                return block[class_set], UNDRAWN
             if class_set not in self._table:
                 return self._choose(situation)
             action = self._decide(situation, cost_weight)
             if action in self._table.tried(class_set):
                 block.update(self._table.block_plan(class_set, action, cost_weight))
-            return action, self.log_prob(situation, action)
+            return action, UNDRAWN
 
         return self.roll_out(choose, cost_weight)
 
@@ -125,7 +125,7 @@ class Hybrid(PolicyGradient):
                     closer = self.closer_action
                     fill = closer if closer is not None and legal[closer] else self._choose(situation)[0]
                 action = fill
-            return action, self.log_prob(situation, action)
+            return action, UNDRAWN
 
         return self.roll_out(choose, cost_weight)
 

@@ -204,10 +204,18 @@ class PolicyGradient(Agent):
         action = int(torch.multinomial(log_prob_A.exp(), 1, generator=self._generator))
         return action, float(log_prob_A[action])
 
-    def log_prob(self, situation: Situation, action: int) -> float:
+    def log_probs(self, proposal: Proposal) -> NDArray[np.float32]:
         """The policy's, so that an update starts from ratios of 1."""
         with one_torch_thread(), torch.no_grad():
-            return float(self._situation_log_probs(situation, situation.mask)[action])
+            log_prob_nA = self._log_probs(
+                torch.from_numpy(proposal.observations),
+                torch.from_numpy(proposal.masks).bool(),
+                self._known((class_set, proposal.cost_weight) for class_set in proposal.class_sets),
+            )
+            taken: NDArray[np.float32] = log_prob_nA[
+                torch.arange(len(proposal.actions)), list(proposal.actions)
+            ].numpy()
+            return taken
 
     def _situation_log_probs(self, situation: Situation, allowed: NDArray[Any]) -> Tensor:
         preferences = self._preferences.logits(situation.class_set, situation.cost_weight)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents import Evaluated, PolicyGradient, Situation, decision_returns, make_agent
+from agents import Evaluated, PolicyGradient, decision_returns, make_agent
 from agents.policy_gradient import RunningMoments, leave_one_out
 from envs import DEFAULT_ACTIONS, ConstructionTask, Evaluation, StructuralReward, seen_under, zipf_task
 from tests.agents.conversation import TASK, WEIGHTS, converse, make
@@ -208,9 +208,7 @@ def log_likelihood(agent: PolicyGradient, item: Evaluated, cost_weight: float) -
     """Of the decisions of a tree, seen under a λ."""
     seen = agent.replay(item.proposal.actions, cost_weight)
     assert seen.tree == item.proposal.tree
-    columns = (seen.observations, seen.masks, seen.class_sets, seen.masses.tolist())
-    situations = [Situation(*row, cost_weight) for row in zip(*columns, strict=True)]
-    return float(np.mean([agent.log_prob(*decision) for decision in zip(situations, seen.actions, strict=True)]))
+    return float(np.mean(agent.log_probs(seen)))
 
 
 def test_imitation_makes_the_best_demonstrations_likely_under_each_weight() -> None:
