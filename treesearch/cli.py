@@ -272,6 +272,8 @@ def sweep(
     with ProgressReporter() as progress:
         rows = run_sweep(resolved, space, out, progress)
     _print_rows(rows, sweep_table, as_json=as_json)
+    if all(row["error"] for row in rows):
+        raise ExecutionError(f"all searches of the sweep failed, the first with: {rows[0]['error']}")
 
 
 @app.command()

@@ -367,15 +367,20 @@ def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold a mapping of sections, but holds a {type(raw).__name__}")
     for assignment in overrides:
-        _apply(raw, assignment)
+        _assign(raw, *_parsed(assignment))
     return raw
 
 
 def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
     """A configuration with ``a.b=c`` overrides; see `load_config`."""
+    return with_settings(config, dict(map(_parsed, overrides)))
+
+
+def with_settings(config: Config, values: Mapping[str, Any]) -> Config:
+    """A configuration with other values for ``a.b``; see `load_config`."""
     raw = config.model_dump(mode="json")
-    for assignment in overrides:
-        _apply(raw, assignment)
+    for key, value in values.items():
+        _assign(raw, key, value)
     return make_config(raw)
 
 
@@ -419,17 +424,21 @@ def parse_value(text: str) -> Any:
         raise ConfigError(f"a value must be YAML, but got {text!r}") from None
 
 
-def _apply(raw: dict[str, Any], assignment: str) -> None:
+def _parsed(assignment: str) -> tuple[str, Any]:
     key, sign, text = assignment.partition("=")
     if not sign or not key.strip():
         raise ConfigError(f"--set needs key=value, such as search.evaluations=200, but got {assignment!r}")
-    *parents, last = key.strip().split(".")
+    return key.strip(), parse_value(text)
+
+
+def _assign(raw: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
     section = raw
     for name in parents:
         section = section.setdefault(name, {})
         if not isinstance(section, dict):
-            raise ConfigError(f"--set {assignment!r}: {name} is a value, not a section")
-    section[last] = parse_value(text)
+            raise ConfigError(f"{key}={value!r} cannot be set: {name} is a value, not a section")
+    section[last] = value
 
 
 def _expand(key: str, value: Any) -> Any:

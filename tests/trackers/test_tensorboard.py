@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from tests.processes import full_disk
 from treesearch import Tree
 from treesearch.config import make_config
 from treesearch.trackers import make_tracker
@@ -56,5 +57,15 @@ def test_a_resumed_run_takes_back_what_is_logged_again(tmp_path, files):
             run.log(21, {"reward": -float(step)})
     first, second = files() if len(files()) == 2 else (files()[0], files()[0])
     restarts = [event.step for event in events(second) if event.session_log.status == SessionLog.START]
-    assert restarts == [21], "TensorBoard drops events of this step and later ones that were logged before"
+    assert restarts[-1] == 21, "TensorBoard drops events of this step and later ones that were logged before"
     assert np.isclose(events(first)[-1].summary.value[0].simple_value, 0.0) or first == second
+
+
+def test_a_full_disk_ends_the_files_and_nothing_else(tmp_path, recwarn):
+    run = make_tracker(CONFIG, tmp_path, run_id="a")
+    with full_disk(sum(file.stat().st_size for file in (tmp_path / "tensorboard").iterdir()) + 100):
+        for step in range(1000):
+            run.log(step, {"reward": 1.0})
+        run.finish({"t": (("a",), [[1]])}, tmp_path)
+        run.close()
+    assert ["cannot be written" in str(one.message) for one in recwarn.list] == [True]

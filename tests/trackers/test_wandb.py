@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.processes import until
@@ -105,7 +106,7 @@ def test_one_run_with_metrics_tables_and_the_best_tree(calls, folder, capfd, mod
     best = folder / "best.tree.json"
     with tracker(folder, mode) as run:
         run.log(1, {"reward": -5.0})
-        run.log(10, {"batch_rewards": (-5.0, -4.0)})
+        run.log(10, {"batch_rewards": (np.float32(-5.0), -4.0)})
         run.finish(TABLES, best)
         run.close()
     first, *others = calls()
@@ -174,7 +175,7 @@ def test_a_process_that_dies_ends_no_search(calls, folder, monkeypatch):
     run = tracker(folder)
     for step in range(100):
         run.log(step, {"reward": -5.0})
-    with pytest.warns(UserWarning, match="exit code 3"):
+    with pytest.warns(UserWarning, match=r"exit code 3 \(its process died\)"):
         run.close()
 
 

@@ -114,6 +114,32 @@ def test_agents_that_learn_from_nodes_say_so(tmp_path, name):
         converse(searcher(tmp_path, name), range(20))
 
 
+def test_losses_of_other_nodes_are_refused_at_once_and_break_nothing(tmp_path):
+    one = searcher(tmp_path, "hybrid")
+    config = one.suggest("a")
+    with pytest.raises(ConfigError, match=r"must have the \d+ nodes of the tree, but got \(2,\)"):
+        one.on_trial_result("a", {"loss": 1.0, NODE_NLL: [0.5, 0.5]})
+    one.on_trial_complete("a", None, error=True)
+    assert load_tree(config)
+    assert len(converse(one, range(20), nodes=True)) == 20
+
+
+def test_of_a_trial_that_ends_without_a_word_the_last_one_stands(tmp_path):
+    """As of one that a scheduler has paused and then stops."""
+    one = searcher(tmp_path, batch_size=1, max_t=4)
+    converse_whole = [one.suggest(f"t{i}") for i in range(len(agent().demonstrate()))]
+    for i, config in enumerate(converse_whole):
+        answer(one, f"t{i}", config, training_iteration=4)
+    told = []
+    one._agent.tell = told.extend
+    config = one.suggest("paused")
+    loss = float(nll(load_tree(config)).sum())
+    one.on_trial_result("paused", {"loss": loss, "training_iteration": 2})
+    one.on_trial_complete("paused")
+    assert told[0].evaluation is not None
+    assert not told[0].exact
+
+
 def test_failures_are_told_as_failures(tmp_path):
     one = searcher(tmp_path, batch_size=3)
     converse(one, range(len(agent().demonstrate())))

@@ -16,6 +16,7 @@ from treesearch.errors import ConfigError, RunError
 from treesearch.progress import ProgressReporter
 from treesearch.search.ledger import FROZEN
 from treesearch.search.run_folder import RunFolder
+from treesearch.tune import sweep
 from treesearch.tune.sweep import load_sweep, run_sweep, sweep_table
 
 SPACE = {"search.agent": {"grid": ["hybrid", "evolution"]}, "environment.max_decisions": {"randint": [3, 7]}}
@@ -34,14 +35,14 @@ def sweep_file(tiny_config, tmp_path):
 
 
 def test_a_sweep_is_a_config_and_a_space(sweep_file):
-    config, sweep = load_sweep(sweep_file(space=SPACE, num_samples=3), ["search.evaluations=40"])
-    assert (config.search.evaluations, sweep.num_samples, sweep.space) == (40, 3, SPACE)
+    config, space = load_sweep(sweep_file(space=SPACE, num_samples=3), ["search.evaluations=40"])
+    assert (config.search.evaluations, space.num_samples, space.space) == (40, 3, SPACE)
 
 
 def test_the_shipped_sweep():
-    config, sweep = load_sweep(Path(__file__).parents[2] / "configs/sweep.yaml")
+    config, space = load_sweep(Path(__file__).parents[2] / "configs/sweep.yaml")
     assert config.confirm.seeds > 0
-    assert len(sweep.space) > 1
+    assert len(space.space) > 1
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,8 @@ def test_the_shipped_sweep():
         ({"environment.max_decisions": {"randint": [3.5, 7]}}, "must have whole numbers"),
         ({"data.max_classes": {"grid": [100]}}, "must have data.max_classes in common"),
         ({"cost": {"grid": [{"weight": 1}]}}, "must have cost in common"),
+        ({"confirm.seeds": {"grid": [0, 1]}}, "must have confirm.seeds in common"),
+        ({"search.executor": {"grid": ["local"]}}, "must have search.executor in common"),
     ],
 )
 def test_what_is_refused(sweep_file, space, message):
@@ -78,21 +81,51 @@ def test_what_is_no_sweep(sweep_file, tiny_config):
         load_sweep(sweep_file(space={"encoder.features": {"grid": [8, 16]}}), ["confirm.seeds=0"])
 
 
+def test_settings_that_need_each_other_are_judged_together(sweep_file):
+    space = {"frozen.subset_tokens": {"grid": [100]}, "frozen.stop_margin": {"grid": [0.1, 0.2]}}
+    assert load_sweep(sweep_file(space=space))
+    with pytest.raises(ConfigError, match="subset_tokens needs stop_margin"):
+        load_sweep(sweep_file(space={"frozen.subset_tokens": {"grid": [100]}}))
+
+
+def test_numbers_stay_numbers(sweep_file):
+    """YAML would take 1e-05 for a word."""
+    config, _ = load_sweep(sweep_file(space=SPACE))
+    assert sweep._assigned(config, {"search.settings.learning_rate": 1e-05}).search.settings == {"learning_rate": 1e-05}
+
+
+def test_a_time_limit_cannot_be_kept(sweep_file):
+    with pytest.raises(ConfigError, match=r"frozen\.time_limit cannot be kept"):
+        load_sweep(sweep_file(space=SPACE), ["frozen.time_limit=5", "search.executor=ray"])
+
+
+def test_what_may_change_when_a_sweep_goes_on(sweep_file, tmp_path):
+    out = tmp_path / "out"
+    config, space = load_sweep(sweep_file(space=SPACE))
+    sweep._claim(out, config, space)
+    changes = ["wandb.mode=offline", "tensorboard.enabled=true", "ray.num_workers=1"]
+    other, wider = load_sweep(sweep_file(space=SPACE, max_concurrent=1), changes)
+    sweep._claim(out, other, wider)
+    different, space = load_sweep(sweep_file(space=SPACE), ["search.evaluations=33"])
+    with pytest.raises(RunError, match="another sweep"):
+        sweep._claim(out, different, space)
+
+
 def test_an_agent_that_there_is_not_is_refused_before_anything_runs(sweep_file, tmp_path):
-    config, sweep = load_sweep(sweep_file(space={"search.agent": {"grid": ["hybrid", "evolutoin"]}}))
+    config, space = load_sweep(sweep_file(space={"search.agent": {"grid": ["hybrid", "evolutoin"]}}))
     with ProgressReporter(quiet=True) as progress, pytest.raises(ConfigError, match="did you mean 'evolution'"):
-        run_sweep(config, sweep, tmp_path / "out", progress)
+        run_sweep(config, space, tmp_path / "out", progress)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_folder_of_another_sweep(sweep_file, tmp_path):
-    config, sweep = load_sweep(sweep_file(space=SPACE))
+    config, space = load_sweep(sweep_file(space=SPACE))
     for name, content in (("config.yaml", "another"), ("notes.txt", "mine")):
         folder = tmp_path / name.partition(".")[0]
         folder.mkdir()
         (folder / name).write_text(content)
         with ProgressReporter(quiet=True) as progress, pytest.raises(RunError, match="choose another --out"):
-            run_sweep(config, sweep, folder, progress)
+            run_sweep(config, space, folder, progress)
 
 
 def test_the_table_shows_failures_too():
@@ -110,15 +143,21 @@ def test_the_table_shows_failures_too():
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_killed_sweep_goes_on_and_runs_nothing_twice(sweep_file, tmp_path):
+def test_a_killed_sweep_goes_on_and_runs_nothing_twice(sweep_file, tiny_config, tmp_path):
+    """With files of data that are given as they are seen from where it is started."""
     out = tmp_path / "out"
     path = sweep_file(space=SPACE, num_samples=2, max_concurrent=2)
     command = [sys.executable, "-m", "treesearch.cli", "sweep", str(path), "--out", str(out), "--json"]
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    raw = yaml.safe_load(path.read_text())
+    raw["data"] |= {split: f"{split}.txt" for split in ("train", "valid", "test")}
+    path.write_text(yaml.safe_dump(raw))
+    driver = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd=tiny_config.parent
+    )
     until(lambda: list(out.glob("runs/*/comparison.json")), "the end of a search")
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=tiny_config.parent)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert sorted(row["settings"]["search.agent"] for row in rows) == ["evolution"] * 2 + ["hybrid"] * 2

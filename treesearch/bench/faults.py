@@ -137,6 +137,8 @@ def run(num_faults: int = NUM_FAULTS) -> list[dict[str, Any]]:
             kills = list(zip(moments, rng.choice(KILLS, size=KILLS_PER_SEARCH).tolist(), strict=True))
             result = search(cluster, Path(folder) / f"search-{len(rows)}", seed, kills, rng)
             rows.append(_row(str(len(rows) + 1), result, expected))
+            if result.error is not None and not result.num_faults:
+                raise ExecutionError(f"a search must get as far as its first fault, but ended with: {result.error}")
             print(f"faults: {sum(row['faults'] for row in rows)}/{num_faults}", file=sys.stderr)
     total = {key: sum(row[key] for row in rows) for key in rows[0] if key not in ("search", "error")}
     errors = Counter(row["error"] for row in rows if row["error"])
@@ -166,7 +168,8 @@ def search(
         dump_config(make_config({**CONFIG, "seed": seed, "ray": {**CONFIG["ray"], "address": cluster.address}}))
     )
     began = time.monotonic()
-    driver = _start("search", config, run_folder.path)
+    words = folder / "stderr"
+    driver = _start(words, "search", config, run_folder.path)
     try:
         for moment, kind in kills:
             while driver.poll() is None and _num_rows(run_folder) < moment and time.monotonic() < began + MAX_SECONDS:
@@ -176,7 +179,7 @@ def search(
             if kind == DRIVER:
                 driver.kill()
                 driver.wait()
-                driver = _start("resume", run_folder.path)
+                driver = _start(words, "resume", run_folder.path)
             elif kind == NODE:
                 cluster.kill_node(rng)
                 cluster.add_node()
@@ -185,8 +188,8 @@ def search(
             elif kind == "add":
                 cluster.add_node()
             result.kills[kind] += 1
-        _, said = driver.communicate(timeout=max(1.0, began + MAX_SECONDS - time.monotonic()))
-        result.error = None if driver.returncode == 0 else said.strip().rpartition("\n")[2] or str(driver.returncode)
+        if driver.wait(timeout=max(1.0, began + MAX_SECONDS - time.monotonic())) != 0:
+            result.error = words.read_text().strip().rpartition("\n")[2] or f"exit code {driver.returncode}"
     except subprocess.TimeoutExpired:
         result.hung, result.error = True, f"not finished after {MAX_SECONDS:.0f} s"
     finally:
@@ -228,10 +231,12 @@ def _row(name: str, result: Result, whole: Sequence[Mapping[str, Any]]) -> dict[
     }
 
 
-def _start(command: str, *paths: Path) -> subprocess.Popen[str]:
+def _start(words: Path, command: str, *paths: Path) -> subprocess.Popen[bytes]:
+    """A driver that writes its errors to a file."""
     program = f"import sys; from {__package__} import faulty_driver; sys.exit(faulty_driver.main(sys.argv[1:]))"
     arguments = [sys.executable, "-c", program, command, *map(str, paths)]
-    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    with words.open("ab") as file:
+        return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=file)
 
 
 def _num_rows(folder: RunFolder) -> int:

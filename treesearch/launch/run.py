@@ -32,7 +32,7 @@ from treesearch.launch.results import best_tree, export_best, summarise, tables
 from treesearch.progress import ProgressReporter
 from treesearch.search.durable import DurableExecutor
 from treesearch.search.executors import WorkerFactory
-from treesearch.search.ledger import Checkpoint, Ledger
+from treesearch.search.ledger import FROZEN, Checkpoint, Ledger
 from treesearch.search.run_folder import RunFolder, next_free_folder
 from treesearch.search.worker import EvaluationWorker
 from treesearch.state import unpack_state
@@ -162,7 +162,8 @@ def _search_and_confirm(
     checkpoint = ledger.last_batch()
     counts = corpus.counts.astype(float)
     spent = 0 if checkpoint is None else checkpoint.position.spent
-    with make_tracker(config, folder.path, run_id=_run_id(ledger), step=spent) as tracker:
+    kept = len(ledger.rows(FROZEN))
+    with make_tracker(config, folder.path, run_id=_run_id(ledger), step=kept) as tracker:
         progress.say(f"{corpus.num_classes} classes, {len(corpus.train)} training tokens; results go to {folder.path}")
         if checkpoint is None:
             preparation = prepare_run(config, corpus, progress)

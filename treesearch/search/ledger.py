@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -138,7 +138,7 @@ class Ledger:
     Args:
         path: The file; its folder must exist.
         create: Make a new ledger; it must not exist yet. Otherwise it must.
-        read_only: Write nothing; the folder need not allow it.
+        read_only: Change no content; the folder need not allow writing.
 
     Raises:
         RunError: The file exists, is missing, is no ledger of this version, or is in a folder that cannot be written.
@@ -238,18 +238,18 @@ class Ledger:
 
     def meta(self, key: str) -> Any:
         """A fact stored with `set_meta`, None if there is none."""
-        found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if found is None else json.loads(found[0])
+        found = self._read("SELECT value FROM meta WHERE key = ?", (key,))
+        return json.loads(found[0][0]) if found else None
 
     def rows(self, rung: str | None = None) -> list[EvaluationRow]:
         """Evaluations in order of id, of one rung or of all."""
         condition, values = ("", ()) if rung is None else ("WHERE rung = ?", (rung,))
         query = f"SELECT {', '.join(_COLUMNS)} FROM evaluations {condition} ORDER BY id"
-        return [EvaluationRow(**dict(zip(_COLUMNS, row, strict=True))) for row in self._db.execute(query, values)]
+        return [EvaluationRow(**dict(zip(_COLUMNS, row, strict=True))) for row in self._read(query, values)]
 
     def next_id(self) -> int:
         """One more than the largest id."""
-        return int(self._db.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM evaluations").fetchone()[0])
+        return int(self._read("SELECT COALESCE(MAX(id), 0) + 1 FROM evaluations")[0][0])
 
     def tree(self, tree_hash: str) -> Tree:
         """A stored tree.
@@ -257,38 +257,37 @@ class Ledger:
         Raises:
             RunError: There is none with this hash.
         """
-        found = self._db.execute("SELECT data FROM trees WHERE hash = ?", (tree_hash,)).fetchone()
-        if found is None:
+        found = self._read("SELECT data FROM trees WHERE hash = ?", (tree_hash,))
+        if not found:
             raise RunError(f"the ledger has no tree {tree_hash}")
-        return unpack_tree(found[0])
+        return unpack_tree(found[0][0])
 
     def last_batch(self) -> Checkpoint | None:
         """What `finish_batch` stored of the last batch, None before the first."""
-        found = self._db.execute(
-            "SELECT batch, agent_state, position FROM batches ORDER BY batch DESC LIMIT 1"
-        ).fetchone()
-        if found is None:
+        found = self._read("SELECT batch, agent_state, position FROM batches ORDER BY batch DESC LIMIT 1")
+        if not found:
             return None
-        return Checkpoint(Position(batch=int(found[0]), **json.loads(found[2])), bytes(found[1]))
+        batch, agent_state, position = found[0]
+        return Checkpoint(Position(batch=int(batch), **json.loads(position)), bytes(agent_state))
 
     def encoder(self, encoder: str) -> bytes | None:
         """What `store_encoder` stored under this hash."""
-        found = self._db.execute("SELECT state FROM encoders WHERE hash = ?", (encoder,)).fetchone()
-        return None if found is None else bytes(found[0])
+        found = self._read("SELECT state FROM encoders WHERE hash = ?", (encoder,))
+        return bytes(found[0][0]) if found else None
 
     def nodes(self, memo: str) -> Iterator[tuple[Keys, NDArray[np.float64]]]:
         """What a memo had learned up to the last batch, piece by piece: keys [n, 2] and NLL [n]."""
-        for keys, nll in self._db.execute("SELECT keys, nll FROM nodes WHERE memo = ? ORDER BY rowid", (memo,)):
+        for keys, nll in self._read("SELECT keys, nll FROM nodes WHERE memo = ? ORDER BY rowid", (memo,)):
             yield np.frombuffer(keys, np.uint64).reshape(-1, 2), np.frombuffer(nll, np.float64)
 
     def outcome(self, key: str) -> bytes | None:
         """What a task gave, None where it is not known."""
-        found = self._db.execute("SELECT outcome FROM outcomes WHERE key = ?", (key,)).fetchone()
-        return None if found is None else bytes(found[0])
+        found = self._read("SELECT outcome FROM outcomes WHERE key = ?", (key,))
+        return bytes(found[0][0]) if found else None
 
     def metrics(self) -> list[tuple[int, dict[str, float]]]:
         """The agent's metrics of every batch."""
-        return [(b, json.loads(m)) for b, m in self._db.execute("SELECT batch, metrics FROM batches ORDER BY batch")]
+        return [(b, json.loads(m)) for b, m in self._read("SELECT batch, metrics FROM batches ORDER BY batch")]
 
     def close(self) -> None:
         """Close the file; the write-ahead log is folded into it."""
@@ -301,6 +300,14 @@ class Ledger:
         self.close()
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise RunError(
+                f"the ledger could not be read: {error}; try again, or look at a copy of its folder"
+            ) from None
 
     def _copied(self, path: Path) -> Path:
         """The path of a copy, which goes when this is closed."""

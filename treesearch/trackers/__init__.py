@@ -17,18 +17,18 @@ def make_tracker(config: Config, folder: Path, *, run_id: str, step: int = 0) ->
         config: Of the search.
         folder: Of the run; what trackers write goes below it.
         run_id: The run's name with a tracker; the same again continues that run.
-        step: Evaluations before this process: more than 0 where the search is resumed.
+        step: Evaluations that are kept from before this process.
 
     Raises:
         ExecutionError: A tracker cannot be started as configured.
     """
     trackers: list[Tracker] = []
-    if config.wandb.mode != "disabled":
-        from treesearch.trackers.wandb import WandbTracker
-
-        trackers.append(WandbTracker(config, folder, run_id=run_id))
     if config.tensorboard.enabled:
         from treesearch.trackers.tensorboard import TensorBoardTracker
 
         trackers.append(TensorBoardTracker(config, folder, step=step))
+    if config.wandb.mode != "disabled":
+        from treesearch.trackers.wandb import WandbTracker
+
+        trackers.append(WandbTracker(config, folder, run_id=run_id))
     return Trackers(trackers)

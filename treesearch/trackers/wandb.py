@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class WandbTracker(Tracker):
             env=environment,
             start_new_session=True,
         )
-        self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue(MAX_WAITING)
+        self._messages: queue.Queue[str | None] = queue.Queue(MAX_WAITING)
         self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
         self._threads = [threading.Thread(target=each, daemon=True) for each in (self._send, self._listen)]
         for thread in self._threads:
@@ -68,7 +69,9 @@ class WandbTracker(Tracker):
 
     def log(self, step: int, metrics: Metrics) -> None:
         """Log numbers, and distributions as histograms."""
-        values = {name: value if isinstance(value, float | int) else list(value) for name, value in metrics.items()}
+        values = {
+            name: float(value) if isinstance(value, float | Real) else list(value) for name, value in metrics.items()
+        }
         self._put({"log": {"evaluations": step, **values}})
 
     def finish(self, tables: Mapping[str, Table], best_tree: Path) -> None:
@@ -88,7 +91,7 @@ class WandbTracker(Tracker):
             self._warn(f"was not done after {self._timeout:g} s (wandb.timeout) and was ended")
         else:
             if code != 0:
-                self._warn(f"ended with exit code {code}")
+                self._warn(f"ended with exit code {code} ({self._last_words()})")
             elif self._dropped:
                 self._warn(f"fell behind, and {self._dropped} messages were left out")
 
@@ -106,9 +109,11 @@ class WandbTracker(Tracker):
         if answer["reason"] is not None:
             self._warn(f"is kept {answer['started']}, since the server cannot be reached: {answer['reason']}")
 
-    def _put(self, message: dict[str, Any] | None) -> None:
+    def _put(self, message: dict[str, Any]) -> None:
         try:
-            self._messages.put_nowait(message)
+            self._messages.put_nowait(
+                json.dumps(message, default=float)
+            )  # here: what is no JSON is the caller's mistake
         except queue.Full:
             self._dropped += 1
 
@@ -126,7 +131,7 @@ class WandbTracker(Tracker):
         assert self._process.stdin is not None
         with suppress(BrokenPipeError), self._process.stdin as stdin:
             while (message := self._messages.get()) is not None:
-                stdin.write(f"{json.dumps(message)}\n")
+                stdin.write(f"{message}\n")
                 stdin.flush()
 
     def _listen(self) -> None:
@@ -134,7 +139,13 @@ class WandbTracker(Tracker):
         with self._process.stdout as stdout:
             for line in stdout:
                 self._answers.put(json.loads(line))
-        self._answers.put({"error": "its process died"})  # of no consequence once it has started
+        self._answers.put({"error": "its process died"})  # unless it said more before
+
+    def _last_words(self) -> str:
+        """Why the process failed, as far as it said so."""
+        self._threads[1].join(1.0)
+        errors = [answer["error"] for answer in list(self._answers.queue) if "error" in answer]
+        return str(errors[0]) if errors else "no reason given"
 
     def _end_process(self) -> None:
         """With the service that wandb starts in the same session."""

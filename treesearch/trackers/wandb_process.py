@@ -6,7 +6,7 @@ would load torch. The end of stdin ends the run, whether the search closed it or
 In, first of all: {"id", "project", "name", "folder", "mode", "timeout", "config"}. Then any of
     {"log": {name: number or list of numbers}}
     {"tables": {name: [columns, rows]}, "artifact": path}
-Out: {"started": mode, "reason": why it is not the one asked for, or null} or {"error": text}.
+Out: {"started": mode, "reason": why it is not the one asked for, or null}, or {"error": text} before it ends with 1.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def main() -> None:
         import wandb
 
         run = _start(wandb, json.loads(sys.stdin.readline()), began, answer)
+        run.define_metric("*", step_metric="evaluations")
+        for line in sys.stdin:
+            message = json.loads(line)
+            if "log" in message:
+                run.log({name: _value(wandb, value) for name, value in message["log"].items()})
+            else:
+                _finish(wandb, run, message)
+        run.finish()
     except Exception as error:  # whatever it is, the search has to hear of it
         answer(error=" ".join(str(error).split()) or type(error).__name__)
-        return
-    run.define_metric("*", step_metric="evaluations")
-    for line in sys.stdin:
-        message = json.loads(line)
-        if "log" in message:
-            run.log({name: _value(wandb, value) for name, value in message["log"].items()})
-        else:
-            _finish(wandb, run, message)
-    run.finish()
+        sys.exit(1)
 
 
 def _start(wandb: Any, first: dict[str, Any], began: float, answer: Callable[..., None]) -> Any:

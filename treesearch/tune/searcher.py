@@ -37,6 +37,7 @@ class _Trial:
 
     proposal: Proposal
     losses: dict[int, float] = field(default_factory=dict)  # nats per example, by length of training
+    node_nll: NDArray[np.float64] | None = None  # [N] the last that it told
 
 
 class TreeSearcher(Searcher):  # type: ignore[misc]
@@ -50,10 +51,13 @@ class TreeSearcher(Searcher):  # type: ignore[misc]
     Agents that learn from single nodes (hybrid, local search, policy gradient with ``credit="node"``) need them: trials
     then report `NODE_NLL` as well.
 
-    Trials that a scheduler stops early, as ASHA does, teach the agent an estimate: their loss times what further
-    training was worth to the trials that went on.
+    Trials that a scheduler stops early, as ASHA does, are told as estimates: their loss times what further training was
+    worth to the trials that went on. The policy gradient learns from estimates; other agents remember whole trainings
+    alone.
 
     Works in a ``ConcurrencyLimiter`` and under ``Tuner.restore``: its state holds the agent with what is under way.
+    Leave ``resume_unfinished`` there on: the first verdicts are waited for. What a trial tells that runs again after
+    its error is left out.
 
     Args:
         agent: Asked and told; give it to one searcher only.
@@ -90,7 +94,7 @@ class TreeSearcher(Searcher):  # type: ignore[misc]
         self._cost_model = cost_model or CostModel(agent.task.in_features, agent.task.cost_weight)
         self._batch_size, self._time_attr, self._max_t = batch_size, time_attr, max_t
         self._under_way: dict[str, _Trial] = {}  # by trial
-        self._finished: list[tuple[_Trial, Mapping[str, Any] | None]] = []  # and not told of yet
+        self._finished: list[_Trial] = []  # and not told of yet; one that failed has no losses
         self._whole: list[dict[int, float]] = []  # losses of trials that were trained to the end
         self._demonstrations: list[Proposal] | None = None  # that no trial has yet; None: they are not made
         self._warm = False  # the agent has seen what it demonstrated
@@ -132,18 +136,23 @@ class TreeSearcher(Searcher):  # type: ignore[misc]
         trial, loss = self._under_way.get(trial_id), self._loss(result)
         if trial is not None and loss is not None:
             trial.losses[int(result.get(self._time_attr, 1))] = loss
+            trial.node_nll = self._node_nll(trial.proposal.tree, result)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Take the verdict; the agent is told of ``batch_size`` of them at once."""
         trial = self._under_way.pop(trial_id, None)
         if trial is None:  # of an experiment that this one does not know of
             return
-        loss = None if error or result is None else self._loss(result)
-        if loss is not None and result is not None:
-            trial.losses[int(result.get(self._time_attr, 1))] = loss
-            if self._is_whole(trial):
-                self._whole.append(trial.losses)
-        self._finished.append((trial, None if loss is None else result))
+        failed = error or (result is not None and self._loss(result) is None)  # else the last result stands
+        if result is not None and not failed:
+            self._under_way[trial_id] = trial
+            self.on_trial_result(trial_id, result)
+            del self._under_way[trial_id]
+        if failed:
+            trial.losses.clear()
+        elif trial.losses and self._is_whole(trial):
+            self._whole.append(trial.losses)
+        self._finished.append(trial)
         if not self._warm:
             if not self._under_way and not self._demonstrations:
                 self._agent.warm_start(self._take_finished())
@@ -159,7 +168,7 @@ class TreeSearcher(Searcher):  # type: ignore[misc]
             "demonstrations": None if self._demonstrations is None else len(self._demonstrations),
             "whole": [_pairs(losses) for losses in self._whole],
             "under_way": [[trial_id, *_packed(trial)] for trial_id, trial in self._under_way.items()],
-            "finished": [[*_packed(trial), self._reported(result)] for trial, result in self._finished],
+            "finished": [_packed(trial) for trial in self._finished],
         }
         Path(checkpoint_path).write_bytes(pack_state(state))
 
@@ -172,7 +181,7 @@ class TreeSearcher(Searcher):  # type: ignore[misc]
         self._demonstrations = None if left is None else (self._agent.demonstrate()[-left:] if left else [])
         self._whole = [dict(map(tuple, pairs)) for pairs in state["whole"]]
         self._under_way = {trial_id: self._unpacked(*packed) for trial_id, *packed in state["under_way"]}
-        self._finished = [(self._unpacked(*packed), reported) for *packed, reported in state["finished"]]
+        self._finished = [self._unpacked(*packed) for packed in state["finished"]]
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -202,21 +211,24 @@ class TreeSearcher(Searcher):  # type: ignore[misc]
         return self._max_t is None or max(trial.losses) >= self._max_t
 
     def _take_finished(self) -> list[Evaluated]:
-        told = [self._judged(trial, result) for trial, result in self._finished]
-        self._finished = []
-        return told
+        finished, self._finished = self._finished, []
+        return [self._judged(trial) for trial in finished]
 
-    def _judged(self, trial: _Trial, result: Mapping[str, Any] | None) -> Evaluated:
+    def _judged(self, trial: _Trial) -> Evaluated:
         proposal = trial.proposal
-        if result is None:
+        if not trial.losses:
             return Evaluated(proposal, None)
         whole, counts = self._is_whole(trial), self._agent.task.counts
-        node_nll = self._node_nll(proposal.tree, trial, result) * (1.0 if whole else self._outlook(trial))
+        node_nll = trial.node_nll
+        if node_nll is None:  # its sum alone is known: shared like the bits that nodes decide
+            bits = proposal.tree.pass_shares(counts) * np.log2(proposal.tree.arities)
+            node_nll = trial.losses[max(trial.losses)] * bits / bits.sum()
+        node_nll = node_nll * (1.0 if whole else self._outlook(trial))
         score = score_tree(proposal.tree, node_nll, counts=counts, cost_model=self._cost_model)
         return Evaluated(proposal, make_evaluation(score, proposal.cost_weight), whole)
 
-    def _node_nll(self, tree: Tree, trial: _Trial, result: Mapping[str, Any]) -> NDArray[np.float64]:
-        """Of each node; where a trial told its sum alone, shared like the bits that nodes decide."""
+    def _node_nll(self, tree: Tree, result: Mapping[str, Any]) -> NDArray[np.float64] | None:
+        """Of each node, None where the result has the sum alone. It is checked here, where Tune lets errors through."""
         reported = result.get(NODE_NLL)
         if reported is not None:
             node_nll = np.asarray(reported, np.float64)
@@ -230,9 +242,7 @@ class TreeSearcher(Searcher):  # type: ignore[misc]
                 f"agent {self._agent.name!r} learns from single nodes, so trials must report {NODE_NLL!r}; do that, or"
                 " take evolution, random_search or policy_gradient with credit='terminal'"
             )
-        bits = tree.pass_shares(self._agent.task.counts) * np.log2(tree.arities)
-        shared: NDArray[np.float64] = trial.losses[max(trial.losses)] * bits / bits.sum()
-        return shared
+        return None
 
     def _outlook(self, trial: _Trial) -> float:
         """Loss after a whole training over that of now, the mean of trials that were trained to the end."""
@@ -240,21 +250,16 @@ class TreeSearcher(Searcher):  # type: ignore[misc]
         ratios = [losses[max(losses)] / losses[now] for losses in self._whole if losses.get(now)]
         return float(np.mean(ratios)) if ratios else 1.0
 
-    def _reported(self, result: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        """What of a result matters later."""
-        if result is None:
-            return None
-        return {NODE_NLL: np.asarray(result[NODE_NLL], np.float64)} if result.get(NODE_NLL) is not None else {}
-
     def _unpacked(
         self,
         actions: Sequence[int],
         cost_weight: float,
         log_probs: NDArray[np.float32],
         losses: Sequence[Sequence[Any]],
+        node_nll: NDArray[np.float64] | None,
     ) -> _Trial:
         proposal = replace(self._agent.replay(actions, cost_weight), log_probs=log_probs)
-        return _Trial(proposal, dict(map(tuple, losses)))
+        return _Trial(proposal, dict(map(tuple, losses)), node_nll)
 
 
 def learns_from_nodes(agent: Agent) -> bool:
@@ -265,7 +270,7 @@ def learns_from_nodes(agent: Agent) -> bool:
 
 def _packed(trial: _Trial) -> list[Any]:
     one = trial.proposal
-    return [list(one.actions), one.cost_weight, one.log_probs, _pairs(trial.losses)]
+    return [list(one.actions), one.cost_weight, one.log_probs, _pairs(trial.losses), trial.node_nll]
 
 
 def _pairs(losses: Mapping[int, float]) -> list[list[float]]:

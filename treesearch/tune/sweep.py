@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,17 +26,20 @@ from treesearch.config import (
     make_config,
     read_settings,
     validate,
-    with_overrides,
+    with_settings,
 )
 from treesearch.errors import ConfigError, RunError
 from treesearch.launch import check_choices, load_corpus, resume_search, run_search
 from treesearch.progress import ProgressReporter
+from treesearch.search.executors import describe
 from treesearch.search.ray_executor import connect_ray
 from treesearch.search.run_folder import RunFolder
 
 SWEEP = "sweep"  # section of the config, and the name of the experiment
-COMMON = ("data", "cost.kind", "cost.weight", "cost.phase", "cost.table")  # or rewards would not be comparable
-COMMON_ON_FROZEN = ("encoder", "frozen.holdout", "frozen.max_tokens")  # where only the frozen rung tells them apart
+# What searches have in common, or their rewards would not be comparable; and what is of the sweep, not of a search.
+COMMON = ("data", "cost.kind", "cost.weight", "cost.phase", "cost.table", "confirm.seeds", "search.executor", "ray")
+COMMON_ON_FROZEN = ("seed", "encoder", "frozen", "search.refresh_every")  # where only the frozen rung tells them apart
+FREE = ("wandb", "tensorboard", "ray")  # sections that may change when a sweep goes on
 RANGES = {"uniform": float, "loguniform": float, "randint": int}  # kinds of domains, and of their two bounds
 LISTS = ("grid", "choice")
 
@@ -75,7 +80,8 @@ def run_sweep(config: Config, sweep: SweepConfig, folder: Path, progress: Progre
     Args:
         config: What the searches have in common.
         sweep: What differs.
-        folder: Gets ``config.yaml``, ``runs/TRIAL`` for each search, Tune's own files and ``sweep.json``, the rows.
+        folder: Gets ``config.yaml`` (what must stay), ``runs/TRIAL`` for each search, Tune's own files, and the rows in
+            ``sweep.json``.
         progress: Who is told.
 
     Returns:
@@ -91,17 +97,26 @@ def run_sweep(config: Config, sweep: SweepConfig, folder: Path, progress: Progre
         check_choices(one, corpus.counts.astype(float), class_names=corpus.class_names)
     _claim(folder, config, sweep)
     # Its own handler would wait for the searches; they can be resumed.
-    os.environ |= {"TUNE_DISABLE_SIGINT_HANDLER": "1", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
+    os.environ |= {
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # they are in the rows
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in the config are relative to here
+    }
     ray, owns_ray = connect_ray(config.ray.address, num_cpus=os.cpu_count() or 1)
     try:
         with redirect_stdout(io.StringIO()):  # for data alone
             results = _tuner(config, sweep, folder, progress).fit()
         rows = [_row(sweep, result) for result in results]
+        rows.sort(key=lambda row: (-_score(config, row), row["search"]))
+        (folder / "sweep.json").write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except (OSError, ray.exceptions.RayError, ray.tune.error.TuneError) as error:
+        raise RunError(f"the sweep in {folder} stopped: {describe(error)}; mend that and run the same again") from None
     finally:
         if owns_ray:
             ray.shutdown()
-    rows.sort(key=lambda row: (-_score(config, row), row["search"]))
-    (folder / "sweep.json").write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if len(rows) < _num_searches(sweep):
+        raise RunError(f"{folder} holds {len(rows)} of {_num_searches(sweep)} searches; choose another --out")
     return rows
 
 
@@ -138,11 +153,12 @@ def _tuner(config: Config, sweep: SweepConfig, folder: Path, progress: ProgressR
     )
     experiment = folder / SWEEP
     space = {key: _domain(domain) for key, domain in sweep.space.items()}
-    if tune.Tuner.can_restore(str(experiment)):
+    if any(experiment.glob("experiment_state-*.json")):
         progress.say(f"going on with the sweep in {folder}")
         return tune.Tuner.restore(
             str(experiment), trainable, resume_errored=True, resume_unfinished=True, param_space=space
         )
+    shutil.rmtree(experiment, ignore_errors=True)  # of one that was stopped before it began
     return tune.Tuner(
         trainable,
         param_space=space,
@@ -151,19 +167,25 @@ def _tuner(config: Config, sweep: SweepConfig, folder: Path, progress: ProgressR
             num_samples=sweep.num_samples,
             max_concurrent_trials=sweep.max_concurrent,
         ),
-        run_config=tune.RunConfig(name=SWEEP, storage_path=str(folder), verbose=0, callbacks=[_teller()]),
+        run_config=tune.RunConfig(
+            name=SWEEP, storage_path=str(folder), verbose=0, callbacks=[_teller(_num_searches(sweep))]
+        ),
     )
 
 
-def _teller() -> Any:
-    """Says on stderr which searches are done. Tune pickles it, so that it holds nothing."""
+def _num_searches(sweep: SweepConfig) -> int:
+    return sweep.num_samples * math.prod(len(domain["grid"]) for domain in sweep.space.values() if "grid" in domain)
+
+
+def _teller(total: int) -> Any:
+    """Says on stderr which searches are done. Tune pickles it, so that it holds little."""
     from ray.tune import Callback
 
     class Teller(Callback):  # type: ignore[misc]
         def on_trial_complete(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
             done = sum(one is trial or one.is_finished() for one in trials)
             said = "failed" if trial.status == "ERROR" else f"best tree {(trial.last_result or {}).get('best')}"
-            ProgressReporter().say(f"sweep: {done}/{len(trials)} searches, {trial.trial_id}: {said}")
+            ProgressReporter().say(f"sweep: {done}/{total} searches, {trial.trial_id}: {said}")
 
         on_trial_error = on_trial_complete
 
@@ -178,8 +200,23 @@ def search_trial(assignments: Mapping[str, Any], *, base: Mapping[str, Any], fol
     run = RunFolder(Path(folder) / "runs" / str(tune.get_context().get_trial_id()))
     begin = time.monotonic()
     with ProgressReporter(quiet=True) as progress:
-        comparison = resume_search(run, progress) if run.ledger_file.exists() else run_search(config, run, progress)
+        if _has_begun(run):
+            free = {section: getattr(config, section) for section in FREE if section != "ray"}
+            overrides = [f"{name}={one.model_dump_json()}" for name, one in free.items()]
+            comparison = resume_search(run, progress, overrides=overrides)
+        else:
+            shutil.rmtree(run.path, ignore_errors=True)
+            comparison = run_search(config, run, progress)
     tune.report({**_figures(comparison), "seconds": time.monotonic() - begin})
+
+
+def _has_begun(run: RunFolder) -> bool:
+    """Whether there is anything to go on with."""
+    if not run.ledger_file.exists():
+        return False
+    with suppress(RunError), run.read() as ledger:
+        return ledger.meta("corpus") is not None
+    return False
 
 
 def _figures(comparison: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,6 +271,9 @@ def _check(config: Config, sweep: SweepConfig) -> None:
             raise ConfigError(f"sweep.space.{key}.{kind} must be a list, but got {values!r:.80}")
         if kind in RANGES:
             _check_range(f"sweep.space.{key}.{kind}", kind, values)
+    for section in ("frozen", "joint"):
+        if getattr(config, section).time_limit is not None:
+            raise ConfigError(f"{section}.time_limit cannot be kept: a search of a sweep is one process; drop it")
     if config.cost.kind == "measured" and config.cost.table is None:
         raise ConfigError("a sweep with cost.kind: measured needs cost.table, since every search would measure its own")
     _listed_configs(config, sweep)
@@ -253,18 +293,17 @@ def _kinds() -> str:
 
 
 def _listed_configs(config: Config, sweep: SweepConfig) -> list[Config]:
-    """The config with every value of the lists, one at a time, and every bound of the ranges."""
-    configs = []
+    """The config with every value of the lists and every bound of the ranges, beside the first ones of the others."""
+    values: dict[str, list[Any]] = {}
     for key, domain in sweep.space.items():
-        ((kind, values),) = domain.items()
-        last = [values[0], values[1] - 1] if kind == "randint" else values
-        configs += [_assigned(config, {key: value}) for value in last]
-    return configs
+        ((kind, listed),) = domain.items()
+        values[key] = [listed[0], listed[1] - 1] if kind == "randint" else listed
+    first = {key: listed[0] for key, listed in values.items()}
+    return [_assigned(config, {**first, key: value}) for key, listed in values.items() for value in listed]
 
 
 def _assigned(config: Config, assignments: Mapping[str, Any]) -> Config:
-    pairs = [f"{key}={json.dumps(value)}" for key, value in assignments.items()]
-    return with_overrides(config, [*pairs, "search.executor=local"])
+    return with_settings(config, {**assignments, "search.executor": "local"})
 
 
 def _domain(domain: Mapping[str, Any]) -> Any:
@@ -279,7 +318,9 @@ def _domain(domain: Mapping[str, Any]) -> Any:
 def _claim(folder: Path, config: Config, sweep: SweepConfig) -> None:
     """Make the folder, or see that it holds the same sweep."""
     file = folder / "config.yaml"
-    text = f"{dump_config(config)}# sweep: {json.dumps(sweep.model_dump(mode='json'), sort_keys=True)}\n"
+    common = config.model_copy(update={section: getattr(Config(), section) for section in FREE})
+    space = sweep.model_dump(mode="json", exclude={"max_concurrent"})
+    text = f"{dump_config(common)}# sweep: {json.dumps(space, sort_keys=True)}\n"
     try:
         if file.exists():
             if file.read_text(encoding="utf-8") != text:
