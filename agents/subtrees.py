@@ -99,7 +99,10 @@ class SubtreeTable:
         """The least loss under this λ after each action that was tried with these classes, what the closer left too."""
         total_O = self._solve(cost_weight).total
         taken = self._taken[self._numbers[class_set]]
-        return {action: float(total_O[places].min()) for action, places in taken.items()}
+        return {
+            action: float(total_O[places[0]] if len(places) == 1 else total_O[places].min())
+            for action, places in taken.items()
+        }
 
     def block_plan(self, class_set: bytes, action: int, cost_weight: float) -> dict[bytes, int]:
         """The decisions that belong to an action that was tried: all below a projection, else none."""

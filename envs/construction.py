@@ -114,6 +114,10 @@ class Construction:
 
     def action_mask(self) -> NDArray[np.int8]:
         """1 for each action that is legal at the current node, int8 [A]; at least one is."""
+        return self._current_mask().copy()
+
+    def _current_mask(self) -> NDArray[np.int8]:
+        """The same, not to be changed."""
         if self._mask is None:
             node = self.current
             key = (self._action_names, node.size, node.input_dim, node.projected)
@@ -124,14 +128,14 @@ class Construction:
             self._mask = mask.copy()
             for index in self._by_classes:
                 self._mask[index] = self.actions[index].legal(self.task, node)
-        return self._mask.copy()
+        return self._mask
 
     def step(self, action: int) -> bool:
         """Decide the current node; False where the action is illegal and the closer took the node instead."""
         assert not self.done
         if not 0 <= action < len(self.actions):
             raise ConfigError(f"an action must be in 0 .. {len(self.actions) - 1}, but got {action}")
-        legal = bool(self.action_mask()[action])
+        legal = bool(self._current_mask()[action])
         chosen = self.actions[action] if legal else self.closer
         node = heapq.heappop(self._heap)[2]
         self._decided.append(
@@ -169,22 +173,26 @@ class Construction:
 
     def _skip_hopeless(self) -> None:
         """Close nodes from the top of the heap until one has a legal action."""
-        while not self.done and not self.action_mask().any():
+        while not self.done and not self._current_mask().any():
             self._close(heapq.heappop(self._heap)[2], self.closer)
             self._mask = None
 
     def _split(self, node: OpenNode, action: SplitAction) -> int:
         split: Split = self._splits.get(action.name, node, lambda: action.parts(self.task, node.classes))
+        masses = self._splits.get(f"masses of {action.name}", node, lambda: self._masses(split))
         own = self._own_id(node)
         self._assembly.add_leaves(own, split.leaves)
-        for part in split.parts:
-            self._open(self._child(node, own, part, split.projection_dim))
+        for part, mass in zip(split.parts, masses, strict=True):
+            self._open(self._child(node, own, part, mass, split.projection_dim))
         return own
 
-    def _child(self, node: OpenNode, parent: int, classes: ClassIds, projection_dim: int) -> OpenNode:
+    def _masses(self, split: Split) -> list[float]:
+        return [float(self.task.probability[part].sum()) for part in split.parts]
+
+    def _child(self, node: OpenNode, parent: int, classes: ClassIds, mass: float, projection_dim: int) -> OpenNode:
         return OpenNode(
             classes,
-            mass=float(self.task.probability[classes].sum()),
+            mass=mass,
             depth=node.depth + 1,
             input_dim=projection_dim or node.input_dim,
             projected=node.projected or projection_dim > 0,

@@ -93,10 +93,11 @@ class _Simulation:
         self._preparation: Preparation = prepare_run(config, self.corpus, progress)
         self.counts: NDArray[np.float64] = self.corpus.counts.astype(float)
 
-    def config(self, evaluations: int, agent: str = "hybrid", *, batch_size: int = 10) -> Config:
-        """Of an asynchronous search."""
+    def config(self, evaluations: int, agent: str = "hybrid", *, batch_size: int = 10, memo: bool = True) -> Config:
+        """Of an asynchronous search; without the memo every evaluation is a worker's."""
         search = {"evaluations": evaluations, "agent": agent, "batch_size": batch_size}
-        return make_config({**self._raw, "search": {**search, "asynchronous": True, "executor": "local"}})
+        search |= {"asynchronous": True, "executor": "local"}
+        return make_config({**self._raw, "search": search, "frozen": {"memo": memo}})
 
     def search(
         self, config: Config, executor: Executor, folder: Path, log: Callable[[int, Metrics], None] = lambda *_: None
@@ -206,7 +207,7 @@ def _many_workers(simulations: Mapping[int, _Simulation], folder: Path) -> Itera
         for agent in AGENTS:
             workers = SimulatedExecutor(MANY_WORKERS, counts=simulation.counts, timing=timing)
             executor = WatchedExecutor(workers)
-            config = simulation.config(ROUNDS * MANY_WORKERS, agent, batch_size=MANY_WORKERS)
+            config = simulation.config(ROUNDS * MANY_WORKERS, agent, batch_size=MANY_WORKERS // 4, memo=False)
             simulation.search(config, executor, folder / f"many-{classes}-{agent}")
             what = f"{MANY_WORKERS} workers busy, {classes} classes, {agent}"
             yield _figure(what, 100 * executor.busy_share, "%", ">= 90")
