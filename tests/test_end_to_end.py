@@ -104,7 +104,8 @@ def test_the_ledger_is_complete(ledger):
     assert [row.batch for row in frozen] == [0] * (3 + len(shown)) + batches
     assert all(json.loads(row.actions) for row in frozen[3:])
     # Nobody had to train a tree whose nodes were all known.
-    assert {row.worker for row in frozen if row.nodes_trained} == {"ray-0", "ray-1"}
+    # Of two workers one may have done all before the other one had started.
+    assert set() < {row.worker for row in frozen if row.nodes_trained} <= {"ray-0", "ray-1"}
     assert {row.worker for row in frozen if not row.nodes_trained} <= {""}
     assert {row.cost_weight for row in ledger.rows()} == {0.005}
     assert all(row.test_nll is None for row in frozen + joint)
