@@ -1,22 +1,10 @@
 """Processes that tests start, watch and kill, and limits that they set for this one."""
 
-import re
 import resource
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-
-
-def descendants(pid: int) -> set[int]:
-    """Processes below one."""
-    found: set[int] = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            parent = int(re.search(r"^PPid:\s+(\d+)", (folder / "status").read_text(), re.M)[1])
-            if parent == pid:
-                found |= {int(folder.name), *descendants(int(folder.name))}
-    return found
 
 
 def until(condition: Callable[[], object], what: str) -> None:

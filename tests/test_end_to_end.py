@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
-from tests.processes import alive, descendants, until
+from tests.processes import alive, until
 from treesearch import Tree, build_tree
+from treesearch.bench.faults import descendants
 from treesearch.config import load_config
 from treesearch.errors import RunError
 from treesearch.evaluation.comparison import t_interval

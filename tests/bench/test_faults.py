@@ -22,12 +22,13 @@ def test_what_is_lost_twice_or_moved_is_counted(trees, lost, twice, moved):
 
 SCRIPT = """
 import sys
+from contextlib import closing
 from pathlib import Path
 from treesearch.bench import faults
 
 folder = Path(sys.argv[1])
 kills = [(4, "worker"), (10, "node"), (20, "driver"), (30, "add"), (45, "worker"), (63, "driver")]
-with faults.local_cluster() as cluster:
+with closing(faults.LocalCluster()) as cluster:
     whole = faults.search(cluster, folder / "whole", 0)
     assert (whole.error, whole.hung) == (None, False), whole
     assert whole.failures == {"nan": 2, "time_limit": 1}, whole.failures

@@ -34,6 +34,7 @@ def test_a_new_run(tmp_path):
 def test_an_empty_folder_will_do(tmp_path):
     RunFolder(tmp_path).check_free()
     RunFolder(tmp_path).create(CONFIG).close()
+    assert RunFolder(tmp_path).config() == CONFIG
 
 
 @pytest.mark.parametrize("name", ["search.db", "notes.txt", ".hidden"])

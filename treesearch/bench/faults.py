@@ -16,8 +16,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ class LocalCluster:
 
     def kill_worker(self, rng: np.random.Generator) -> bool:
         """Kill a worker; False where there is none."""
-        workers = [pid for pid in sorted(_descendants(os.getpid())) if "ray::_Host" in _command_line(pid)]
+        workers = [pid for pid in sorted(descendants(os.getpid())) if "ray::_Host" in _command_line(pid)]
         with suppress(ProcessLookupError):
             if workers:
                 os.kill(workers[int(rng.integers(len(workers)))], signal.SIGKILL)
@@ -107,16 +107,6 @@ class LocalCluster:
         self._cluster.shutdown()
 
 
-@contextmanager
-def local_cluster(num_nodes: int = 2) -> Iterator[LocalCluster]:
-    """A cluster that ends with the block."""
-    cluster = LocalCluster(num_nodes)
-    try:
-        yield cluster
-    finally:
-        cluster.close()
-
-
 def run(num_faults: int = NUM_FAULTS) -> list[dict[str, Any]]:
     """One row per search, and a last one with the sums.
 
@@ -125,7 +115,7 @@ def run(num_faults: int = NUM_FAULTS) -> list[dict[str, Any]]:
     """
     rng = np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
-    with local_cluster() as cluster, tempfile.TemporaryDirectory() as folder:
+    with closing(LocalCluster()) as cluster, tempfile.TemporaryDirectory() as folder:
         undisturbed = {seed: search(cluster, Path(folder) / f"whole-{seed}", seed) for seed in range(NUM_SEEDS)}
         for seed, whole in undisturbed.items():
             if whole.error is not None or whole.hung:
@@ -246,7 +236,7 @@ def _num_rows(folder: RunFolder) -> int:
     return 0
 
 
-def _descendants(pid: int) -> set[int]:
+def descendants(pid: int) -> set[int]:
     """Processes below one."""
     parents: dict[int, list[int]] = {}
     for status in Path("/proc").glob("[0-9]*/status"):

@@ -35,9 +35,8 @@ class FaultyWorker:
 
     def __call__(self, payload: Any) -> Any:
         """Evaluate one task, or not."""
-        if (
-            isinstance(payload, FrozenTask) and payload.wanted is not None
-        ):  # no builder, of which Huffman has to succeed
+        first = not isinstance(payload, FrozenTask) or payload.wanted is None  # a builder: Huffman has to succeed
+        if not first:
             draw = int(payload.tree.hash[:8], 16) / 16**8
             if draw < DIVERGING:
                 return self._broken(payload)

@@ -77,7 +77,7 @@ class SimulatedWorker:
 
 
 class SimulatedExecutor(Executor):
-    """Workers in this process that only wait for the clock; with ``timing`` None they do not even wait.
+    """Workers in this process that only wait for the clock.
 
     Args:
         num_workers: Tasks at a time.
@@ -85,7 +85,7 @@ class SimulatedExecutor(Executor):
         timing: How long evaluations take.
     """
 
-    def __init__(self, num_workers: int, *, counts: NDArray[np.float64], timing: Timing | None = None) -> None:
+    def __init__(self, num_workers: int, *, counts: NDArray[np.float64], timing: Timing = INSTANT) -> None:
         super().__init__()
         self._num_workers, self._counts, self._timing = num_workers, counts, timing
 
@@ -104,7 +104,7 @@ class SimulatedExecutor(Executor):
                 if task is None:
                     exhausted = True
                 else:
-                    seconds = 0.0 if self._timing is None else self._timing.seconds(task.payload.tree)
+                    seconds = self._timing.seconds(task.payload.tree)
                     heapq.heappush(under_way, (time.monotonic() + seconds, next(numbers), seconds, task))
             if not under_way:
                 return

@@ -148,23 +148,32 @@ def export_best(best: Promoted, corpus: Corpus, cost_model: CostModel) -> Tree:
 
 
 def pick_from_front(
-    comparison: Mapping[str, Any], *, cost_weight: float | None = None, max_cost: float | None = None
+    comparison: Mapping[str, Any],
+    *,
+    cost_weight: float | None = None,
+    max_cost: float | None = None,
+    rung: str | None = None,
 ) -> dict[str, Any] | None:
     """The point of a run's front with the best reward under λ, or the lowest NLL, at no more than ``max_cost`` units.
 
     Of equal ones the cheapest.
 
-    The joint front where the run has one, else the frozen one. None where no point is cheap enough.
+    Of this rung, None the joint front where the run has one, else the frozen one. None where no point is cheap enough.
     """
-    cheap = [point for point in _front_points(comparison) if max_cost is None or point["cost"] <= max_cost]
+    cheap = [
+        point
+        for point in _front_points(comparison, (JOINT, FROZEN) if rung is None else (rung,))
+        if max_cost is None or point["cost"] <= max_cost
+    ]
     weight = 0.0 if cost_weight is None else cost_weight
     return min(cheap, key=lambda point: point["valid_nll"] + weight * point["cost"], default=None)
 
 
-def _front_points(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _front_points(comparison: Mapping[str, Any], rungs: Sequence[str] = (JOINT, FROZEN)) -> list[dict[str, Any]]:
+    """Of the first of these rungs that has any."""
     fronts = comparison.get("fronts") or {}
     points: list[dict[str, Any]] = []
-    for rung in (JOINT, FROZEN):
+    for rung in rungs:
         points = points or (fronts.get(rung) or {}).get("points") or []
     return points
 

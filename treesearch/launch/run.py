@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from treesearch.launch.results import best_tree, export_best, summarise, tables
 from treesearch.progress import ProgressReporter
 from treesearch.search.durable import DurableExecutor
 from treesearch.search.executors import WorkerFactory
-from treesearch.search.ledger import FROZEN, Checkpoint, Ledger
+from treesearch.search.ledger import Checkpoint, Ledger
 from treesearch.search.run_folder import RunFolder, next_free_folder
 from treesearch.search.worker import EvaluationWorker
 from treesearch.state import unpack_state
@@ -79,11 +80,11 @@ def run_search(
     folder.check_free()
     corpus = load_corpus(config)
     check_choices(config, corpus.counts.astype(float), class_names=corpus.class_names, policy=policy)
-    with folder.create(config) as ledger, folder.lock():
+    with folder.create(config) as ledger, folder.lock(), _told_how_to_go_on(folder, progress):
         ledger.set_meta("counts", corpus.counts.tolist())
         ledger.set_meta("corpus", corpus.source | {"hash": corpus.hash})
         ledger.set_meta("policy", None if policy is None else str(policy.resolve()))
-        return _run(config, corpus, folder, ledger, progress, make_worker)
+        return _search_and_confirm(config, corpus, folder, ledger, progress, make_worker)
 
 
 def resume_search(
@@ -111,7 +112,7 @@ def resume_search(
         TreeSearchError: There is no search, another process works on it, a setting or the corpus makes what it holds
             incomparable, or as in `run_search`.
     """
-    with folder.open() as ledger, folder.lock():
+    with folder.open() as ledger, folder.lock(), _told_how_to_go_on(folder, progress):
         before = folder.config()
         config = with_overrides(before, overrides)
         _check_changes(before, config)
@@ -132,20 +133,14 @@ def resume_search(
         check_choices(config, corpus.counts.astype(float), class_names=corpus.class_names)
         ledger.rewind(keep=checkpoint.position.encoder if config.search.asynchronous and checkpoint else None)
         folder.write_config(config)
-        return _run(config, corpus, folder, ledger, progress, make_worker)
-
-
-def _run(
-    config: Config,
-    corpus: Corpus,
-    folder: RunFolder,
-    ledger: Ledger,
-    progress: ProgressReporter,
-    make_worker: WorkerFactory,
-) -> dict[str, Any]:
-    """From the ledger's last batch, or from the start, to the end; a user who interrupts is told how to go on."""
-    try:
         return _search_and_confirm(config, corpus, folder, ledger, progress, make_worker)
+
+
+@contextmanager
+def _told_how_to_go_on(folder: RunFolder, progress: ProgressReporter) -> Iterator[None]:
+    """A user who interrupts is told so."""
+    try:
+        yield
     except KeyboardInterrupt:
         progress.say(f"go on with: treesearch resume {folder.path}")
         raise
@@ -159,10 +154,11 @@ def _search_and_confirm(
     progress: ProgressReporter,
     make_worker: WorkerFactory,
 ) -> dict[str, Any]:
+    """From the ledger's last batch, or from the start, to the end."""
     checkpoint = ledger.last_batch()
     counts = corpus.counts.astype(float)
     spent = 0 if checkpoint is None else checkpoint.position.spent
-    kept = len(ledger.rows(FROZEN))
+    kept = ledger.next_id() - 1  # rows, all of the frozen rung
     with make_tracker(config, folder.path, run_id=_run_id(ledger), step=kept) as tracker:
         progress.say(f"{corpus.num_classes} classes, {len(corpus.train)} training tokens; results go to {folder.path}")
         if checkpoint is None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 Metrics = Mapping[str, float | Sequence[float]]  # a sequence is a distribution
 Table = tuple[Sequence[str], Sequence[Sequence[Any]]]  # columns and rows
+
+
+def is_number(value: float | Sequence[float]) -> TypeGuard[float]:
+    """Whether a metric is one number, of Python or NumPy, and no distribution."""
+    return isinstance(value, Real)
 
 
 class Tracker(ABC):

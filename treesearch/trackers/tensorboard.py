@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from treesearch.config import Config, dump_config
-from treesearch.trackers.base import Metrics, Table, Tracker
+from treesearch.trackers.base import Metrics, Table, Tracker, is_number
 
 
 class TensorBoardTracker(Tracker):
@@ -40,9 +39,9 @@ class TensorBoardTracker(Tracker):
         """Log numbers as scalars, distributions as histograms."""
         self._step = step
         for name, value in metrics.items():
-            if isinstance(value, Real):
+            if is_number(value):
                 self._write(Event(step=step, summary=summary.scalar(name, float(value))))
-            elif len(value):  # type: ignore[arg-type]
+            elif np.size(value):
                 self._write(Event(step=step, summary=summary.histogram(name, np.asarray(value), bins="auto")))
 
     def finish(self, tables: Mapping[str, Table], best_tree: Path) -> None:

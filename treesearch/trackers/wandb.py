@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from numbers import Real
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from treesearch.config import Config
 from treesearch.errors import ExecutionError
 from treesearch.trackers import wandb_process
-from treesearch.trackers.base import Metrics, Table, Tracker
+from treesearch.trackers.base import Metrics, Table, Tracker, is_number
 
 MAX_WAITING = 10_000  # messages that a process which does not take them may be behind
 
@@ -69,9 +69,7 @@ class WandbTracker(Tracker):
 
     def log(self, step: int, metrics: Metrics) -> None:
         """Log numbers, and distributions as histograms."""
-        values = {
-            name: float(value) if isinstance(value, float | Real) else list(value) for name, value in metrics.items()
-        }
+        values = {name: value if is_number(value) else np.asarray(value).tolist() for name, value in metrics.items()}
         self._put({"log": {"evaluations": step, **values}})
 
     def finish(self, tables: Mapping[str, Table], best_tree: Path) -> None:
@@ -110,10 +108,9 @@ class WandbTracker(Tracker):
             self._warn(f"is kept {answer['started']}, since the server cannot be reached: {answer['reason']}")
 
     def _put(self, message: dict[str, Any]) -> None:
+        line = json.dumps(message, default=float)  # in this thread: what is no JSON is the caller's mistake
         try:
-            self._messages.put_nowait(
-                json.dumps(message, default=float)
-            )  # here: what is no JSON is the caller's mistake
+            self._messages.put_nowait(line)
         except queue.Full:
             self._dropped += 1
 
@@ -148,9 +145,8 @@ class WandbTracker(Tracker):
         return str(errors[0]) if errors else "no reason given"
 
     def _end_process(self) -> None:
-        """With the service that wandb starts in the same session."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        """The service that wandb starts ends with its process."""
+        self._process.kill()
         self._process.wait()
 
     def _warn(self, what: str) -> None:

@@ -133,22 +133,15 @@ class TreeSearcher(Searcher):  # type: ignore[misc]
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Note how far a trial is."""
-        trial, loss = self._under_way.get(trial_id), self._loss(result)
-        if trial is not None and loss is not None:
-            trial.losses[int(result.get(self._time_attr, 1))] = loss
-            trial.node_nll = self._node_nll(trial.proposal.tree, result)
+        if trial_id in self._under_way:
+            self._note(self._under_way[trial_id], result)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Take the verdict; the agent is told of ``batch_size`` of them at once."""
         trial = self._under_way.pop(trial_id, None)
         if trial is None:  # of an experiment that this one does not know of
             return
-        failed = error or (result is not None and self._loss(result) is None)  # else the last result stands
-        if result is not None and not failed:
-            self._under_way[trial_id] = trial
-            self.on_trial_result(trial_id, result)
-            del self._under_way[trial_id]
-        if failed:
+        if error or (result is not None and not self._note(trial, result)):  # without one the last result stands
             trial.losses.clear()
         elif trial.losses and self._is_whole(trial):
             self._whole.append(trial.losses)
@@ -199,6 +192,15 @@ class TreeSearcher(Searcher):  # type: ignore[misc]
         if not path.exists():
             tree.save(path)
         return path
+
+    def _note(self, trial: _Trial, result: Mapping[str, Any]) -> bool:
+        """Keep what a result says; False where it has no loss."""
+        loss = self._loss(result)
+        if loss is None:
+            return False
+        trial.losses[int(result.get(self._time_attr, 1))] = loss
+        trial.node_nll = self._node_nll(trial.proposal.tree, result)
+        return True
 
     def _loss(self, result: Mapping[str, Any]) -> float | None:
         """Of a result, None where it has none or it is not finite."""

@@ -29,9 +29,10 @@ from treesearch.config import (
     with_settings,
 )
 from treesearch.errors import ConfigError, RunError
-from treesearch.launch import check_choices, load_corpus, resume_search, run_search
+from treesearch.launch import check_choices, load_corpus, pick_from_front, resume_search, run_search
 from treesearch.progress import ProgressReporter
 from treesearch.search.executors import describe
+from treesearch.search.ledger import FROZEN, JOINT
 from treesearch.search.ray_executor import connect_ray
 from treesearch.search.run_folder import RunFolder
 
@@ -223,12 +224,10 @@ def _figures(comparison: Mapping[str, Any]) -> dict[str, Any]:
     """Best rewards on validation data, and the tree of the highest rung's."""
     weight = comparison["cost_weight"]
     found: dict[str, Any] = {}
-    for rung in ("frozen", "joint"):
-        points = comparison["fronts"][rung]["points"]
-        rewards = [-point["valid_nll"] - weight * point["cost"] for point in points]
-        found[f"{rung}_reward"] = max(rewards, default=None)
-        if points:
-            best = points[rewards.index(max(rewards))]
+    for rung in (FROZEN, JOINT):
+        best = pick_from_front(comparison, cost_weight=weight, rung=rung)
+        found[f"{rung}_reward"] = None if best is None else -best["valid_nll"] - weight * best["cost"]
+        if best is not None:
             found |= {"best": best["name"], "cost": best["cost"], "valid_nll": best["valid_nll"]}
     return found
 
