@@ -63,7 +63,8 @@ class Dataset:
     source: dict[str, Any]  # provenance, JSON-able, the same on every machine: no absolute path, no time
     hash: str  # of all examples and class names, 32 hexadecimal digits; provenance is not in it
     noun: str = "examples"  # what a label is one of, for people
-    seen: Seen | None = None  # classes that are no answer to a test example
+    classify: bool = False  # whether the most probable class is what is asked for
+    seen: Seen | None = None  # where a list of classes is: those that are no answer to a test example
     vectors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # [C, any] further class vectors by name
 
     @property

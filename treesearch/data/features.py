@@ -83,6 +83,7 @@ def load_features(
             },
         },
         hash=content_hash(arrays, names),
+        classify=True,
     )
 
 
@@ -117,7 +118,7 @@ def _read_npz(path: Path) -> Arrays:
             " collect_features writes"
         )
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if not isinstance(arrays, np.lib.npyio.NpzFile) or not {"x", "y"} <= set(arrays.files):
                 raise DataError(f"{str(path)!r} must be an .npz with the arrays x and y; a folder may hold .npy files")
             return np.asarray(arrays["x"]), np.asarray(arrays["y"])

@@ -100,6 +100,7 @@ def load_documents(
             "splits": {name: {"name": path.name, "examples": len(read[name])} for name, path in paths.items()},
         },
         hash=content_hash([*arrays, np.array(list(word_ids))], names),
+        classify=True,
     )
 
 

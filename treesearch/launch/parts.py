@@ -39,7 +39,8 @@ from treesearch.search.ledger import Ledger
 from treesearch.search.worker import EvaluationWorker, WorkerSettings, worker_arrays
 from treesearch.tree import Tree
 
-VECTORS = "vectors"  # option of a builder: which class vectors of the data it groups by
+SIMILARITY = "similarity"  # option of these builders: which class vectors of the data they group by
+BY_SIMILARITY = ("clustered", "interpolated", "similar-huffman", "two-level")
 
 
 @dataclass(frozen=True)
@@ -196,18 +197,30 @@ def _categories(config: Config, class_names: Sequence[str] | None) -> NDArray[np
 V = TypeVar("V")
 
 
-def _vectors(options: Mapping[str, Any], own: V, dataset: Dataset) -> tuple[V | NDArray[np.float32], dict[str, Any]]:
-    """The class vectors that a builder's option ``vectors`` names, ``own`` without it, and the other options."""
+def named_vectors(
+    name: str, options: Mapping[str, Any], own: V, dataset: Dataset
+) -> tuple[V | NDArray[np.float32], dict[str, Any]]:
+    """Of a builder that groups by similarity: the class vectors that its option ``similarity`` names, and the rest.
+
+    Args:
+        name: Of the builder.
+        options: Of the builder.
+        own: What it takes without that option.
+        dataset: Whose vectors can be named.
+
+    Raises:
+        ConfigError: The data have no vectors of that name.
+    """
     rest = dict(options)
-    if VECTORS not in rest:
+    if name not in BY_SIMILARITY or SIMILARITY not in rest:
         return own, rest
-    name = rest.pop(VECTORS)
-    if name not in dataset.vectors:
+    wanted = rest.pop(SIMILARITY)
+    if wanted not in dataset.vectors:
         raise ConfigError(
-            f"a builder's {VECTORS} must be one of {sorted(dataset.vectors)} for these data, but got {name!r}; drop it"
-            " for those of the encoder"
+            f"{SIMILARITY} of builder {name!r} must be one of {sorted(dataset.vectors)} for these data, but got"
+            f" {wanted!r}; leave it out to take the encoder's"
         )
-    return dataset.vectors[name], rest
+    return dataset.vectors[wanted], rest
 
 
 def make_executor(
@@ -219,7 +232,7 @@ def make_executor(
         ExecutionError: The cluster cannot be reached or is too small.
     """
     arrays = worker_arrays(dataset, preparation)
-    settings = WorkerSettings(config.encoder, config.frozen, config.joint, dataset.spec)
+    settings = WorkerSettings(config.encoder, config.frozen, config.joint, dataset.spec, dataset.classify)
     if config.search.executor == "local":
         return LocalExecutor(make_worker, arrays=arrays, settings=settings)
     from treesearch.search.ray_executor import RayExecutor
@@ -275,7 +288,9 @@ def check_choices(config: Config, dataset: Dataset, *, policy: Path | None = Non
     few = np.sort(counts)[::-1][:64]
     for entries, directions in ((config.search.builders, _no_directions), (config.encoder.trees, None)):
         for name, options in map(split_builder, entries):
-            vectors, options = _vectors(options, placeholder, dataset)
+            vectors = placeholder
+            if entries is config.search.builders:
+                vectors, options = named_vectors(name, options, placeholder, dataset)
             if "cutoffs" not in options:  # those are meant for the whole vocabulary
                 build_tree(
                     name,
@@ -300,7 +315,7 @@ def builder_candidates(config: Config, dataset: Dataset, task: ConstructionTask)
     """
     candidates = []
     for name, options in map(split_builder, config.search.builders):
-        vectors, own = _vectors(options, task.vectors, dataset)
+        vectors, own = named_vectors(name, options, task.vectors, dataset)
         tree = build_tree(
             name,
             counts=task.counts,

@@ -6,7 +6,7 @@ The worker is built once per process from shared read-only arrays; see `treesear
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,17 +14,21 @@ import torch
 from numpy.typing import NDArray
 
 from treesearch.config import EncoderConfig, FrozenConfig, JointConfig
-from treesearch.data import Dataset, InputSpec, Split
+from treesearch.data import Dataset, InputSpec, Seen, Split
+from treesearch.evaluation.encoders import Encoder
 from treesearch.evaluation.features import Features
 from treesearch.evaluation.frozen import NodeScores, evaluate_frozen
 from treesearch.evaluation.frozen_torch import evaluate_forest
 from treesearch.evaluation.joint import resolve_device, token_nll, train_joint
+from treesearch.evaluation.predictions import accuracy, ranking
 from treesearch.evaluation.preparation import Preparation
 from treesearch.evaluation.threads import one_thread
 from treesearch.evaluation.trainer import make_model
+from treesearch.softmax import HierarchicalSoftmax
 from treesearch.tree import Tree
 from treesearch.warmup import compile_kernels
 
+SEEN_PTR, SEEN = "test.seen_ptr", "test.seen"  # names of arrays
 ENCODER_PREFIX = "encoder."  # of the arrays that are parameters of the search's encoder
 
 
@@ -67,6 +71,7 @@ class JointScores:
     test_nll: float | None
     epochs: int  # trained, the last of which may be worse than the best
     test_token_nll: NDArray[np.float32] | None = None  # [T] of each token of the test split
+    test_metrics: Mapping[str, float] = field(default_factory=dict)  # see `treesearch.evaluation.predictions`
 
 
 @dataclass(frozen=True)
@@ -77,14 +82,16 @@ class WorkerSettings:
     frozen: FrozenConfig
     joint: JointConfig
     spec: InputSpec  # of the inputs
+    classify: bool = False  # whether test scores tell the accuracy
 
 
 def worker_arrays(dataset: Dataset, preparation: Preparation) -> dict[str, NDArray[Any]]:
     """The data that workers share.
 
     ``train.inputs``, ``train.labels`` and so on: the splits, see `treesearch.data.Split`; ``train.x``, ``train.y``,
-    ``train.rows``, ``valid.x`` ..: what the frozen rung learns from and is scored on, see `Features`; ``counts``:
-    float64 [C]; ``vectors``: float32 [C, D]; ``encoder.*``: what the search's encoder has learned.
+    ``train.rows``, ``valid.x`` ..: what the frozen rung learns from and is scored on, see `Features`;
+    ``test.seen_ptr``, ``test.seen``: of `Seen`, where there is one; ``counts``: float64 [C]; ``vectors``: float32
+    [C, D]; ``encoder.*``: what the search's encoder has learned.
     """
     arrays: dict[str, NDArray[Any]] = {
         "counts": dataset.counts.astype(np.float64),
@@ -94,6 +101,8 @@ def worker_arrays(dataset: Dataset, preparation: Preparation) -> dict[str, NDArr
     for name in ("train", "valid", "test"):
         split: Split = getattr(dataset, name)
         arrays |= {f"{name}.inputs": split.inputs, f"{name}.labels": split.labels}
+    if dataset.seen is not None:
+        arrays |= {SEEN_PTR: dataset.seen.ptr, SEEN: dataset.seen.classes}
     for name, features in (("train", preparation.train), ("valid", preparation.valid)):
         arrays |= {f"{name}.x": features.x, f"{name}.y": features.y}
         if features.rows is not None:
@@ -188,7 +197,14 @@ class EvaluationWorker:
             )
         test_T = token_nll(encoder, layer, self._split("test")) if task.use_test else None
         test_nll = None if test_T is None else float(test_T.mean(dtype=np.float64))
-        return JointScores(fit.valid_nll, test_nll, fit.epochs, test_T)
+        metrics = self._metrics(encoder, layer) if task.use_test else {}
+        return JointScores(fit.valid_nll, test_nll, fit.epochs, test_T, metrics)
+
+    def _metrics(self, encoder: Encoder, layer: HierarchicalSoftmax) -> dict[str, float]:
+        """Of the test split."""
+        if SEEN_PTR in self._arrays:
+            return ranking(encoder, layer, self._split("test"), Seen(self._arrays[SEEN_PTR], self._arrays[SEEN]))
+        return accuracy(encoder, layer, self._split("test")) if self._settings.classify else {}
 
     def _encoder_state(self) -> dict[str, torch.Tensor]:
         named = {name: values for name, values in self._arrays.items() if name.startswith(ENCODER_PREFIX)}
