@@ -55,16 +55,18 @@ def read_networkx(path: Path) -> Tree:
 
 
 def to_networkx(tree: Tree) -> networkx.DiGraph[int]:
-    """The tree as a graph over its node numbers 0 .. M-1.
+    """The tree as a graph over its node numbers 0 .. M-1; for a million classes it takes some 1 GB.
 
     Raises:
         MissingExtraError: networkx is not installed.
     """
     graph = _networkx().DiGraph()
-    for node, dim in enumerate(tree.projection_dim.tolist()):
-        graph.add_node(node, **({"projection_dim": dim} if dim else {}))
-    for leaf, cls in enumerate(tree.leaf_class.tolist(), start=tree.num_internal):
-        graph.add_node(leaf, **{"class": cls}, **({} if tree.class_names is None else {"name": tree.class_names[cls]}))
+    dims, names = tree.projection_dim.tolist(), tree.class_names
+    graph.add_nodes_from((node, {"projection_dim": dim} if dim else {}) for node, dim in enumerate(dims))
+    graph.add_nodes_from(
+        (leaf, {"class": cls} if names is None else {"class": cls, "name": names[cls]})
+        for leaf, cls in enumerate(tree.leaf_class.tolist(), start=tree.num_internal)
+    )
     graph.add_edges_from(zip(tree.parent[tree.child_idx].tolist(), tree.child_idx.tolist(), strict=True))
     return graph
 
