@@ -33,7 +33,8 @@ def write_newick(tree: Tree, path: Path) -> None:
     labels = class_labels(tree)
     if tree.class_names is not None:
         labels = ["'" + label.replace("'", "''") + "'" if _NEEDS_QUOTES.search(label) else label for label in labels]
-    write_text(path, (bracketed(tree, labels, "(", ")", ","), ";\n"))
+    # No line end: the Python package newick takes whatever follows the ';' for a second, empty tree.
+    write_text(path, (bracketed(tree, labels, "(", ")", ","), ";"))
 
 
 def read_newick(path: Path) -> Tree:

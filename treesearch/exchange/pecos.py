@@ -103,7 +103,7 @@ def read_pecos(path: Path) -> Tree:
 
 def _check_entries(tree: Tree) -> None:
     # Every node but the root has an entry on its own level, a leaf on each below as well.
-    entries = tree.num_nodes + int((tree.max_depth - tree.depths).sum(dtype=np.int64))
+    entries = tree.num_nodes - 1 + int((tree.max_depth - tree.depths).sum(dtype=np.int64))
     if entries > MAX_ENTRIES:
         raise TreeError(
             f"a PECOS chain repeats every class on all levels below it, {entries} entries for this tree, but must have"
