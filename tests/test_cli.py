@@ -13,7 +13,7 @@ from treesearch import Tree
 from treesearch.config import dump_config, load_config
 from treesearch.search.ledger import Ledger
 
-COMMANDS = ("search", "compare", "export", "show", "build", "bench")
+COMMANDS = ("search", "compare", "export", "import", "show", "build", "bench")
 NAMES = ["the", "of", "and", 'quo"te', "[bold]"]
 COUNTS = [8, 4, 2, 1, 1]
 
@@ -25,6 +25,7 @@ def work(tmp_path, tiny_config):
     folder.mkdir()
     tree = Tree.from_nested([0, [1, [2, [3, 4]]]], class_names=NAMES)
     tree.save(folder / "tree.json")
+    Tree.from_parents([-1, 0, 0], [0, 1], projection_dim=[3]).save(folder / "projected.json")
     (folder / "truncated.json").write_bytes((folder / "tree.json").read_bytes()[:-40])
     (folder / "counts.tsv").write_text("".join(f"{n}\t{c}\n" for n, c in zip(NAMES, COUNTS, strict=True)))
     (folder / "negative.tsv").write_text("3\n-1\n2\n")
@@ -97,6 +98,7 @@ def test_no_command_prints_the_help_and_is_wrong_usage(tmp_path):
         ("compare", "Missing argument 'paths"),
         ("export tree.json --out x.dot", "Missing option '--format'"),
         ("export tree.json --format dot", "Missing option '--out'"),
+        ("import tree.json --out x.json", "Missing option '--format'"),
         ("show", "Missing argument 'source'"),
         ("build huffman --counts counts.tsv", "Missing option '--out'"),
         ("bench", "Missing argument 'name'"),
@@ -467,6 +469,20 @@ def test_compare_says_that_classes_weigh_the_same_without_counts(work):
         ("export tree.json --format dot --out none/x.dot", "cannot be written"),
         ("export tree.json --format dot --out tree.json/x.dot", "cannot be written"),
         ("export tree.json --format dot --out not-a-run", "cannot be written"),
+        ("export tree.json --format pecos --out counts.tsv", "must be new or empty"),
+        ("export tree.json --format pecos --out none/x", "cannot be written"),
+        ("export projected.json --format newick --out x", "leave them out with --drop-projections"),
+        ("export tree.json --format hierarchicalsoftmax --out x", "to_softmax_node"),
+        ("import tree.json --format jsn --out x.json", "unknown format 'jsn'; did you mean 'json'?"),
+        ("import tree.json --format dot --out x.json", "'dot' is written only"),
+        ("import tree.json --format newick --out x.json", "tree.json is not a usable Newick file"),
+        ("import none.nwk --format newick --out x.json", "no Newick file at none.nwk"),
+        ("import tree.json --format json --out x.txt", "--out must end in .json or .npz"),
+        ("import tree.json --format json --out none/x.json", "cannot be written"),
+        ("import tree.json --format json --out x.json --names words.tsv", "does not fit the class names"),
+        ("import tree.json --format json --out x.json --names none.txt", "none.txt cannot be read"),
+        ("import tree.json --format json --out x.json --names latin-1.txt", "must be UTF-8"),
+        ("import not-a-run --format pecos --out x.json", "not-a-run is not a usable PECOS cluster chain"),
     ],
 )
 def test_compare_show_and_export_refuse(work, arguments, says):
@@ -499,6 +515,29 @@ def test_export(work, local_run, format):
     else:
         assert Tree.load(work / f"out.{format}").class_names == best.class_names
         assert Tree.load(work / f"out.{format}") == best
+
+
+@pytest.mark.parametrize("format", ["newick", "networkx", "nbdt", "pecos"])
+def test_export_and_import(work, format):
+    """A tree goes out and comes back; names decide the classes."""
+    (work / "names.txt").write_text("".join(f"{name}\n" for name in NAMES))
+    accept(work, "export", "tree.json", "--format", format, "--out", "foreign")
+    done = accept(work, "import", "foreign", "--format", format, "--out", "back.npz", "--names", "names.txt")
+    again = Tree.load(work / "back.npz")
+    assert (again, again.class_names) == (Tree.load(work / "tree.json"), tuple(NAMES))
+    assert (done.out, done.err) == ("", f"wrote back.npz: {again!r}\n")
+
+
+def test_import_numbers_names_as_they_appear(work):
+    (work / "tree.nwk").write_text("(the,(of,[x]'quo\"te'));")
+    accept(work, "import", "tree.nwk", "--format", "newick", "--out", "back.json")
+    assert Tree.load(work / "back.json").class_names == ("the", "of", 'quo"te')
+
+
+def test_export_without_projections(work):
+    arguments = ("export", "projected.json", "--format=newick", "--drop-projections", "--out=x.nwk")
+    accept(work, *arguments)
+    assert (work / "x.nwk").read_text() == "(0,1);"
 
 
 # -- build

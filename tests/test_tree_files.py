@@ -315,8 +315,8 @@ def test_npz_with_a_missing_or_foreign_member(tmp_path: Path, member: str) -> No
     [
         ({"header": np.zeros(3)}, "header must be bytes"),
         ({"header": np.frombuffer(b"[1]", np.uint8)}, "header must be an object"),
-        ({"header": np.frombuffer(b"{", np.uint8)}, "not written by treesearch"),
-        ({"header": np.frombuffer(b"[" * 200_000, np.uint8)}, "not written by treesearch"),
+        ({"header": np.frombuffer(b"{", np.uint8)}, "of another format"),
+        ({"header": np.frombuffer(b"[" * 200_000, np.uint8)}, "of another format"),
         ({"parent": np.zeros((2, 5), np.int32)}, "parent must be a flat array"),
         ({"parent": np.full(11, np.nan)}, "parent must be a flat array of integers, but got float64"),
         ({"parent": np.full(11, 2**60)}, "parent must fit 32 bits"),

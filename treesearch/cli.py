@@ -36,6 +36,10 @@ app = typer.Typer(
 
 INTERRUPTED = 130  # exit code
 
+# Listed here because a help text must not load what the formats need; a test compares them with the registry.
+READABLE_FORMATS = "json, npz, nested, newick, networkx, nbdt, pecos"
+FORMATS = f"{READABLE_FORMATS}, dot, svg"
+
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: a.b=value. Repeatable.")]
 
 
@@ -126,8 +130,14 @@ def compare(
 @app.command()
 def export(
     source: Annotated[Path, typer.Argument(help="A run folder or a tree file.")],
-    format: Annotated[str, typer.Option(help="json, npz or dot.")],
-    out: Annotated[Path, typer.Option(help="File to write.")],
+    format: Annotated[str, typer.Option(help=f"{FORMATS}.")],
+    out: Annotated[Path, typer.Option(help="File to write, or new folder for a format that is one.")],
+    drop_projections: Annotated[
+        bool, typer.Option("--drop-projections", help="Leave projections out, for a format that has no place for them.")
+    ] = False,
+    binarize: Annotated[
+        bool, typer.Option("--binarize", help="Make every node binary, for a format that holds nothing else.")
+    ] = False,
     lambda_: Annotated[
         float | None, typer.Option("--lambda", min=0, help="Of a run: the best tree of its front under this λ.")
     ] = None,
@@ -144,8 +154,28 @@ def export(
     else:
         tree, what = _tree_of_front(source, lambda_, max_cost)
     with _writing(out):
-        export_tree(tree, out, format=format)
+        export_tree(tree, out, format=format, drop_projections=drop_projections, binarize=binarize)
     _tell(f"wrote {out}{what}")
+
+
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="A file, or the folder of a format that is one.")],
+    format: Annotated[str, typer.Option(help=f"{READABLE_FORMATS}.")],
+    out: Annotated[Path, typer.Option(help="Tree file to write, .json or .npz.")],
+    names: Annotated[
+        Path | None, typer.Option(help="Class names, one a line: the first is class 0. Default: in order of the file.")
+    ] = None,
+) -> None:
+    """Read a tree of another format, and write it as a tree file."""
+    from treesearch.exchange import import_tree
+    from treesearch.exchange.labels import load_names
+
+    _check_tree_file(out)
+    tree = import_tree(path, format=format, class_names=None if names is None else load_names(names))
+    with _writing(out):
+        tree.save(out)
+    _tell(f"wrote {out}: {tree!r}")
 
 
 @app.command()
@@ -195,8 +225,7 @@ def build(
         raise ConfigError(f"unknown builder {builder!r}{did_you_mean(builder, BUILDERS)}")
     if (counts is None) == (config is None):
         raise ConfigError("give exactly one of --counts and --config")
-    if out.suffix not in (".json", ".npz"):
-        raise ConfigError(f"--out must end in .json or .npz, but got {out.name!r}")
+    _check_tree_file(out)
     options: dict[str, Any] = {}
     for assignment in option or ():
         key, sign, text = assignment.partition("=")
@@ -279,7 +308,7 @@ def sweep(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="softmax, cost, frozen, trees, search, distributed or faults.")],
+    name: Annotated[str, typer.Argument(help="softmax, cost, frozen, trees, exchange, search, distributed or faults.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
 ) -> None:
     """Run a benchmark and print its table."""
@@ -336,6 +365,11 @@ def _writing(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ConfigError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
+
+
+def _check_tree_file(out: Path) -> None:
+    if out.suffix not in (".json", ".npz"):
+        raise ConfigError(f"--out must end in .json or .npz, but got {out.name!r}")
 
 
 def _tree_of_front(source: Path, cost_weight: float | None, max_cost: float | None) -> tuple[Tree, str]:

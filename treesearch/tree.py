@@ -158,6 +158,12 @@ class Tree:
             built[node] = [built[child] for child in self.children(node)]
         return built[0]
 
+    def without_projections(self) -> Tree:
+        """The same shape, names and metadata with no projection at any node."""
+        bare = np.zeros_like(self.projection_dim)
+        bare.flags.writeable = False
+        return replace(self, projection_dim=bare)
+
     # -- files ---------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
@@ -172,12 +178,21 @@ class Tree:
         save_tree(self, Path(path))
 
     @staticmethod
-    def load(path: str | Path) -> Tree:
-        """Read a tree that `save` wrote; every array is validated again.
+    def load(path: str | Path, format: str | None = None) -> Tree:
+        """Read a tree; every array is validated again.
+
+        Args:
+            path: A file that `save` wrote, or a file or folder of another format.
+            format: A readable key of `treesearch.exchange.FORMATS`; None goes by the suffix, ``.json`` or ``.npz``.
 
         Raises:
+            ConfigError: The format is unknown, or is written only.
             TreeError: The file is missing, truncated, of another format, or does not hold a valid tree.
         """
+        if format is not None:
+            from treesearch.exchange import import_tree
+
+            return import_tree(Path(path), format=format)
         from treesearch.tree_files import load_tree
 
         return load_tree(Path(path))

@@ -7,7 +7,8 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 from zipfile import BadZipFile
@@ -44,28 +45,47 @@ def write_npz(tree: Tree, path: Path) -> None:
 
 def load_tree(path: Path) -> Tree:
     """Read a tree; see `Tree.load`."""
-    readers = {".json": _read_json, ".npz": _read_npz}
+    readers: dict[str, Callable[[Path], Tree]] = {".json": read_json, ".npz": read_npz}
     reader = readers.get(path.suffix)
     if reader is None:
         raise TreeError(f"a tree file must end in .json or .npz, but got {path.name!r}")
-    if not path.is_file():
-        raise TreeError(f"no tree file at {path}; write one with 'treesearch export' or 'treesearch build'")
+    return reader(path)
+
+
+def read_json(path: Path) -> Tree:
+    """Read what `write_json` wrote, whatever the suffix."""
+    with reading(path, "tree file"):
+        return _from_fields(json_object(path))
+
+
+def read_npz(path: Path) -> Tree:
+    """Read what `write_npz` wrote, whatever the suffix."""
+    with reading(path, "tree file"):
+        return _from_fields(_npz_fields(path))
+
+
+@contextmanager
+def reading(path: Path, kind: str, *, folder: bool = False) -> Iterator[None]:
+    """Turn whatever is wrong with a file or a folder into one line that names it.
+
+    Args:
+        path: What is read inside the context.
+        kind: What it ought to be, such as ``tree file``.
+        folder: Whether a folder is read.
+
+    Raises:
+        TreeError: There is nothing at ``path``, or it could not be read.
+    """
+    if not (path.is_dir() if folder else path.is_file()):
+        raise TreeError(f"no {kind} at {path}; write one with 'treesearch export' or 'treesearch build'")
     try:
-        fields = reader(path)
-        if fields.get("format") != FORMAT or fields.get("version") != VERSION:
-            raise TreeError(
-                f"format must be {FORMAT!r} version {VERSION}, but got {fields.get('format')!r:.40}"
-                f" version {fields.get('version')!r:.40}"
-            )
-        return _from_fields(fields)
+        yield
     except TreeError as error:
-        raise TreeError(f"{path} is not a usable tree file: {error}") from None
+        raise TreeError(f"{path} is not a usable {kind}: {error}") from None
     # RuntimeError: encrypted zip members and, as subclasses, unknown compression and JSON that is nested too deep.
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise TreeError(
-            f"{path} is not a usable tree file (truncated or not written by treesearch): {reason:.160}"
-        ) from None
+        raise TreeError(f"{path} is not a usable {kind} (truncated, or of another format): {reason:.160}") from None
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -74,13 +94,18 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             write(file)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
+        os.chmod(temporary, 0o666 & ~current_umask())
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def current_umask() -> int:
+    """The permission bits that new files of this process go without."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def _header(tree: Tree) -> dict[str, Any]:
@@ -104,13 +129,19 @@ def _write_json(tree: Tree, file: BinaryIO) -> None:
     file.write(f"{{\n{lines}\n}}\n".encode())
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MAX_BYTES:
-        raise TreeError(f"a tree file must be at most {MAX_BYTES} bytes, but it has {path.stat().st_size}")
-    fields = json.loads(path.read_bytes())
+def json_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; call it inside `reading`."""
+    fields = json.loads(limited_bytes(path))
     if not isinstance(fields, dict):
         raise TreeError("the top level must be an object")
     return fields
+
+
+def limited_bytes(path: Path) -> bytes:
+    """The whole of a file that has at most `MAX_BYTES`; call it inside `reading`."""
+    if path.stat().st_size > MAX_BYTES:
+        raise TreeError(f"a tree file must be at most {MAX_BYTES} bytes, but it has {path.stat().st_size}")
+    return path.read_bytes()
 
 
 def _write_npz(tree: Tree, file: BinaryIO) -> None:
@@ -118,11 +149,16 @@ def _write_npz(tree: Tree, file: BinaryIO) -> None:
     np.savez(file, header=header, parent=tree.parent, leaf_class=tree.leaf_class, projection_dim=tree.projection_dim)
 
 
-def _read_npz(path: Path) -> dict[str, Any]:
+def check_unpacked_size(path: Path) -> None:
+    """Refuse an npz file that unpacks to more than `MAX_BYTES`; call it inside `reading`."""
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
         if size > MAX_BYTES:
             raise TreeError(f"a tree must unpack to at most {MAX_BYTES} bytes, but it declares {size}")
+
+
+def _npz_fields(path: Path) -> dict[str, Any]:
+    check_unpacked_size(path)
     with np.load(path, allow_pickle=False) as arrays:
         header = np.asarray(arrays["header"])  # a member that is no array comes back as bytes
         if header.dtype != np.uint8:
@@ -134,6 +170,11 @@ def _read_npz(path: Path) -> dict[str, Any]:
 
 
 def _from_fields(fields: dict[str, Any]) -> Tree:
+    if fields.get("format") != FORMAT or fields.get("version") != VERSION:
+        raise TreeError(
+            f"format must be {FORMAT!r} version {VERSION}, but got {fields.get('format')!r:.40}"
+            f" version {fields.get('version')!r:.40}"
+        )
     names = fields.get("class_names")
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise TreeError("class_names must be null or a list of strings")

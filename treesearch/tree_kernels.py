@@ -159,3 +159,29 @@ def nearest_marked(parent, marked, num_internal, topmost):
         if marked[node] and (found[node] < 0 or not topmost):
             found[node] = node
     return found
+
+
+@njit(cache=True)
+def leaf_intervals(parent, child_ptr, child_idx):
+    """The leaves below each node as an interval of the depth-first sequence of all leaves.
+
+    Args:
+        parent: int32 [M], canonical.
+        child_ptr: int32 [N+1].
+        child_idx: int32 [M-1].
+
+    Returns:
+        ``first`` and ``count``, int32 [M]: node n has the leaves ``first[n] .. first[n] + count[n] - 1``.
+    """
+    num_internal = child_ptr.size - 1
+    count = np.zeros(parent.size, np.int32)
+    count[num_internal:] = 1
+    for node in range(parent.size - 1, 0, -1):
+        count[parent[node]] += count[node]
+    first = np.zeros(parent.size, np.int32)
+    for node in range(num_internal):
+        start = first[node]
+        for edge in range(child_ptr[node], child_ptr[node + 1]):
+            first[child_idx[edge]] = start
+            start += count[child_idx[edge]]
+    return first, count

@@ -7,11 +7,12 @@ from typing import Any
 
 from rich.table import Table
 
-from treesearch.bench import cost, distributed, faults, frozen, search, softmax, trees
+from treesearch.bench import cost, distributed, exchange, faults, frozen, search, softmax, trees
 
 BENCHMARKS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "cost": cost.run,
     "distributed": distributed.run,
+    "exchange": exchange.run,
     "faults": faults.run,
     "frozen": frozen.run,
     "search": search.run,

@@ -54,9 +54,9 @@ def run(num_classes: int = 1_000_000, repeats: int = 3) -> list[dict[str, object
 
 def _times(num_classes: int, repeats: int, folder: Path) -> dict[str, float]:
     rng = np.random.default_rng(0)
-    counts = _zipf(num_classes, rng)
+    counts = zipf_counts(num_classes, rng)
     few = min(num_classes, CLUSTERED_CLASSES)
-    few_counts, vectors = _zipf(few, rng), rng.standard_normal((few, CLUSTERED_DIM)).astype(np.float32)
+    few_counts, vectors = zipf_counts(few, rng), rng.standard_normal((few, CLUSTERED_DIM)).astype(np.float32)
     tree = build_tree("huffman", counts=counts)
     path = folder / "tree.npz"
 
@@ -76,5 +76,6 @@ def _times(num_classes: int, repeats: int, folder: Path) -> dict[str, float]:
     return {name: median(call_seconds(operation) for _ in range(repeats)) for name, operation in operations.items()}
 
 
-def _zipf(num_classes: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def zipf_counts(num_classes: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Counts that follow Zipf's law in random order, float64 [C]."""
     return rng.permutation(1e9 / np.arange(1, num_classes + 1))

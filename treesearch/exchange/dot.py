@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from treesearch.exchange.files import write_text
+from treesearch.exchange.labels import printable
 from treesearch.tree import Tree
-from treesearch.tree_files import write_atomically
 
 
 def write_dot(tree: Tree, path: Path) -> None:
-    """Write a digraph; internal nodes are ``n0 ...``, leaves carry class names (ids where there are none)."""
-    lines = ["digraph tree {", "  node [shape=box];"]
-    for node in range(tree.num_internal):
-        dim = tree.projection_dim[node]
-        label = f"projection {dim}" if dim else ""
-        lines.append(f'  n{node} [shape={"ellipse" if dim else "point"}, label="{label}"];')
-    for leaf, cls in enumerate(tree.leaf_class.tolist()):
-        name = str(cls) if tree.class_names is None else tree.class_names[cls]
-        lines.append(f"  n{tree.num_internal + leaf} [label={_quote(name)}];")
-    for node in range(tree.num_internal):
-        lines.extend(f"  n{node} -> n{child};" for child in tree.children(node).tolist())
-    lines.append("}")
-    write_atomically(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    """Write a digraph; internal nodes are ``n0 ...``, leaves carry class names (ids where there are none).
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    inner = [
+        f'  n{node} [shape=ellipse, label="projection {dim}"];' if dim else f'  n{node} [shape=point, label=""];'
+        for node, dim in enumerate(tree.projection_dim.tolist())
+    ]
+    names = None if tree.class_names is None else _escaped(tree.class_names)
+    leaves = [
+        f'  n{leaf} [label="{cls if names is None else names[cls]}"];'
+        for leaf, cls in enumerate(tree.leaf_class.tolist(), start=tree.num_internal)
+    ]
+    ends = zip(tree.parent[tree.child_idx].tolist(), tree.child_idx.tolist(), strict=True)
+    edges = [f"  n{above} -> n{node};" for above, node in ends]
+    lines = ["digraph tree {", "  node [shape=box];", *inner, *leaves, *edges, "}", ""]
+    write_text(path, ("\n".join(lines),))
 
 
-def _quote(name: str) -> str:
-    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-    printable = "".join(c if c.isprintable() else f"\\\\x{ord(c):02x}" for c in escaped)
-    return f'"{printable}"'
+def _escaped(names: tuple[str, ...]) -> list[str]:
+    # printable() spells a line break with a backslash of its own, which is doubled here like any other.
+    return [name.replace("\\", "\\\\").replace('"', '\\"') for name in printable(names)]
