@@ -37,7 +37,7 @@ app = typer.Typer(
 INTERRUPTED = 130  # exit code
 
 # Listed here because a help text must not load what the formats need; a test compares them with the registry.
-READABLE_FORMATS = "json, npz, nested, newick, networkx, nbdt, pecos"
+READABLE_FORMATS = "json, npz, nested, newick, networkx, nbdt, pecos, napkinxc, codes"
 FORMATS = f"{READABLE_FORMATS}, dot, svg"
 
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: a.b=value. Repeatable.")]
