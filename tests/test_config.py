@@ -44,7 +44,8 @@ def nested(key, value):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_shipped_configs_load_and_survive_a_round_trip(path, write, monkeypatch):
-    monkeypatch.setenv("TREESEARCH_DATA", "/data")
+    for name in ("TREESEARCH_DATA", "FEATURES", "DOCUMENTS", "INTERACTIONS"):
+        monkeypatch.setenv(name, "/data")
     config = load_config(path)
     assert load_config(write(dump_config(config))) == config
 
