@@ -48,12 +48,14 @@ _ALL = (
     Format("newick", "Newick, as of phylogenetics", write_newick, read_newick),
     Format("networkx", "node-link JSON of NetworkX", write_networkx, read_networkx, projections=True),
     Format("nbdt", "hierarchy of Neural-Backed Decision Trees", write_nbdt, read_nbdt),
-    Format("pecos", "cluster chain of PECOS, a folder", write_pecos, read_pecos, folder=True),
+    Format("pecos", "cluster chain of PECOS, a folder; classes by id", write_pecos, read_pecos, folder=True),
 )
 FORMATS: dict[str, Format] = {one.name: one for one in _ALL}
 
 
-def export_tree(tree: Tree, path: Path, *, format: str, drop_projections: bool = False, binarize: bool = False) -> None:
+def export_tree(
+    tree: Tree, path: str | Path, *, format: str, drop_projections: bool = False, binarize: bool = False
+) -> None:
     """Write ``tree`` in a named format, whole or not at all.
 
     Args:
@@ -72,7 +74,7 @@ def export_tree(tree: Tree, path: Path, *, format: str, drop_projections: bool =
     if drop_projections:
         tree = tree.without_projections()
     if binarize:
-        # By name, at call time: the module is heavier than all the others.
+        # A plain import once the module is there; mypy refuses one before.
         tree = import_module("treesearch.exchange.codes").binarize(tree)
     if tree.projection_dim.any() and not known.projections:
         raise TreeError(
@@ -84,10 +86,10 @@ def export_tree(tree: Tree, path: Path, *, format: str, drop_projections: bool =
             f"the format {format!r} holds binary trees alone, but a node has {int(tree.arities.max())} children; make"
             " it binary with --binarize (binarize=True)"
         )
-    known.write(tree, path)
+    known.write(tree, Path(path))
 
 
-def import_tree(path: Path, *, format: str, class_names: Sequence[str] | None = None) -> Tree:
+def import_tree(path: str | Path, *, format: str, class_names: Sequence[str] | None = None) -> Tree:
     """Read a tree of a named format.
 
     Where a file knows classes by labels alone, labels that are exactly the integers 0 .. C-1 are class ids, and any
@@ -107,7 +109,7 @@ def import_tree(path: Path, *, format: str, class_names: Sequence[str] | None = 
     if known.read is None:
         readable = ", ".join(name for name, one in FORMATS.items() if one.read is not None)
         raise ConfigError(f"the format {format!r} is written only; readable are {readable}")
-    tree = known.read(path)
+    tree = known.read(Path(path))
     if class_names is None:
         return tree
     try:

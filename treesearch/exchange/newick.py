@@ -19,7 +19,7 @@ from treesearch.tree_files import reading
 
 # Underscores are quoted because Olsen reads an unquoted one as a blank.
 _NEEDS_QUOTES = re.compile(r"[\s()\[\]':;,_]|^$")
-_TOKEN = re.compile(r"(?P<mark>[(),:;\[])|'(?P<quoted>(?:[^']|'')*)'|(?P<word>[^\s()\[\]':;,]+)|(?P<wrong>\S)")
+_TOKEN = re.compile(r"(?P<mark>[(),:;\[])|'(?P<quoted>[^']*(?:''[^']*)*)'|(?P<word>[^\s()\[\]':;,]+)|(?P<wrong>\S)")
 _BRACKET = re.compile(r"[\[\]]")
 
 
