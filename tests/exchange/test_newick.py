@@ -130,7 +130,7 @@ def test_what_is_quoted(tmp_path):
     assert text == "(plain-1.2,a\\b,'new york','a_b','it''s','',漢);"
 
 
-@pytest.mark.parametrize("character", "()[]':;,_ \t\n\u00a0")
+@pytest.mark.parametrize("character", "()[]':;,_ \t\n\u00a0\ufeff")
 def test_each_mark_is_quoted(tmp_path, character):
     tree = Tree.from_nested([0, 1], class_names=["a", f"b{character}"])
     text = written(tree, tmp_path).read_bytes().decode()

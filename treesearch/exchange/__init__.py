@@ -7,7 +7,7 @@ Converters between trees and objects of other libraries are in the modules: `tre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -40,17 +40,22 @@ class Format:
 
 
 _ALL = (
-    Format("json", "treesearch's own, readable", write_json, read_json, projections=True),
+    Format("json", "treesearch's own, to read", write_json, read_json, projections=True),
     Format("npz", "treesearch's own, small", write_npz, read_npz, projections=True),
     Format("dot", "Graphviz", write_dot, projections=True),
-    Format("svg", "a drawing; the top of a large tree", write_svg, projections=True),
+    Format("svg", "a drawing, of a large tree its top", write_svg, projections=True),
     Format("nested", "nested brackets, as of NLTK", write_nested, read_nested),
     Format("newick", "Newick, as of phylogenetics", write_newick, read_newick),
     Format("networkx", "node-link JSON of NetworkX", write_networkx, read_networkx, projections=True),
     Format("nbdt", "hierarchy of Neural-Backed Decision Trees", write_nbdt, read_nbdt),
-    Format("pecos", "cluster chain of PECOS, a folder; classes by id", write_pecos, read_pecos, folder=True),
+    Format("pecos", "cluster chain of PECOS (a folder, classes by id)", write_pecos, read_pecos, folder=True),
 )
 FORMATS: dict[str, Format] = {one.name: one for one in _ALL}
+
+
+def format_help(formats: Iterable[Format]) -> str:
+    """Names of formats and what they are, for the help of the command line."""
+    return "; ".join(f"{one.name}: {one.help}" for one in formats) + "."
 
 
 def export_tree(
