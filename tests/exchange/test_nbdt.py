@@ -201,5 +201,5 @@ def test_labels_of_the_wrong_type(tmp_path):
         "links": [{"source": "r", "target": "f00000000"}, {"source": "r", "target": "f00000001"}],
     }
     (tmp_path / "graph.json").write_text(json.dumps(data))
-    with pytest.raises(TreeError, match="'label' must be a string at every leaf"):
+    with pytest.raises(TreeError, match="'label' must be of type str at every leaf"):
         read_nbdt(tmp_path / "graph.json")

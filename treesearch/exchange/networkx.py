@@ -7,7 +7,6 @@ where it has a projection.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from numpy.typing import ArrayLike
 from treesearch.errors import MissingExtraError, TreeError
 from treesearch.exchange.labels import ids_of_labels
 from treesearch.exchange.links import tree_from_links
-from treesearch.exchange.node_link import EDGES, NodeLinks, links_of, read_node_link, write_node_link
+from treesearch.exchange.node_link import EDGES, NodeLinks, links_of, read_node_link, shared_attribute, write_node_link
 from treesearch.tree import Tree
 from treesearch.tree_files import reading
 
@@ -91,7 +90,7 @@ def from_networkx(graph: networkx.DiGraph[Any]) -> Tree:
 
 def _tree(links: NodeLinks) -> Tree:
     leaves = [links.attributes[leaf] for leaf in links.leaves.tolist()]
-    classes, given_names = _attribute(leaves, "class", int), _attribute(leaves, "name", str)
+    classes, given_names = shared_attribute(leaves, "class", int), shared_attribute(leaves, "name", str)
     ids: ArrayLike
     if classes is None:
         labels = [str(links.ids[leaf]) for leaf in links.leaves.tolist()] if given_names is None else given_names
@@ -106,16 +105,6 @@ def _tree(links: NodeLinks) -> Tree:
     if any(projections[leaf] for leaf in links.leaves.tolist()):
         raise TreeError("the attribute 'projection_dim' must be at internal nodes alone, but a leaf has it")
     return tree_from_links(links.parent, links.leaves, ids, projection_dim=projections, class_names=names)
-
-
-def _attribute(leaves: Sequence[Mapping[str, Any]], key: str, kind: type) -> list[Any] | None:
-    """The attribute of every leaf; None where no leaf has it."""
-    if not any(key in leaf for leaf in leaves):
-        return None
-    values = [leaf.get(key) for leaf in leaves]
-    if not all(type(value) is kind for value in values):  # not isinstance: a bool is no class id
-        raise TreeError(f"the attribute {key!r} must be of type {kind.__name__} at every leaf, or absent from all")
-    return values
 
 
 def _networkx() -> Any:
