@@ -67,8 +67,8 @@ def read_nbdt(path: Path) -> Tree:
     """Read a hierarchy in which every node has one parent; nodes with a single child are collapsed.
 
     Leaves with the ids ``f00000000`` ... by class, as `write_nbdt` makes them up, are these classes, and their labels
-    are the names. Otherwise classes are numbered as they appear and named by their
-    ids; the lines of NBDT's text file as ``class_names`` of `treesearch.exchange.import_tree` number them as NBDT does.
+    are the names. Otherwise classes are numbered as they appear and named by their ids; the lines of NBDT's text file
+    as ``class_names`` of `treesearch.exchange.import_tree` number them as NBDT does.
 
     Raises:
         TreeError: The JSON is of another shape, or the graph is no tree.
