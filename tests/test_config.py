@@ -250,7 +250,6 @@ def test_an_unknown_key_like_nothing_else_gets_the_list():
         ("seed", None),
         ("data", None),
         ("data", "text"),
-        ("data.kind", "features"),
         ("encoder", []),
         ("encoder.features", 1),
         ("encoder.context", 0),
@@ -449,3 +448,52 @@ def test_categories_and_the_actions_that_use_them_need_each_other(action, monkey
 
 def test_the_smallest_budget():
     assert yaml.safe_load(dump_config(make_config({"search": {"builders": [{"name": "huffman"}], "evaluations": 2}})))
+
+
+DOCUMENTS = {split: f"{split}.tsv" for split in FILES}
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "context"),
+    [
+        ({}, "feedforward", 5),
+        ({"kind": "text", **FILES}, "feedforward", 5),
+        ({"kind": "features", **FILES}, "identity", 5),
+        ({"kind": "labels", **FILES}, "mlp", 5),
+        ({"kind": "labels", **DOCUMENTS}, "bag", 64),
+        ({"kind": "interactions", "path": "f.tsv"}, "gru", 20),
+    ],
+)
+def test_the_encoder_goes_by_the_data_where_it_is_left_out(data, kind, context):
+    raw = {"data": data} if data else {}
+    encoder = make_config(raw).encoder
+    assert (encoder.kind, encoder.context) == (kind, context)
+    chosen = make_config({**raw, "encoder": {"kind": "chosen", "context": 7}}).encoder
+    assert (chosen.kind, chosen.context) == ("chosen", 7)
+    assert make_config(yaml.safe_load(dump_config(make_config(raw)))) == make_config(raw)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"kind": "featurs", **FILES}, "config: data: unknown kind 'featurs'; did you mean 'features'?"),
+        ({"kind": 3}, "config: data: unknown kind '3'"),
+        ({"kind": "features", **FILES, "trian": 1}, "unknown key 'data.trian' in the config; did you mean 'train'?"),
+        ({"kind": "features", "train": "a"}, "config: data.valid: field required (and 1 more)"),
+        ({"kind": "features", **FILES, "num_classes": 2}, "config: data.num_classes: "),
+        ({"kind": "interactions", "path": "f", "source": None}, "unknown key 'data.source' in the config"),
+        ({"kind": "interactions", "path": "f", "min_user_count": 2}, "config: data.min_user_count: "),
+        ({"kind": "labels", **DOCUMENTS, "num_classes": 4}, "num_classes applies to feature vectors"),
+        ({"kind": "labels", **FILES, "max_words": 4}, "max_words applies to documents (.tsv)"),
+        ({"kind": "labels", **FILES, "train": "a.tsv"}, "all as .tsv, or none of them"),
+        ({"kind": "interactions", "path": "$NO_SUCH_VARIABLE/f"}, "data.path is '$NO_SUCH_VARIABLE/f', but the env"),
+        ("text", "config: data: "),
+    ],
+)
+def test_data_sections_that_cannot_be_used(data, says):
+    assert says in refusal(make_config, {"data": data})
+
+
+def test_what_has_no_encoder_cannot_be_refreshed():
+    raw = {"data": {"kind": "features", **FILES}, "search": {"refresh_every": 10}}
+    assert "search.refresh_every trains the encoder again" in refusal(make_config, raw)

@@ -16,6 +16,7 @@ from treesearch import Tree, build_tree
 from treesearch.config import Config
 from treesearch.cost import CostModel
 from treesearch.cost_table import CostTable
+from treesearch.data import Corpus
 from treesearch.errors import ConfigError, DataError
 from treesearch.launch import check_choices, make_cost_model
 from treesearch.progress import ProgressReporter
@@ -25,6 +26,9 @@ from treesearch.search.ledger import FROZEN, JOINT, EvaluationRow, Ledger
 from treesearch.search.promotion import Promoted, promote
 
 COUNTS = np.arange(1.0, 61)
+STREAM = np.arange(60, dtype=np.int32)
+NAMES = tuple(f"w{number}" for number in STREAM)
+DATA = Corpus(STREAM, STREAM, STREAM, NAMES, COUNTS.astype(np.int64), eos=0, source={}).dataset(5)
 
 
 def model(path: Path, *, features: int = D, batch_size: int = BATCH, **cost: object) -> CostModel:
@@ -69,7 +73,7 @@ def test_a_mistake_in_the_table_costs_no_training(table_file: Path) -> None:
     def check(path: Path, features: int = D) -> None:
         cost = {"kind": "measured", "table": str(path)}
         settings = {"encoder": {"features": features}, "joint": {"batch_size": BATCH}, "cost": cost}
-        check_choices(Config.model_validate(settings), COUNTS)
+        check_choices(Config.model_validate(settings), DATA)
 
     check(table_file)
     with pytest.raises(DataError, match="must be a cost table"):

@@ -203,7 +203,7 @@ def build(
         Path | None, typer.Option(help="Class counts: .npy, or lines 'name TAB count' or 'count'.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Take counts, and class vectors where needed, from this run.")
+        Path | None, typer.Option(help="Take counts, and class vectors where needed, from the data of this config.")
     ] = None,
     vectors: Annotated[Path | None, typer.Option(help="Class vectors [C, D] as .npy.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="Option of the builder: arity=16. Repeatable.")] = None,
@@ -233,16 +233,17 @@ def build(
     if counts is not None:
         class_counts, names = load_counts(counts)
     else:
-        from treesearch.launch import load_corpus, prepare_run
+        from treesearch.launch import load_data, named_vectors, prepare_run
         from treesearch.progress import ProgressReporter
 
         assert config is not None
         resolved = load_config(config, set_ or ())
-        corpus = load_corpus(resolved)
-        class_counts, names = corpus.counts.astype(float), corpus.class_names
+        resolved, dataset = load_data(resolved)
+        class_counts, names = dataset.counts.astype(float), dataset.class_names
+        class_vectors, options = named_vectors(builder, options, class_vectors, dataset)
         if class_vectors is None and needs_vectors(builder, options):
             with ProgressReporter() as progress:
-                class_vectors = prepare_run(resolved, corpus, progress).vectors
+                class_vectors = prepare_run(resolved, dataset, progress).vectors
     tree = build_tree(builder, counts=class_counts, vectors=class_vectors, seed=seed, **options)
     with _writing(out):
         tree.annotate(class_names=names).save(out)

@@ -30,8 +30,8 @@ def _check_builders(what: str, entries: Iterable[Mapping[str, Any]]) -> None:
             raise ValueError(f"each {what} needs a name, but got {entry}")
 
 
-class DataConfig(Section):
-    """Where the text comes from: a named source, or three files."""
+class TextConfig(Section):
+    """Next words of a text: a named source, or three files."""
 
     kind: Literal["text"] = "text"
     source: Literal["python-stdlib"] | None = None  # the standard library of the running Python; needs no download
@@ -42,7 +42,7 @@ class DataConfig(Section):
     max_train_tokens: Positive | None = None  # cap on the tokens of a named source
 
     @model_validator(mode="after")
-    def _one_origin(self) -> DataConfig:
+    def _one_origin(self) -> TextConfig:
         files = [self.train, self.valid, self.test]
         if self.source is not None and any(files):
             raise ValueError("give either source or train/valid/test, not both; data.source=null switches to files")
@@ -60,13 +60,93 @@ class DataConfig(Section):
         return self.train, self.valid, self.test
 
 
+class FeaturesConfig(Section):
+    """Hidden states of a model that was trained elsewhere, and the classes that it should have predicted."""
+
+    kind: Literal["features"]
+    train: str  # .npz with x [T, D] and y [T]; or a folder with x.npy, which stays on disk, and y.npy
+    valid: str
+    test: str
+    num_classes: Annotated[int, Field(ge=3)] | None = None  # null: one more than the largest label, or as many as names
+    class_names: str | None = None  # file with a name a line
+
+
+class LabelsConfig(Section):
+    """Labels of documents (``.tsv``: text TAB label) or of feature vectors (as for `FeaturesConfig`)."""
+
+    kind: Literal["labels"]
+    train: str
+    valid: str
+    test: str
+    max_words: Positive | None = None  # of documents: words that count, the most frequent; null: all
+    min_word_count: Positive = 1  # of documents: rarer words do not count
+    num_classes: Annotated[int, Field(ge=3)] | None = None  # of feature vectors
+    class_names: str | None = None  # of feature vectors
+
+    @property
+    def of_documents(self) -> bool:
+        """Whether inputs are texts."""
+        return self.train.endswith(".tsv")
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> LabelsConfig:
+        if len({path.endswith(".tsv") for path in (self.train, self.valid, self.test)}) > 1:
+            raise ValueError("give train, valid and test all as .tsv, or none of them")
+        wrong = ("num_classes", "class_names") if self.of_documents else ("max_words",)
+        for name in wrong:
+            if getattr(self, name) is not None:
+                what = "feature vectors" if self.of_documents else "documents (.tsv)"
+                raise ValueError(f"{name} applies to {what}; leave it out")
+        return self
+
+
+class InteractionsConfig(Section):
+    """Next items of users, from a table of interactions. A user's last item is test, the one before valid."""
+
+    kind: Literal["interactions"]
+    path: str  # .tsv or .csv with a header; the columns user, item, timestamp, and rating where min_rating is set
+    min_user_count: Annotated[int, Field(ge=3)] = 5  # interactions; users with fewer are left out, ..
+    min_item_count: Positive = 5  # .. and items with fewer, until all that is left has enough
+    min_rating: float | None = None  # lower ratings are no interaction
+
+
+DATA_KINDS: dict[str, type[Section]] = {
+    "text": TextConfig,
+    "features": FeaturesConfig,
+    "labels": LabelsConfig,
+    "interactions": InteractionsConfig,
+}
+
+
+def _data_kind(value: Any) -> str:
+    kind = value.get("kind", "text") if isinstance(value, dict) else getattr(value, "kind", "text")
+    return kind if isinstance(kind, str) else repr(kind)
+
+
+def _known_kind(value: Any) -> Any:
+    if (kind := _data_kind(value)) not in DATA_KINDS:
+        raise ValueError(f"unknown kind {kind!r}{did_you_mean(kind, DATA_KINDS)}")
+    return value
+
+
+DataConfig = Annotated[
+    Annotated[TextConfig, Tag("text")]
+    | Annotated[FeaturesConfig, Tag("features")]
+    | Annotated[LabelsConfig, Tag("labels")]
+    | Annotated[InteractionsConfig, Tag("interactions")],
+    Discriminator(_data_kind),
+    BeforeValidator(_known_kind),
+]
+
+
 class EncoderConfig(Section):
     """The model below the output layer, and how it is trained before the search."""
 
+    # Of ids (words, items): feedforward, gru, bag; of numbers: mlp, identity. What is left out goes by data.kind.
     kind: str = "feedforward"
-    context: Positive = 5  # words seen
+    context: Positive = 5  # ids seen: the words or items before, or the first words of a document
     embedding: Positive = 64
-    features: Annotated[int, Field(ge=2)] = 128  # D
+    features: Annotated[int, Field(ge=2)] = 128  # D; of identity, that of the data
     epochs: Positive = 1  # on a Huffman tree, before class vectors exist
     refine_epochs: Annotated[int, Field(ge=0)] = 1  # then on all of ``trees`` at once
     # Builders. An encoder favours the tree that it is trained with: several that differ favour none.
@@ -306,11 +386,21 @@ class TensorBoardConfig(Section):
     enabled: bool = False
 
 
+def _encoder_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
+    kind = _data_kind(data)
+    if kind == "labels":
+        of_documents = str(data.get("train", "")).endswith(".tsv")
+        return {"kind": "bag", "context": 64} if of_documents else {"kind": "mlp"}
+    if kind == "interactions":
+        return {"kind": "gru", "context": 20}
+    return {"kind": "identity"} if kind == "features" else {}
+
+
 class Config(Section):
     """A whole run."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    data: DataConfig = DataConfig(source="python-stdlib", max_classes=5000, max_train_tokens=400_000)
+    data: DataConfig = TextConfig(source="python-stdlib", max_classes=5000, max_train_tokens=400_000)
     encoder: EncoderConfig = EncoderConfig()
     frozen: FrozenConfig = FrozenConfig()
     joint: JointConfig = JointConfig()
@@ -321,6 +411,21 @@ class Config(Section):
     ray: RayConfig = RayConfig()
     wandb: WandbConfig = WandbConfig()
     tensorboard: TensorBoardConfig = TensorBoardConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _encoder_by_data(cls, raw: Any) -> Any:
+        """What the encoder section leaves out goes by the data."""
+        data, encoder = (raw.get("data"), raw.get("encoder", {})) if isinstance(raw, dict) else (None, None)
+        if not isinstance(data, dict) or not isinstance(encoder, dict):
+            return raw
+        return {**raw, "encoder": {**_encoder_defaults(data), **encoder}}
+
+    @model_validator(mode="after")
+    def _an_encoder_that_can_be_refreshed(self) -> Config:
+        if self.encoder.kind == "identity" and self.search.refresh_every is not None:
+            raise ValueError("search.refresh_every trains the encoder again, but encoder.kind is identity; drop it")
+        return self
 
     @model_validator(mode="after")
     def _no_subset_in_a_stream(self) -> Config:
@@ -338,7 +443,11 @@ class Config(Section):
         return self
 
 
-_PATH_KEYS = {"data": ("train", "valid", "test"), "cost": ("table",), "environment": ("categories",)}  # by section
+_PATH_KEYS = {
+    "data": ("train", "valid", "test", "path", "class_names"),
+    "cost": ("table",),
+    "environment": ("categories",),
+}  # by section
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -455,7 +564,10 @@ def _expand(key: str, value: Any) -> Any:
 
 def _one_line(whole: type[BaseModel], error: ValidationError, prefix: str) -> str:
     first = error.errors()[0]
-    location = prefix + ".".join(str(part) for part in first["loc"] if part not in _TAGS)
+    parts = [part for part in first["loc"] if part not in _TAGS]
+    if parts[:1] == ["data"] and whole is Config and parts[1:2] and parts[1] in DATA_KINDS:
+        del parts[1]  # says which kind of data it is, and is no setting
+    location = prefix + ".".join(map(str, parts))
     if first["type"] == "extra_forbidden":
         section = _section_at(whole, first["loc"][:-1])
         return f"unknown key {location!r} in the config{did_you_mean(str(first['loc'][-1]), section.model_fields)}"
@@ -471,6 +583,8 @@ def _section_at(whole: type[BaseModel], location: Sequence[int | str]) -> type[B
     section = whole
     for name in location:
         field = section.model_fields.get(str(name))
+        if field is None and section in DATA_KINDS.values():
+            section = DATA_KINDS.get(str(name), section)
         if field is not None:  # else the tag of a union
             section = next(filter(_is_section, _parts(field.annotation)))
     return section

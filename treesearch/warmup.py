@@ -10,7 +10,8 @@ import torch
 
 from treesearch.builders import BUILDERS, build_tree
 from treesearch.evaluation.directions import TrainedDirections
-from treesearch.evaluation.frozen import Features, evaluate_frozen
+from treesearch.evaluation.features import Features
+from treesearch.evaluation.frozen import evaluate_frozen
 from treesearch.evaluation.memo import NodeMemo, memo_keys
 from treesearch.softmax import HierarchicalSoftmax, RowwiseAdagrad, RowwiseAdam
 

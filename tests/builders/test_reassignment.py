@@ -69,7 +69,7 @@ def test_reassigning_lowers_the_nll_of_the_node_that_was_trained() -> None:
 
 def test_no_rounds_is_plain_clustering() -> None:
     train, _, counts = planted(60, 2000)
-    vectors = class_means(train.x, train.y, 60)
+    vectors = class_means(train, 60)
     directions = TrainedDirections(train, counts, learning_rate=0.3)
     tree = build_tree("reassigned", counts=counts, vectors=vectors, arity=4, rounds=0, directions=directions)
     assert tree == build_tree("clustered", counts=counts, vectors=vectors, arity=4)

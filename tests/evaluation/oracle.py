@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treesearch import Tree
-from treesearch.evaluation.frozen import Features, initial_state
+from treesearch.evaluation.features import Features
+from treesearch.evaluation.frozen import initial_state
 
 CHUNK, MINIBATCH, WIDE_MINIBATCH, VERY_WIDE = 4096, 32, 256, 512
 PROJECTION_RATE, INITIAL_SQUARE = 0.03, 0.01

@@ -12,7 +12,8 @@ from tests.evaluation.oracle import class_sets, class_vectors, planted
 from tests.softmax.oracle import TREES, projected, random_tree
 from treesearch import Tree, build_tree
 from treesearch.errors import DataError
-from treesearch.evaluation.frozen import Features, NodeScores, evaluate_frozen, initial_state
+from treesearch.evaluation.features import Features
+from treesearch.evaluation.frozen import NodeScores, evaluate_frozen, initial_state
 from treesearch.paths import block_roots
 from treesearch.softmax.cpu_plan import OUTPUT_DIM, SOURCE_DIM
 

@@ -10,7 +10,8 @@ from tests.softmax.oracle import TREES, projected, random_tree
 from tests.waiting import NoWaiting, cuda, no_waiting_on_cuda
 from treesearch import Tree, build_tree
 from treesearch.errors import DataError, TreeError
-from treesearch.evaluation.frozen import Features, NodeScores, evaluate_frozen
+from treesearch.evaluation.features import Features
+from treesearch.evaluation.frozen import NodeScores, evaluate_frozen
 from treesearch.evaluation.frozen_kernels import CHUNK
 from treesearch.evaluation.frozen_torch import evaluate_forest
 from treesearch.paths import block_roots

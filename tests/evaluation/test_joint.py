@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from treesearch import Tree, build_tree
+from treesearch.data import Split
 from treesearch.errors import ConfigError, DataError
 from treesearch.evaluation import joint
-from treesearch.evaluation.encoder import Encoder, FeedForwardEncoder
-from treesearch.evaluation.examples import Examples, TextSplit
+from treesearch.evaluation.encoders import Encoder, FeedForwardEncoder
+from treesearch.evaluation.examples import HeldExamples
 from treesearch.evaluation.joint import JointFit, resolve_device, score, token_nll, train_joint
 from treesearch.softmax import HierarchicalSoftmax
 
@@ -22,11 +23,11 @@ HUFFMAN = build_tree("huffman", counts=np.arange(1, CLASSES + 1))
 FLAT = build_tree("flat", counts=np.ones(CLASSES))
 
 
-def planted(num_tokens: int = 600, seed: int = 0) -> TextSplit:
+def planted(num_tokens: int = 600, seed: int = 0) -> Split:
     """The label follows from the last word of the context; the first says nothing."""
     rng = np.random.default_rng(seed)
     windows = rng.integers(CLASSES, size=(num_tokens, CONTEXT)).astype(np.int32)
-    return TextSplit(windows, (windows[:, -1] * 5 + 3) % CLASSES)
+    return Split(windows, (windows[:, -1] * 5 + 3) % CLASSES)
 
 
 def model(tree: Tree = HUFFMAN, seed: int = 0) -> tuple[Encoder, HierarchicalSoftmax]:
@@ -74,13 +75,13 @@ class TestOrder:
     @pytest.fixture
     def batches(self, monkeypatch: pytest.MonkeyPatch) -> list[NDArray[np.int64]]:
         seen: list[NDArray[np.int64]] = []
-        original = Examples.batch
+        original = HeldExamples.batch
 
-        def recorded(examples: Examples, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def recorded(examples: HeldExamples, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             seen.append(rows.numpy().copy())
             return original(examples, rows)
 
-        monkeypatch.setattr(Examples, "batch", recorded)
+        monkeypatch.setattr(HeldExamples, "batch", recorded)
         return seen
 
     def test_does_not_depend_on_the_tree(self, batches: list[NDArray[np.int64]]) -> None:
@@ -125,7 +126,7 @@ def test_against_a_loop_of_plain_torch() -> None:
             for parameter in (*dense, *by_row):
                 parameter.grad = None
             output = twins[1](
-                twins[0](torch.from_numpy(split.windows).long()[rows]), torch.from_numpy(split.labels).long()[rows]
+                twins[0](torch.from_numpy(split.inputs).long()[rows]), torch.from_numpy(split.labels).long()[rows]
             )
             torch.autograd.backward(output.loss)
             adam.param_groups[0]["lr"] = rate
@@ -183,7 +184,7 @@ def made_up_scores(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[t
     def replace(*nlls: float) -> list[list[torch.Tensor]]:
         rest, seen = iter(nlls), []
 
-        def scored(encoder: Encoder, layer: HierarchicalSoftmax, split: TextSplit) -> float:
+        def scored(encoder: Encoder, layer: HierarchicalSoftmax, split: Split) -> float:
             seen.append([parameter.detach().clone() for parameter in parameters((encoder, layer))])
             return next(rest)
 
@@ -243,7 +244,7 @@ def test_validation_does_not_move_training() -> None:
 def test_noise_is_not_learned_by_heart() -> None:
     """Labels without a rule: more passes make validation worse, and training notices."""
     rng = np.random.default_rng(0)
-    train, valid = (TextSplit(planted(300, seed).windows, rng.integers(CLASSES, size=300)) for seed in (0, 1))
+    train, valid = (Split(planted(300, seed).inputs, rng.integers(CLASSES, size=300)) for seed in (0, 1))
     encoder, layer = model()
     fit = train_joint(encoder, layer, train, valid=valid, learning_rate=0.05, epochs=50, batch_size=32, seed=0)
     assert fit.best_epoch == fit.epochs - 1 < 20
@@ -261,7 +262,7 @@ def test_no_epoch_is_no_training() -> None:
 def test_score_is_the_mean_nll(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, layer = trained()
     split = planted(101, seed=2)
-    features = encoder(torch.from_numpy(split.windows).long())
+    features = encoder(torch.from_numpy(split.inputs).long())
     expected = -layer.double().log_prob(features.double()).detach().numpy()[np.arange(101), split.labels]
     layer.float()
     for batch in (joint.SCORE_BATCH, 10):

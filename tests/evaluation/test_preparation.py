@@ -38,11 +38,12 @@ def corpus(seed: int = 0) -> Corpus:
 
 
 CORPUS = corpus()
+DATA = CORPUS.dataset(2)
 
 
 @pytest.fixture(scope="module")
 def prepared() -> Preparation:
-    return prepare(CORPUS, SETTINGS, seed=0)
+    return prepare(DATA, SETTINGS, seed=0)
 
 
 def test_sizes(prepared: Preparation) -> None:
@@ -56,7 +57,7 @@ def test_sizes(prepared: Preparation) -> None:
 
 
 def test_same_seed_same_features_and_hash(prepared: Preparation) -> None:
-    again = prepare(CORPUS, SETTINGS, seed=0)
+    again = prepare(DATA, SETTINGS, seed=0)
     assert again.hash == prepared.hash
     for own, other in ((again.train.x, prepared.train.x), (again.valid.x, prepared.valid.x)):
         np.testing.assert_array_equal(own, other)
@@ -66,18 +67,18 @@ def test_same_seed_same_features_and_hash(prepared: Preparation) -> None:
 def test_everything_that_moves_the_features_moves_the_hash(prepared: Preparation) -> None:
     hashes = {
         prepared.hash,
-        prepare(CORPUS, SETTINGS, seed=1).hash,
-        prepare(corpus(seed=1), SETTINGS, seed=0).hash,
-        prepare(CORPUS, SETTINGS.model_copy(update={"refine_epochs": 0}), seed=0).hash,
-        prepare(CORPUS, SETTINGS.model_copy(update={"learning_rate": 0.005}), seed=0).hash,
-        prepare(CORPUS, SETTINGS, seed=0, max_tokens=999).hash,
-        prepare(CORPUS, SETTINGS, seed=0, holdout=0.1).hash,
+        prepare(DATA, SETTINGS, seed=1).hash,
+        prepare(corpus(seed=1).dataset(2), SETTINGS, seed=0).hash,
+        prepare(DATA, SETTINGS.model_copy(update={"refine_epochs": 0}), seed=0).hash,
+        prepare(DATA, SETTINGS.model_copy(update={"learning_rate": 0.005}), seed=0).hash,
+        prepare(DATA, SETTINGS, seed=0, max_tokens=999).hash,
+        prepare(DATA, SETTINGS, seed=0, holdout=0.1).hash,
     }
     assert len(hashes) == 7
 
 
 def test_max_tokens_cuts_the_features_only(prepared: Preparation) -> None:
-    cut = prepare(CORPUS, SETTINGS, seed=0, max_tokens=100)
+    cut = prepare(DATA, SETTINGS, seed=0, max_tokens=100)
     np.testing.assert_array_equal(cut.train.x, prepared.train.x[:100])
     np.testing.assert_array_equal(cut.train.y, prepared.train.y[:100])
     np.testing.assert_array_equal(cut.valid.x, prepared.valid.x)
@@ -85,7 +86,7 @@ def test_max_tokens_cuts_the_features_only(prepared: Preparation) -> None:
 
 
 def test_vectors_are_made_from_the_features(prepared: Preparation) -> None:
-    np.testing.assert_array_equal(prepared.vectors, class_vectors(prepared.train.x, CORPUS.train, 30))
+    np.testing.assert_array_equal(prepared.vectors, class_vectors(prepared.train, 30))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
@@ -100,14 +101,14 @@ def test_held_out_tokens_are_that_share_in_blocks_over_the_whole_text(share: flo
 
 def test_nothing_learns_from_held_out_tokens() -> None:
     held_out = held_out_tokens(len(CORPUS.train), 0.2)
-    prepared = prepare(CORPUS, SETTINGS, seed=0, holdout=0.2)
+    prepared = prepare(DATA, SETTINGS, seed=0, holdout=0.2)
     np.testing.assert_array_equal(prepared.train.y, CORPUS.train[~held_out])
     np.testing.assert_array_equal(prepared.valid.y, CORPUS.train[held_out])
-    np.testing.assert_array_equal(prepared.vectors, class_vectors(prepared.train.x, prepared.train.y, 30))
+    np.testing.assert_array_equal(prepared.vectors, class_vectors(prepared.train, 30))
     # Other words in the held-out blocks, but for the two that are the context of what follows: the same encoder.
     deep = held_out & np.roll(held_out, -1) & np.roll(held_out, -2)
     words = np.where(deep, (CORPUS.train + 1) % 30, CORPUS.train)
-    changed = prepare(replace(CORPUS, train=words), SETTINGS, seed=0, holdout=0.2)
+    changed = prepare(replace(CORPUS, train=words).dataset(2), SETTINGS, seed=0, holdout=0.2)
     np.testing.assert_array_equal(changed.train.x, prepared.train.x)
     assert not np.array_equal(changed.valid.x, prepared.valid.x)
 
@@ -122,20 +123,20 @@ def test_features_depend_on_the_past_alone(prepared: Preparation) -> None:
 def test_stages_are_reported() -> None:
     calls: list[tuple[str, int, int]] = []
     settings = SETTINGS.model_copy(update={"batch_size": 500, "epochs": 2})
-    prepare(CORPUS, settings, seed=0, on_step=lambda *call: calls.append(call))
+    prepare(DATA, settings, seed=0, on_step=lambda *call: calls.append(call))
     assert calls == [("encoder", i, 4) for i in range(1, 5)] + [("encoder, refined", i, 2) for i in range(1, 3)]
 
 
 def test_an_encoder_that_diverges() -> None:
     with pytest.raises(DataError, match=r"not finite; lower encoder\.learning_rate"):
-        prepare(CORPUS, SETTINGS.model_copy(update={"learning_rate": 1e38}), seed=0)
+        prepare(DATA, SETTINGS.model_copy(update={"learning_rate": 1e38}), seed=0)
 
 
 def test_unknown_encoder_or_device() -> None:
-    with pytest.raises(ConfigError, match=r"encoder.kind must be one of"):
-        prepare(CORPUS, SETTINGS.model_copy(update={"kind": "oracle"}), seed=0)
+    with pytest.raises(ConfigError, match=r"unknown encoder.kind 'oracle'"):
+        prepare(DATA, SETTINGS.model_copy(update={"kind": "oracle"}), seed=0)
     with pytest.raises(ConfigError, match="device 'abacus'"):
-        prepare(CORPUS, SETTINGS, seed=0, device="abacus")
+        prepare(DATA, SETTINGS, seed=0, device="abacus")
 
 
 # -- the trees of the second stage
@@ -143,7 +144,7 @@ def test_unknown_encoder_or_device() -> None:
 
 def test_the_encoder_learns_from_all_trees_of_the_second_stage(prepared: Preparation) -> None:
     def features(**options: Any) -> NDArray[np.float32]:
-        return prepare(CORPUS, SETTINGS.model_copy(update=options), seed=0).train.x
+        return prepare(DATA, SETTINGS.model_copy(update=options), seed=0).train.x
 
     clustered = {"name": "clustered"}
     one, both = features(trees=(clustered,)), features(trees=(clustered, {"name": "huffman"}))
@@ -151,14 +152,14 @@ def test_the_encoder_learns_from_all_trees_of_the_second_stage(prepared: Prepara
     further = build_tree("huffman", counts=CORPUS.counts)
     for refine_epochs in (0, 1):  # a further tree is learned from in any case
         settings = SETTINGS.model_copy(update={"trees": (clustered,), "refine_epochs": refine_epochs})
-        np.testing.assert_array_equal(prepare(CORPUS, settings, seed=0, tree=further).train.x, both)
+        np.testing.assert_array_equal(prepare(DATA, settings, seed=0, tree=further).train.x, both)
 
 
 def test_the_second_stage_can_be_left_out(prepared: Preparation) -> None:
     settings = SETTINGS.model_copy(update={"refine_epochs": 0, "trees": ({"name": "nobody"},)})
     with pytest.raises(ConfigError, match="unknown builder 'nobody'"):
-        prepare(CORPUS, settings.model_copy(update={"refine_epochs": 1}), seed=0)
-    assert prepare(CORPUS, settings.model_copy(update={"trees": SETTINGS.trees}), seed=0).hash != prepared.hash
+        prepare(DATA, settings.model_copy(update={"refine_epochs": 1}), seed=0)
+    assert prepare(DATA, settings.model_copy(update={"trees": SETTINGS.trees}), seed=0).hash != prepared.hash
 
 
 # -- several trees as one layer

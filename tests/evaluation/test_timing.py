@@ -9,21 +9,22 @@ import torch
 
 from treesearch import build_tree
 from treesearch.config import EncoderConfig
+from treesearch.data import InputSpec, Split
 from treesearch.errors import ConfigError, DataError
 from treesearch.evaluation import timing
-from treesearch.evaluation.examples import TextSplit
 from treesearch.evaluation.timing import StepTime, time_trees
 from treesearch.evaluation.trainer import JointTrainer
 
 CLASSES = 12
 ENCODER = EncoderConfig(context=2, embedding=4, features=8)
 RNG = np.random.default_rng(0)
-TRAIN = TextSplit(RNG.integers(CLASSES, size=(100, 2)).astype(np.int32), RNG.integers(CLASSES, size=100))
+SPEC = InputSpec(2, CLASSES)
+TRAIN = Split(RNG.integers(CLASSES, size=(100, 2)).astype(np.int32), RNG.integers(CLASSES, size=100))
 TREES = [build_tree(name, counts=np.arange(1, CLASSES + 1)) for name in ("huffman", "flat", "balanced")]
 
 
-def timed(trees: list[Any] = TREES, train: TextSplit = TRAIN, **options: Any) -> list[StepTime]:
-    return time_trees(trees, train, encoder=ENCODER, **{"batch_size": 16, "rounds": 3, **options})
+def timed(trees: list[Any] = TREES, train: Split = TRAIN, **options: Any) -> list[StepTime]:
+    return time_trees(trees, train, encoder=ENCODER, spec=SPEC, **{"batch_size": 16, "rounds": 3, **options})
 
 
 def test_a_time_for_each_tree() -> None:
@@ -42,7 +43,7 @@ def test_no_trees() -> None:
 
 @pytest.mark.parametrize("num_tokens", [1, 5, 16, 17])
 def test_splits_of_hardly_a_batch(num_tokens: int) -> None:
-    assert len(timed(TREES[:1], TextSplit(TRAIN.windows[:num_tokens], TRAIN.labels[:num_tokens]), rounds=1)) == 1
+    assert len(timed(TREES[:1], Split(TRAIN.inputs[:num_tokens], TRAIN.labels[:num_tokens]), rounds=1)) == 1
 
 
 def test_medians_and_quartiles_per_example_in_the_order_of_the_trees(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,11 +96,11 @@ def test_all_trees_train_on_the_same_batches_and_the_head_on_its_encoders_featur
 
 def test_a_head_step_moves_the_layer_alone_and_as_a_whole_step_does() -> None:
     def trainer() -> JointTrainer:
-        model = timing.make_model(TREES[0], ENCODER, counts=np.ones(CLASSES), seed=0, device=torch.device("cpu"))
+        model = timing.make_model(TREES[0], ENCODER, SPEC, counts=np.ones(CLASSES), seed=0, device=torch.device("cpu"))
         return JointTrainer(*model, counts=np.ones(CLASSES), learning_rate=0.1)
 
     whole, head = trainer(), trainer()
-    context, target = torch.from_numpy(TRAIN.windows[:16]).long(), torch.from_numpy(TRAIN.labels[:16]).long()
+    context, target = torch.from_numpy(TRAIN.inputs[:16]).long(), torch.from_numpy(TRAIN.labels[:16]).long()
     before = [parameter.detach().clone() for parameter in head.encoder.parameters()]
     for _ in range(3):
         hidden = whole.encoder(context).detach().requires_grad_()
@@ -116,7 +117,7 @@ def test_a_head_step_moves_the_layer_alone_and_as_a_whole_step_does() -> None:
     [
         ({"trees": [*TREES, build_tree("flat", counts=np.ones(5))]}, r"the same classes, but got \[5, 12\] of them"),
         ({"rounds": 0}, "rounds and examples must be >= 1, but got 0 and 100"),
-        ({"train": TextSplit(TRAIN.windows[:0], TRAIN.labels[:0])}, "must be >= 1, but got 3 and 0"),
+        ({"train": Split(TRAIN.inputs[:0], TRAIN.labels[:0])}, "must be >= 1, but got 3 and 0"),
         ({"train": replace(TRAIN, labels=TRAIN.labels + 1)}, r"labels must be in \[0, 12\), but are 1 to 12"),
     ],
 )

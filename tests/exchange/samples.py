@@ -36,3 +36,7 @@ def chain(num_classes: int) -> Tree:
 
 def projected() -> Tree:
     return Tree.from_parents([-1, 0, 0, 1, 1, 0], [0, 2, 1, 3], projection_dim=[0, 7], class_names=list("abcd"))
+
+
+def projected_binary() -> Tree:
+    return Tree.from_parents([-1, 0, 0, 1, 1], [0, 2, 1], projection_dim=[0, 7], class_names=list("abc"))

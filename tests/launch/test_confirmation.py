@@ -15,7 +15,7 @@ from tests.nested import random_nested
 from treesearch import Tree, build_tree
 from treesearch.config import Config
 from treesearch.cost import CostModel, tree_cost
-from treesearch.data import Corpus
+from treesearch.data import Dataset
 from treesearch.launch.confirmation import confirm_search
 from treesearch.launch.parts import RunParts
 from treesearch.progress import ProgressReporter
@@ -28,7 +28,7 @@ from treesearch.search.worker import JointScores
 NUM_CLASSES, FEATURES, PLAIN, CHOSEN = 12, 4, 12, 12
 COUNTS = np.arange(NUM_CLASSES, 0.0, -1)
 COST = CostModel(FEATURES, 1e-9)
-CORPUS = cast(Corpus, SimpleNamespace(counts=COUNTS))  # all that this needs of one
+DATA = cast(Dataset, SimpleNamespace(counts=COUNTS))  # all that this needs of one
 
 
 class Trainer(Executor):
@@ -99,7 +99,7 @@ def run(tmp_path: Path) -> Iterator[tuple[RunParts, list[Tree], list[Tree]]]:
                 "confirm": {"promote": 2, "screen": 12, "seeds": 2},
             }
         )
-        parts = RunParts(config, CORPUS, COST, Trainer(true), ledger, progress)
+        parts = RunParts(config, DATA, COST, Trainer(true), ledger, progress)
         yield parts, plain, chosen
 
 

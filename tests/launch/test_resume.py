@@ -252,7 +252,7 @@ def test_another_text_is_refused(whole, tmp_path):
     raw = config.model_dump(mode="json")
     raw["data"]["train"] = config.data.valid
     folder.config_file.write_text(yaml.safe_dump(raw))
-    with pytest.raises(RunError, match="data must be that of the search"):
+    with pytest.raises(RunError, match="data must be those of the search"):
         resume(folder)
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.evaluation.oracle import planted
 from treesearch import Tree, build_tree
 from treesearch.config import EncoderConfig, FrozenConfig, JointConfig
+from treesearch.data import InputSpec
 from treesearch.evaluation.frozen import NodeScores
 from treesearch.evaluation.frozen_torch import evaluate_forest
 from treesearch.evaluation.memo import NodeMemo
@@ -34,17 +35,15 @@ TREES = [
 
 def verdicts(trees: list[Tree], *, forest_size: int | None) -> list[Verdict]:
     arrays = {
-        "train": TRAIN.y,
-        "valid": VALID.y,
         "counts": COUNTS,
         "vectors": VECTORS,
-        "train_features": TRAIN.x,
-        "train_labels": TRAIN.y,
-        "valid_features": VALID.x,
-        "valid_labels": VALID.y,
+        "train.x": TRAIN.x,
+        "train.y": TRAIN.y,
+        "valid.x": VALID.x,
+        "valid.y": VALID.y,
     }
     frozen = FrozenConfig(learning_rate=0.3, device="cpu")
-    settings = WorkerSettings(EncoderConfig(), frozen, JointConfig(), pad=0)
+    settings = WorkerSettings(EncoderConfig(), frozen, JointConfig(), InputSpec(4))
     with LocalExecutor(EvaluationWorker, arrays=arrays, settings=settings) as executor:
         evaluator = NodeEvaluator(executor, memo=NodeMemo(), forest_size=forest_size)
         first = sorted(evaluator.run(trees), key=lambda verdict: verdict.position)

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from treesearch.bench.simulated import INSTANT, SimulatedExecutor, SimulatedWorker, Timing, WatchedExecutor
 from treesearch.builders import build_tree
 from treesearch.config import Config, make_config
-from treesearch.data import Corpus
+from treesearch.data import Dataset
 from treesearch.evaluation.memo import NewNodes
 from treesearch.evaluation.preparation import Preparation
 from treesearch.launch import resume_search, run_search
 from treesearch.launch.eras import Eras
-from treesearch.launch.parts import RunParts, load_corpus, make_cost_model, prepare_run
+from treesearch.launch.parts import RunParts, load_data, make_cost_model, prepare_run
 from treesearch.progress import ProgressReporter
 from treesearch.search.executors import Executor, Outcome, Task
 from treesearch.search.ledger import FROZEN, OK, EvaluationRow, Ledger
@@ -89,9 +89,10 @@ class _Simulation:
         }
         config = make_config(self._raw)
         self.num_classes, self._progress = num_classes, progress
-        self.corpus: Corpus = load_corpus(config)
-        self._preparation: Preparation = prepare_run(config, self.corpus, progress)
-        self.counts: NDArray[np.float64] = self.corpus.counts.astype(float)
+        config, dataset = load_data(config)
+        self.dataset: Dataset = dataset
+        self._preparation: Preparation = prepare_run(config, self.dataset, progress)
+        self.counts: NDArray[np.float64] = self.dataset.counts.astype(float)
 
     def config(self, evaluations: int, agent: str = "hybrid", *, batch_size: int = 10, memo: bool = True) -> Config:
         """Of an asynchronous search; without the memo every evaluation is a worker's."""
@@ -109,7 +110,7 @@ class _Simulation:
             ProgressReporter(quiet=True) as progress,
         ):
             cost_model = make_cost_model(config, self.counts, progress)
-            eras = Eras(RunParts(config, self.corpus, cost_model, executor, ledger, progress), log)
+            eras = Eras(RunParts(config, self.dataset, cost_model, executor, ledger, progress), log)
             eras.search(eras.first(self._preparation, None))
 
     def tasks(self, num: int) -> list[Task]:

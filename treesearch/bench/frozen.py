@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from treesearch.builders import build_tree
 from treesearch.errors import MissingExtraError
-from treesearch.evaluation.frozen import Features, evaluate_frozen
+from treesearch.evaluation.features import Features
+from treesearch.evaluation.frozen import evaluate_frozen
 
 NUM_CLASSES = 10_000
 NUM_FEATURES = 128

@@ -14,11 +14,11 @@ from time import perf_counter
 from typing import Any
 
 from treesearch.config import Config, make_config
-from treesearch.data import Corpus
+from treesearch.data import Dataset
 from treesearch.evaluation.preparation import Preparation
 from treesearch.evaluation.threads import one_thread
 from treesearch.launch.eras import Eras
-from treesearch.launch.parts import RunParts, load_corpus, make_cost_model, make_executor, prepare_run
+from treesearch.launch.parts import RunParts, load_data, make_cost_model, make_executor, prepare_run
 from treesearch.progress import ProgressReporter
 from treesearch.search.ledger import FROZEN, Ledger
 
@@ -41,25 +41,25 @@ def run(evaluations: int = EVALUATIONS) -> list[dict[str, Any]]:
     }
     config = make_config(raw)
     with ProgressReporter() as progress, one_thread():
-        corpus = load_corpus(config)
-        preparation = prepare_run(config, corpus, progress)
+        config, dataset = load_data(config)
+        preparation = prepare_run(config, dataset, progress)
         return [
-            _contender(make_config({**raw, "frozen": {"memo": memo}}), agent, corpus, preparation, progress)
+            _contender(make_config({**raw, "frozen": {"memo": memo}}), agent, dataset, preparation, progress)
             for agent, memo in CONTENDERS
         ]
 
 
 def _contender(
-    config: Config, agent: str, corpus: Corpus, preparation: Preparation, progress: ProgressReporter
+    config: Config, agent: str, dataset: Dataset, preparation: Preparation, progress: ProgressReporter
 ) -> dict[str, Any]:
     config = config.model_copy(update={"search": config.search.model_copy(update={"agent": agent})})
-    cost_model = make_cost_model(config, corpus.counts.astype(float), progress)
+    cost_model = make_cost_model(config, dataset.counts.astype(float), progress)
     with (
         tempfile.TemporaryDirectory() as folder,
         Ledger(Path(folder) / "search.db", create=True) as ledger,
-        make_executor(config, corpus, preparation) as executor,
+        make_executor(config, dataset, preparation) as executor,
     ):
-        eras = Eras(RunParts(config, corpus, cost_model, executor, ledger, progress))
+        eras = Eras(RunParts(config, dataset, cost_model, executor, ledger, progress))
         first = eras.first(preparation, None)
         begin = perf_counter()
         eras.search(first)

@@ -21,7 +21,8 @@ from treesearch.bench.timing import median_seconds
 from treesearch.builders import build_tree
 from treesearch.errors import MissingExtraError
 from treesearch.evaluation.calibration import training_step
-from treesearch.evaluation.frozen import Features, evaluate_frozen, initial_state
+from treesearch.evaluation.features import Features
+from treesearch.evaluation.frozen import evaluate_frozen, initial_state
 from treesearch.evaluation.frozen_kernels import run_epoch
 from treesearch.evaluation.threads import one_thread
 from treesearch.softmax import HierarchicalSoftmax

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-
-class SmoothedClassWarning(UserWarning):
-    """A class without a training example was given a count of 1, so that trees and losses stay finite."""
+from treesearch.data.contexts import context_windows
+from treesearch.data.dataset import Dataset, InputSpec, Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,3 +46,21 @@ class Corpus:
             digest.update(stream.astype("<i4").tobytes())
         digest.update(json.dumps(self.class_names).encode())
         return digest.hexdigest()
+
+    def dataset(self, context: int) -> Dataset:
+        """The next word after each ``context`` words: inputs are views of the streams."""
+        train, valid, test = (
+            Split(context_windows(stream, size=context, pad=self.eos), stream)
+            for stream in (self.train, self.valid, self.test)
+        )
+        return Dataset(
+            train,
+            valid,
+            test,
+            spec=InputSpec(context, self.num_classes),
+            class_names=self.class_names,
+            counts=self.counts,
+            source=self.source,
+            hash=self.hash,
+            noun="tokens",
+        )

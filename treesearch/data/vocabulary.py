@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from treesearch.data.corpus import Corpus, SmoothedClassWarning
+from treesearch.data.corpus import Corpus
+from treesearch.data.dataset import SmoothedClassWarning
 from treesearch.errors import DataError
 
 EOS = "<eos>"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from treesearch.evaluation.features import Features
+
 PRIOR = 5.0  # tokens of the mean of all that are mixed into each class
 # Of the covariance within classes. 0 leaves the means as they are, -1 is the linear discriminant, whose directions are
 # too noisy where a class has few tokens; between them is best (results/2026-11-24-class-vectors).
@@ -16,44 +18,35 @@ SMALLEST_VARIANCE = 1e-3  # in shares of the largest
 CHUNK = 1 << 16
 
 
-def class_means(
-    features: NDArray[np.float32], labels: NDArray[np.int32], num_classes: int, *, prior: float = 1.0
-) -> NDArray[np.float32]:
+def class_means(features: Features, num_classes: int, *, prior: float = 1.0) -> NDArray[np.float32]:
     """Mean feature of each class, shrunk towards the mean of all, float32 [C, D].
 
     Args:
-        features: [T, D].
-        labels: [T].
+        features: Of T tokens.
         num_classes: C.
         prior: Weight of the overall mean, in tokens; a class without tokens gets the overall mean.
     """
-    counts, sums = _sums(features, labels, num_classes)
-    overall = features.mean(axis=0, dtype=np.float64)
+    counts, sums = _sums(features, num_classes)
+    overall = sum(x.sum(axis=0, dtype=np.float64) for x, _ in features.blocks()) / len(features)
     means: NDArray[np.float32] = ((sums + prior * overall) / (counts + prior)[:, None]).astype(np.float32)
     return means
 
 
 def class_vectors(
-    features: NDArray[np.float32],
-    labels: NDArray[np.int32],
-    num_classes: int,
-    *,
-    prior: float = PRIOR,
-    power: float = WHITENING_POWER,
+    features: Features, num_classes: int, *, prior: float = PRIOR, power: float = WHITENING_POWER
 ) -> NDArray[np.float32]:
     """Shrunk class means, partly whitened by the covariance within classes: vectors for clustering, float32 [C, D].
 
     Directions in which the tokens of one class differ anyway count for less (after Fisher 1936, who whitens fully).
 
     Args:
-        features: [T, D].
-        labels: [T].
+        features: Of T tokens.
         num_classes: C.
         prior: See `class_means`.
         power: Of the covariance.
     """
-    means = class_means(features, labels, num_classes, prior=prior)
-    variance, axes = np.linalg.eigh(_covariance_within(features, labels, num_classes))
+    means = class_means(features, num_classes, prior=prior)
+    variance, axes = np.linalg.eigh(_covariance_within(features, num_classes))
     if not variance[-1] > 0:  # every class has one and the same feature
         return means
     scale = np.maximum(variance, SMALLEST_VARIANCE * variance[-1]) ** power
@@ -61,29 +54,27 @@ def class_vectors(
     return vectors
 
 
-def _covariance_within(
-    features: NDArray[np.float32], labels: NDArray[np.int32], num_classes: int
-) -> NDArray[np.float64]:
+def _covariance_within(features: Features, num_classes: int) -> NDArray[np.float64]:
     """Of the tokens about the mean of their class, [D, D]: all scatter less that between the classes."""
-    size = features.shape[1]
-    total = np.zeros((size, size))
-    for begin in range(0, len(features), CHUNK):
-        part = features[begin : begin + CHUNK].astype(np.float64)
-        total += part.T @ part
-    counts, sums = _sums(features, labels, num_classes)
+    total = np.zeros((features.num_features, features.num_features))
+    for x, _ in features.blocks():
+        for begin in range(0, len(x), CHUNK):
+            part = x[begin : begin + CHUNK].astype(np.float64)
+            total += part.T @ part
+    counts, sums = _sums(features, num_classes)
     between = (sums / np.maximum(counts, 1)[:, None]).T @ sums
     covariance: NDArray[np.float64] = (total - between) / max(len(features), 1)
     return covariance
 
 
-def _sums(
-    features: NDArray[np.float32], labels: NDArray[np.int32], num_classes: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _sums(features: Features, num_classes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Number of tokens [C] and sum of features [C, D] of each class."""
-    counts = np.bincount(labels, minlength=num_classes).astype(np.float64)
-    order = np.argsort(labels, kind="stable")
-    present = np.flatnonzero(counts)
-    starts = np.concatenate([[0], np.cumsum(counts[present])[:-1]]).astype(np.int64)
-    sums = np.zeros((num_classes, features.shape[1]))
-    sums[present] = np.add.reduceat(features[order], starts, axis=0, dtype=np.float64)
+    counts, sums = np.zeros(num_classes), np.zeros((num_classes, features.num_features))
+    for x, y in features.blocks():
+        own = np.bincount(y, minlength=num_classes)
+        present = np.flatnonzero(own)
+        starts = np.concatenate([[0], np.cumsum(own[present])[:-1]]).astype(np.int64)
+        if present.size:
+            sums[present] += np.add.reduceat(x[np.argsort(y, kind="stable")], starts, axis=0, dtype=np.float64)
+        counts += own
     return counts, sums

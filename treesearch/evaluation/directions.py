@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from treesearch.builders import build_tree
 from treesearch.evaluation.class_vectors import class_means
-from treesearch.evaluation.frozen import Features, initial_state, read_only
+from treesearch.evaluation.features import Features
+from treesearch.evaluation.frozen import initial_state
 from treesearch.evaluation.frozen_kernels import run_epoch
 from treesearch.evaluation.threads import one_blas_thread
 
@@ -32,18 +33,18 @@ class TrainedDirections:
         self, train: Features, counts: NDArray[np.float64], *, learning_rate: float, max_tokens: int = 300_000
     ) -> None:
         self._all = train
-        self._train = Features(train.x[:max_tokens], train.y[:max_tokens])
+        self._train = train.first(max_tokens).in_memory()
         self._counts = counts
         self._learning_rate = learning_rate
 
     @cached_property
     def _means(self) -> NDArray[np.float32]:
         """Mean feature of each class, [C, D]: a pass over all tokens that a search without reassignment never needs."""
-        return class_means(self._all.x, self._all.y, self._counts.size)
+        return class_means(self._all, self._counts.size)
 
     def __call__(self, parts: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
         """Mean logits [n, K] of each class (rising) in a softmax among ``parts`` (disjoint class sets, K >= 2)."""
-        num, dim = len(parts), self._train.x.shape[1]
+        num, dim = len(parts), self._train.num_features
         part_of_C = np.full(self._counts.size, -1, np.int32)
         for index, part in enumerate(parts):
             part_of_C[part] = index
@@ -52,9 +53,10 @@ class TrainedDirections:
         mass_K = np.array([self._counts[part].sum() for part in parts])
         node = build_tree("flat", counts=np.maximum(mass_K, 1e-9))
         layout, parameters = initial_state(node, dim, np.maximum(mass_K, 1e-9))
-        tokens = read_only(Features(self._train.x[inside], label_T[inside]))
+        tokens = Features(self._train.x[inside], label_T[inside])
         with one_blas_thread():
-            run_epoch(layout, parameters, tokens.x, tokens.y, np.float32(self._learning_rate), True, np.zeros(1))
+            for x, y in tokens.blocks():
+                run_epoch(layout, parameters, x, y, np.float32(self._learning_rate), True, np.zeros(1))
         weight, bias = parameters.weight.reshape(-1, dim), parameters.bias
         if num == 2:  # one row: the logit of the first part
             weight, bias = np.concatenate([weight, np.zeros_like(weight)]), np.append(bias, np.float32(0.0))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treesearch.errors import DataError
+from treesearch.evaluation.features import Features
 from treesearch.evaluation.frozen_kernels import Parameters, run_epoch
 from treesearch.evaluation.threads import one_blas_thread
 from treesearch.paths import block_roots
@@ -20,14 +21,6 @@ from treesearch.softmax.layout import SoftmaxLayout
 from treesearch.tree import Tree
 
 INITIAL_SQUARE = 0.01  # Adagrad accumulators start here, which bounds the first steps
-
-
-@dataclass(frozen=True)
-class Features:
-    """Features and labels of one split."""
-
-    x: NDArray[np.float32]  # [T, D]
-    y: NDArray[np.int32]  # [T]
 
 
 @dataclass(frozen=True)
@@ -75,10 +68,9 @@ def evaluate_frozen(
     Raises:
         DataError: Tree, features, counts, vectors and wanted nodes do not fit together.
     """
-    train, valid = read_only(train), read_only(valid)
     check_splits(train, valid, tree.num_classes)
     wanted_N = np.ones(tree.num_internal, np.bool_) if wanted is None else _checked_wanted(tree, wanted)
-    layout, parameters = initial_state(tree, train.x.shape[1], counts, vectors)
+    layout, parameters = initial_state(tree, train.num_features, counts, vectors)
     if wanted is not None:
         layout = restrict_layout(layout, wanted_N)
     scores = np.zeros(tree.num_internal)
@@ -86,9 +78,11 @@ def evaluate_frozen(
         with one_blas_thread():
             ignored = np.zeros(tree.num_internal)
             for _ in range(epochs):
-                run_epoch(layout, parameters, train.x, train.y, np.float32(learning_rate), True, ignored)
-            run_epoch(layout, parameters, valid.x, valid.y, np.float32(0.0), False, scores)
-    return NodeScores(np.where(wanted_N, scores, np.nan), passes(tree, valid.y), valid.y.size)
+                for x, y in train.blocks():
+                    run_epoch(layout, parameters, x, y, np.float32(learning_rate), True, ignored)
+            for x, y in valid.blocks():
+                run_epoch(layout, parameters, x, y, np.float32(0.0), False, scores)
+    return NodeScores(np.where(wanted_N, scores, np.nan), passes(tree, valid.labels), len(valid))
 
 
 def check_splits(train: Features, valid: Features, num_classes: int) -> None:
@@ -123,14 +117,6 @@ def _checked_wanted(tree: Tree, wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
     if (wanted[inside] != wanted[roots[inside]]).any():
         raise DataError("the nodes below a topmost projection are trained together: want all of them or none")
     return wanted
-
-
-def read_only(split: Features) -> Features:
-    """Contiguous views that refuse writes."""
-    # Workers get read-only data; the same type everywhere means one compiled kernel.
-    x, y = np.ascontiguousarray(split.x).view(), np.ascontiguousarray(split.y).view()
-    x.flags.writeable = y.flags.writeable = False
-    return Features(x, y)
 
 
 def initial_state(

@@ -19,6 +19,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from treesearch.evaluation.features import CHUNK  # their features stay in the second-level cache
 from treesearch.softmax.cpu_kernels import softmax_residuals
 from treesearch.softmax.cpu_plan import (
     ARITY,
@@ -39,7 +40,6 @@ from treesearch.softmax.cpu_plan import (
     scope_matrix,
 )
 
-CHUNK = 4096  # tokens read at a time; their features stay in the second-level cache
 MINIBATCH = 32  # rows of a wide node's or block's update
 WIDE_MINIBATCH = 256  # the same where one pass over the node's weights is expensive
 # Share of the learning rate that projections get: their gradient passes through weights that are still moving. Best of

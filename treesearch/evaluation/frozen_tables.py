@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from treesearch.errors import DataError
-from treesearch.evaluation.frozen_kernels import CHUNK, MINIBATCH, VERY_WIDE, WIDE_MINIBATCH
+from treesearch.evaluation.features import CHUNK
+from treesearch.evaluation.frozen_kernels import MINIBATCH, VERY_WIDE, WIDE_MINIBATCH
 from treesearch.paths import block_roots, class_paths, input_dims, source_dims
 from treesearch.softmax.forest import ARITY_CLASSES
 from treesearch.softmax.layout import SoftmaxLayout

@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from treesearch.errors import DataError
-from treesearch.evaluation.frozen import INITIAL_SQUARE, Features, NodeScores, check_splits, passes, projection_starts
+from treesearch.evaluation.features import Features
+from treesearch.evaluation.frozen import INITIAL_SQUARE, NodeScores, check_splits, passes, projection_starts
 from treesearch.evaluation.frozen_kernels import PROJECTION_RATE
 from treesearch.evaluation.frozen_tables import Decisions, Family, FrozenTables, Schedule
 from treesearch.softmax.initialization import log_mass_biases
@@ -62,7 +63,7 @@ def evaluate_forest(
         vectors: [C, D] class vectors; needed where a projection shrinks.
         learning_rate: Of the row-wise Adagrad.
         epochs: Passes over ``train``.
-        device: Where to compute; both splits are copied there.
+        device: Where to compute; both splits are copied there whole, also where they are on disk.
         batch_size: Successive tokens from which binary nodes learn at once.
 
     Returns:
@@ -74,7 +75,8 @@ def evaluate_forest(
     """
     if batch_size < 1:
         raise DataError(f"batch_size must be >= 1, but got {batch_size}")
-    tables = FrozenTables.of(trees, train.x.shape[-1], device)
+    train, valid = train.in_memory(), valid.in_memory()
+    tables = FrozenTables.of(trees, train.num_features, device)
     check_splits(train, valid, tables.num_classes)
     bias_R = np.concatenate([log_mass_biases(tree, counts) for tree in trees])
     layouts = [SoftmaxLayout.of(tree, train.x.shape[1]) for tree in trees]

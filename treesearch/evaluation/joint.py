@@ -1,6 +1,6 @@
 """The joint rung: encoder and hierarchical softmax trained together.
 
-Shapes: **B** batch, **T** tokens.
+Shapes: **B** batch, **T** examples.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from treesearch.data import Split
 from treesearch.errors import ConfigError, DataError
-from treesearch.evaluation.encoder import Encoder
-from treesearch.evaluation.examples import Examples, TextSplit
+from treesearch.evaluation.encoders import Encoder
+from treesearch.evaluation.examples import Examples
 from treesearch.evaluation.trainer import JointTrainer, OutputLayer
 
 SCORE_BATCH = 2048
@@ -34,9 +35,9 @@ class JointFit:
 def train_joint(
     encoder: Encoder,
     layer: OutputLayer,
-    train: TextSplit,
+    train: Split,
     *,
-    valid: TextSplit | None = None,
+    valid: Split | None = None,
     learning_rate: float,
     epochs: int,
     batch_size: int,
@@ -68,15 +69,15 @@ def train_joint(
     """
     if epochs < 1:
         raise DataError(f"epochs must be >= 1, but got {epochs}; one pass is the least")
-    examples = Examples.of(train, next(encoder.parameters()).device)
+    examples = Examples.of(train, next(layer.parameters()).device)
     num_steps = epochs * math.ceil(len(examples) / batch_size)
     counts = np.bincount(train.labels, minlength=layer.num_classes)
     trainer = JointTrainer(encoder, layer, counts=counts, learning_rate=learning_rate, num_steps=num_steps)
     generator = torch.Generator().manual_seed(seed)
     best = _Best(encoder, layer)
     for epoch in range(1, epochs + 1):
-        for context_Bn, target_B in examples.shuffled(batch_size, generator):
-            trainer.step(context_Bn, target_B)
+        for inputs_B, target_B in examples.shuffled(batch_size, generator):
+            trainer.step(inputs_B, target_B)
             if on_step is not None:
                 on_step(trainer.steps_done, num_steps)
         if valid is None:
@@ -112,15 +113,15 @@ class _Best:
 
 
 @torch.no_grad()
-def token_nll(encoder: Encoder, layer: OutputLayer, split: TextSplit) -> NDArray[np.float32]:
-    """NLL of each token of a split in nats, float32 [T]; NaN where the model has diverged."""
-    examples = Examples.of(split, next(encoder.parameters()).device)
-    parts = [-layer(encoder(context), target).output for context, target in examples.in_order(SCORE_BATCH)]
+def token_nll(encoder: Encoder, layer: OutputLayer, split: Split) -> NDArray[np.float32]:
+    """NLL of each example of a split in nats, float32 [T]; NaN where the model has diverged."""
+    examples = Examples.of(split, next(layer.parameters()).device)
+    parts = [-layer(encoder(inputs_B), target_B).output for inputs_B, target_B in examples.in_order(SCORE_BATCH)]
     nll: NDArray[np.float32] = torch.cat(parts).float().cpu().numpy()
     return nll
 
 
-def score(encoder: Encoder, layer: OutputLayer, split: TextSplit) -> float:
+def score(encoder: Encoder, layer: OutputLayer, split: Split) -> float:
     """Mean NLL of a split in nats per token; NaN where the model has diverged."""
     return float(token_nll(encoder, layer, split).mean(dtype=np.float64))
 

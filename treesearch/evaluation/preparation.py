@@ -1,6 +1,6 @@
 """What happens once before a search: an encoder is trained, features and class vectors are cached.
 
-Shapes: **C** classes, **D** features, **T** tokens.
+Shapes: **C** classes, **D** features, **T** examples.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 
 from treesearch.builders import build_tree, split_builder
 from treesearch.config import EncoderConfig
-from treesearch.data import Corpus
-from treesearch.data.contexts import context_windows
+from treesearch.data import Dataset, Split
 from treesearch.errors import DataError
 from treesearch.evaluation.class_vectors import class_vectors
-from treesearch.evaluation.encoder import Encoder, encode, untrained_encoder
-from treesearch.evaluation.examples import TextSplit
-from treesearch.evaluation.frozen import Features
+from treesearch.evaluation.encoders import Encoder, encode, untrained_encoder
+from treesearch.evaluation.features import Features
 from treesearch.evaluation.joint import resolve_device, train_joint
 from treesearch.evaluation.softmax_mean import SoftmaxMean
 from treesearch.evaluation.threads import one_thread
@@ -45,7 +43,7 @@ class Preparation:
 
 
 def prepare(
-    corpus: Corpus,
+    dataset: Dataset,
     settings: EncoderConfig,
     *,
     seed: int,
@@ -57,6 +55,8 @@ def prepare(
 ) -> Preparation:
     """Train the encoder on a Huffman tree, then on several trees made from its class vectors, and cache features.
 
+    An encoder that has nothing to learn is left as it is: the inputs are the features.
+
     In the second stage each tree has an output layer of its own, and the encoder learns from the mean of their losses.
     An encoder that has learned from one tree makes that tree, and those like it, look better than they are
     (results/2026-11-24-several-trees).
@@ -64,7 +64,7 @@ def prepare(
     One torch thread, so that the result does not depend on the number of cores.
 
     Args:
-        corpus: The text.
+        dataset: What to learn from.
         settings: Of the encoder.
         seed: Of parameters and order.
         device: Where to train.
@@ -79,44 +79,47 @@ def prepare(
         DataError: The encoder's features are not finite.
         ConfigError: Unknown encoder, builder, option or device.
     """
-    counts = corpus.counts.astype(np.float64)
-    train, valid = _splits(corpus, settings.context, holdout)
+    counts = dataset.counts.astype(np.float64)
+    train, valid = _parts(dataset, holdout)
     generator = torch.Generator().manual_seed(seed)
-    encoder = untrained_encoder(settings, corpus.num_classes, generator)
+    encoder = untrained_encoder(settings, dataset.spec, generator)
     encoder.to(resolve_device(device))
     with one_thread():
 
-        def learn(stage: str, epochs: int, trees: Sequence[Tree]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        def learn(stage: str, epochs: int, trees: Sequence[Tree]) -> tuple[Features, NDArray[np.float32]]:
             layers = [HierarchicalSoftmax(settings.features, one, sparse=True) for one in trees]
             for layer in layers:
                 layer.reset_parameters(counts, generator)
             train_joint(
                 encoder,
                 SoftmaxMean(layers).to(resolve_device(device)),
-                train,
+                train.split,
                 learning_rate=settings.learning_rate,
                 epochs=epochs,
                 batch_size=settings.batch_size,
                 seed=seed,
                 on_step=None if on_step is None else partial(on_step, stage),
             )
-            features = encode(encoder, train.windows)
-            if not np.isfinite(features).all():
+            features = train.features(encoder)
+            if not np.isfinite(features.x).all():
                 raise DataError("the encoder's features are not finite; lower encoder.learning_rate")
-            return features, class_vectors(features, train.labels, corpus.num_classes)
+            return features, class_vectors(features, dataset.num_classes)
 
-        train_features, vectors = learn("encoder", settings.epochs, [build_tree("huffman", counts=counts)])
+        if not encoder.learns:
+            features = train.features(encoder)
+            return _cached(encoder, features, valid, class_vectors(features, dataset.num_classes), max_tokens)
+        features, vectors = learn("encoder", settings.epochs, [build_tree("huffman", counts=counts)])
         if epochs := max(settings.refine_epochs, 0 if tree is None else 1):
             trees = [
                 build_tree(name, counts=counts, vectors=vectors, seed=seed, **options)
                 for name, options in map(split_builder, settings.trees)
             ]
-            train_features, vectors = learn("encoder, refined", epochs, trees if tree is None else [*trees, tree])
-    return _cached(encoder, train, valid, train_features, vectors, max_tokens)
+            features, vectors = learn("encoder, refined", epochs, trees if tree is None else [*trees, tree])
+        return _cached(encoder, features, valid, vectors, max_tokens)
 
 
 def restore(
-    corpus: Corpus,
+    dataset: Dataset,
     settings: EncoderConfig,
     parameters: Mapping[str, NDArray[np.float32]],
     *,
@@ -128,44 +131,56 @@ def restore(
 
     On the same machine it is the same to the bit, and so is the hash.
     """
-    train, valid = _splits(corpus, settings.context, holdout)
-    encoder = untrained_encoder(settings, corpus.num_classes, torch.Generator())
+    train, valid = _parts(dataset, holdout)
+    encoder = untrained_encoder(settings, dataset.spec, torch.Generator())
     encoder.load_state_dict({name: torch.from_numpy(values) for name, values in parameters.items()})
     encoder.to(resolve_device(device))
     with one_thread():
-        features = encode(encoder, train.windows)
-        vectors = class_vectors(features, train.labels, corpus.num_classes)
-    return _cached(encoder, train, valid, features, vectors, max_tokens)
+        features = train.features(encoder)
+        return _cached(encoder, features, valid, class_vectors(features, dataset.num_classes), max_tokens)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Examples of a split; of one on disk, those in ``rows``."""
+
+    split: Split
+    rows: NDArray[np.int64] | None = None  # see `Features`
+
+    def features(self, encoder: Encoder) -> Features:
+        """What the output layer sees: the inputs themselves where the encoder does nothing."""
+        if encoder.learns:
+            return Features(encode(encoder, self.split.inputs), self.split.labels)
+        return Features(self.split.inputs, self.split.labels, self.rows)
 
 
 def _cached(
-    encoder: Encoder,
-    train: TextSplit,
-    valid: TextSplit,
-    train_features: NDArray[np.float32],
-    vectors: NDArray[np.float32],
-    max_tokens: int | None,
+    encoder: Encoder, train: Features, valid: _Part, vectors: NDArray[np.float32], max_tokens: int | None
 ) -> Preparation:
-    with one_thread():
-        scored = Features(encode(encoder, valid.windows), valid.labels)
-    learned = Features(train_features[:max_tokens], train.labels[:max_tokens])
+    learned, scored = train.first(max_tokens), valid.features(encoder)
     digest = blake2b(digest_size=8)
-    for split in (learned, scored):
-        digest.update(np.ascontiguousarray(split.x).data)
+    for features in (learned, scored):
+        features.update(digest)
     state = {name: value.cpu().numpy() for name, value in encoder.state_dict().items()}
     return Preparation(learned, scored, vectors, state, digest.hexdigest())
 
 
-def _splits(corpus: Corpus, context: int, holdout: float | None) -> tuple[TextSplit, TextSplit]:
+def _parts(dataset: Dataset, holdout: float | None) -> tuple[_Part, _Part]:
     """What encoder and nodes learn from, and what nodes are scored on."""
-    train = TextSplit(context_windows(corpus.train, size=context, pad=corpus.eos), corpus.train)
+    train = dataset.train
     if holdout is None:
-        return train, TextSplit(context_windows(corpus.valid, size=context, pad=corpus.eos), corpus.valid)
-    held_out = held_out_tokens(len(corpus.train), holdout)
-    return (
-        TextSplit(train.windows[~held_out], train.labels[~held_out]),
-        TextSplit(train.windows[held_out], train.labels[held_out]),
-    )
+        return _Part(train), _Part(dataset.valid)
+    held_out = held_out_tokens(len(train), holdout)
+    if train.mapped:
+        return _Part(train, _ranges(~held_out)), _Part(train, _ranges(held_out))
+    kept, scored = (Split(train.inputs[mask], train.labels[mask]) for mask in (~held_out, held_out))
+    return _Part(kept), _Part(scored)
+
+
+def _ranges(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Where it is true, as ranges [K, 2]."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
+    return edges.reshape(-1, 2).astype(np.int64)
 
 
 def held_out_tokens(num_tokens: int, share: float) -> NDArray[np.bool_]:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from treesearch.config import EncoderConfig
+from treesearch.data import InputSpec, Split
 from treesearch.errors import DataError
-from treesearch.evaluation.examples import Examples, TextSplit
+from treesearch.evaluation.examples import Batch, Examples
 from treesearch.evaluation.joint import resolve_device
 from treesearch.evaluation.threads import one_thread
 from treesearch.evaluation.trainer import JointTrainer, make_model
@@ -23,8 +24,6 @@ from treesearch.tree import Tree
 
 BLOCK = 4  # steps measured at a time, after one that finds the caches cold and is not measured
 WARM_UP = 20  # steps of each tree before the first round
-
-Batch = tuple[Tensor, Tensor]  # contexts and next words
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,10 @@ class StepTime:
 
 def time_trees(
     trees: Sequence[Tree],
-    train: TextSplit,
+    train: Split,
     *,
     encoder: EncoderConfig,
+    spec: InputSpec,
     learning_rate: float = 0.008,
     batch_size: int = 512,
     seed: int = 0,
@@ -54,9 +54,10 @@ def time_trees(
     them. The head sees the hidden states that its own encoder gives for these batches. Taking batches is not measured.
 
     Args:
-        trees: Over the same C words.
+        trees: Over the same C classes.
         train: What to learn from.
         encoder: Settings of the encoder.
+        spec: Of its inputs.
         learning_rate: Stays as it is.
         batch_size: B, examples per step; a split of fewer gives smaller ones.
         seed: Of parameters and order.
@@ -83,7 +84,7 @@ def time_trees(
         trainers = []
         for tree in trees:
             counts = np.bincount(train.labels, minlength=tree.num_classes)
-            model = make_model(tree, encoder, counts=counts, seed=seed, device=on)
+            model = make_model(tree, encoder, spec, counts=counts, seed=seed, device=on)
             trainers.append(JointTrainer(*model, counts=counts, learning_rate=learning_rate))
         batches = _Batches(Examples.of(train, on), batch_size, seed)
         first = batches.take(WARM_UP)
@@ -120,8 +121,8 @@ def _round(trainers: Sequence[JointTrainer], batches: Sequence[Batch], device: t
     times = []
     for trainer in trainers:
         with torch.no_grad():
-            hidden = [(trainer.encoder(context), target) for context, target in batches]
-        leaves = [(hidden_BD.requires_grad_(), target) for hidden_BD, target in hidden]
+            hidden = [(trainer.encoder(inputs), target) for inputs, target in batches]
+        leaves = [(hidden_BD.detach().clone().requires_grad_(), target) for hidden_BD, target in hidden]
         times.append([_block_seconds(trainer.head_step, leaves, device), _block_seconds(trainer.step, batches, device)])
     return times
 

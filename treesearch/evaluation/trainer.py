@@ -1,6 +1,6 @@
 """A step of joint training: forward, backward, and the optimizers of encoder and output layer.
 
-Shapes: **B** batch, **D** features, **n** context size.
+Shapes: **B** batch, **D** features.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from treesearch.config import EncoderConfig
-from treesearch.evaluation.encoder import Encoder, untrained_encoder
+from treesearch.data import InputSpec
+from treesearch.evaluation.encoders import Encoder, untrained_encoder
 from treesearch.evaluation.softmax_mean import SoftmaxMean
 from treesearch.softmax import HierarchicalSoftmax, RowwiseAdam
 from treesearch.tree import Tree
@@ -59,16 +60,16 @@ class JointTrainer:
         if rest:
             self._of_encoder.append(torch.optim.Adam(rest, betas=BETAS, fused=True))
 
-    def step(self, context_Bn: Tensor, target_B: Tensor) -> None:
+    def step(self, inputs_B: Tensor, target_B: Tensor) -> None:
         """One step of encoder and layer.
 
         Training that diverges leaves parameters that are not finite; the caller sees it in the score.
 
         Args:
-            context_Bn: int64.
+            inputs_B: What the encoder reads.
             target_B: int64.
         """
-        self._move([*self._of_layer, *self._of_encoder], self.encoder(context_Bn), target_B)
+        self._move([*self._of_layer, *self._of_encoder], self.encoder(inputs_B), target_B)
 
     def head_step(self, hidden_BD: Tensor, target_B: Tensor) -> None:
         """The part of `step` above the encoder, down to the gradient of ``hidden_BD``, a leaf that wants it."""
@@ -87,22 +88,23 @@ class JointTrainer:
 
 
 def make_model(
-    tree: Tree, settings: EncoderConfig, *, counts: ArrayLike, seed: int, device: torch.device
+    tree: Tree, settings: EncoderConfig, spec: InputSpec, *, counts: ArrayLike, seed: int, device: torch.device
 ) -> tuple[Encoder, HierarchicalSoftmax]:
     """An untrained encoder and an output layer over ``tree`` with row-sparse gradients.
 
     Args:
-        tree: Over the C words of the vocabulary.
+        tree: Over the C classes.
         settings: Of the encoder.
+        spec: Of its inputs.
         counts: [C] with which the layer's biases begin.
         seed: Of all parameters; the encoder's are the same for every tree.
         device: Where to put them.
 
     Raises:
-        ConfigError: Unknown encoder.
+        ConfigError: There is no such encoder for such inputs.
     """
     generator = torch.Generator().manual_seed(seed)
-    encoder = untrained_encoder(settings, tree.num_classes, generator)
+    encoder = untrained_encoder(settings, spec, generator)
     layer = HierarchicalSoftmax(encoder.out_features, tree, sparse=True)
     layer.reset_parameters(counts, generator)
     return encoder.to(device), layer.to(device)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 from treesearch.builders.registry import did_you_mean
 from treesearch.errors import ConfigError, TreeError
 from treesearch.exchange import labels
+from treesearch.exchange.binarize import binarize as binarize_tree
+from treesearch.exchange.codes import read_codes, write_codes
 from treesearch.exchange.dot import write_dot
+from treesearch.exchange.napkinxc import read_napkinxc, write_napkinxc
 from treesearch.exchange.nbdt import read_nbdt, write_nbdt
 from treesearch.exchange.nested import read_nested, write_nested
 from treesearch.exchange.networkx import read_networkx, write_networkx
@@ -49,6 +51,8 @@ _ALL = (
     Format("networkx", "node-link JSON of NetworkX", write_networkx, read_networkx, projections=True),
     Format("nbdt", "hierarchy of Neural-Backed Decision Trees", write_nbdt, read_nbdt),
     Format("pecos", "cluster chain of PECOS (a folder, classes by id)", write_pecos, read_pecos, folder=True),
+    Format("napkinxc", "tree.txt of napkinXC (classes by id)", write_napkinxc, read_napkinxc),
+    Format("codes", "code and point of word2vec, npz", write_codes, read_codes, wide=False),
 )
 FORMATS: dict[str, Format] = {one.name: one for one in _ALL}
 
@@ -79,8 +83,7 @@ def export_tree(
     if drop_projections:
         tree = tree.without_projections()
     if binarize:
-        # A plain import once the module is there; mypy refuses one before.
-        tree = import_module("treesearch.exchange.codes").binarize(tree)
+        tree = binarize_tree(tree)
     if tree.projection_dim.any() and not known.projections:
         raise TreeError(
             f"the format {format!r} has no place for projections, but {int((tree.projection_dim > 0).sum())} nodes have"

@@ -3,15 +3,16 @@
 With what stands above it, `treesearch.bench` and `treesearch.cli`, the only importer of envs and agents.
 """
 
-from treesearch.launch.parts import check_choices, load_corpus, make_cost_model, prepare_run
+from treesearch.launch.parts import check_choices, load_data, make_cost_model, named_vectors, prepare_run
 from treesearch.launch.results import pick_from_front
 from treesearch.launch.run import default_folder, resume_search, run_search
 
 __all__ = [
     "check_choices",
     "default_folder",
-    "load_corpus",
+    "load_data",
     "make_cost_model",
+    "named_vectors",
     "pick_from_front",
     "prepare_run",
     "resume_search",

@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 from treesearch.config import Config
-from treesearch.data import Corpus
-from treesearch.data.contexts import context_windows
-from treesearch.evaluation.examples import TextSplit
+from treesearch.data import Dataset
 from treesearch.evaluation.timing import StepTime, time_trees
 from treesearch.launch.parts import RunParts
 from treesearch.launch.proposer import listed_weights
@@ -185,18 +183,18 @@ def _united(trees: Sequence[Promoted], others: Sequence[Promoted]) -> list[Promo
 
 
 def time_confirmed(
-    config: Config, corpus: Corpus, confirmed: Sequence[Confirmed], progress: ProgressReporter
+    config: Config, dataset: Dataset, confirmed: Sequence[Confirmed], progress: ProgressReporter
 ) -> Mapping[str, StepTime]:
     """Step times of the confirmed trees by tree hash, measured side by side in this process."""
     if not (config.confirm.timing and confirmed):
         return {}
     progress.say("timing training steps of the confirmed trees")
-    windows = context_windows(corpus.train, size=config.encoder.context, pad=corpus.eos)
     trees = [entry.finalist.promoted.tree for entry in confirmed]
     times = time_trees(
         trees,
-        TextSplit(windows, corpus.train),
+        dataset.train,
         encoder=config.encoder,
+        spec=dataset.spec,
         batch_size=config.joint.batch_size,
         device=config.joint.device,
         rounds=config.confirm.timing_rounds,

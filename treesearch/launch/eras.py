@@ -9,12 +9,13 @@ from agents import Agent
 from treesearch.config import FrozenConfig
 from treesearch.evaluation.joint import resolve_device
 from treesearch.evaluation.preparation import Preparation
-from treesearch.launch.parts import RunParts, builder_candidates, make_task, prepare_run, worker_arrays
+from treesearch.launch.parts import RunParts, builder_candidates, make_task, prepare_run
 from treesearch.launch.proposer import AgentProposer, make_proposer
 from treesearch.search.frozen_rung import EarlyStop, FrozenRung, Objective
 from treesearch.search.ledger import FROZEN, Checkpoint, Position
 from treesearch.search.loop import Era, search
 from treesearch.search.monitor import SearchMonitor
+from treesearch.search.worker import worker_arrays
 from treesearch.state import pack_state
 from treesearch.trackers.base import Metrics
 
@@ -56,13 +57,13 @@ class Eras:
 
     def first(self, preparation: Preparation, policy: Path | None, *, seed: int | None = None) -> Era:
         """The era of the encoder that was trained on cheap trees; ``seed`` is the agent's, None takes the run's."""
-        task = make_task(self._config, self._parts.corpus, preparation)
+        task = make_task(self._config, self._parts.dataset, preparation)
         self._proposer = make_proposer(self._config, task, policy, seed=seed)
         return self._era(preparation)
 
     def resume(self, preparation: Preparation, checkpoint: Checkpoint) -> Era:
         """The era of a checkpoint, as it was there."""
-        task = make_task(self._config, self._parts.corpus, preparation)
+        task = make_task(self._config, self._parts.dataset, preparation)
         self._proposer = make_proposer(self._config, task)
         self._proposer.unpack(checkpoint.agent_state)
         era = self._era(preparation)
@@ -81,9 +82,9 @@ class Eras:
         rows = [row for row in parts.ledger.rows(FROZEN) if row.encoder == self.encoder and row.valid_nll is not None]
         best = max(rows, key=lambda row: row.validation_reward(parts.cost_model))
         tree = parts.ledger.tree(best.tree_hash)
-        preparation = prepare_run(parts.config, parts.corpus, parts.progress, tree=tree)
-        parts.executor.replace_arrays(worker_arrays(parts.corpus, preparation))
-        self._proposer.use_task(make_task(parts.config, parts.corpus, preparation))
+        preparation = prepare_run(parts.config, parts.dataset, parts.progress, tree=tree)
+        parts.executor.replace_arrays(worker_arrays(parts.dataset, preparation))
+        self._proposer.use_task(make_task(parts.config, parts.dataset, preparation))
         return self._era(preparation)
 
     def _era(self, preparation: Preparation) -> Era:
@@ -105,7 +106,7 @@ class Eras:
             time_limit=frozen.time_limit,
             max_consecutive_failures=self._config.search.max_consecutive_failures,
         )
-        builders = builder_candidates(self._config, self._proposer.agent.task)
+        builders = builder_candidates(self._config, parts.dataset, self._proposer.agent.task)
         return Era(rung, builders, self._proposer, self._monitor.end_batch)
 
 

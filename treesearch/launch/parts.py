@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs import ConstructionTask
 from treesearch.builders import build_tree, builder_label, split_builder
-from treesearch.config import Config
+from treesearch.config import Config, FeaturesConfig, InteractionsConfig, LabelsConfig, with_settings
 from treesearch.cost import CostModel
 from treesearch.cost_table import CostTable
-from treesearch.data import Corpus, load_python_stdlib, load_text
+from treesearch.data import (
+    Dataset,
+    load_documents,
+    load_features,
+    load_interactions,
+    load_labelled_features,
+    load_python_stdlib,
+    load_text,
+)
 from treesearch.data.categories import load_categories
 from treesearch.errors import ConfigError
 from treesearch.evaluation.calibration import calibrate
 from treesearch.evaluation.directions import TrainedDirections
-from treesearch.evaluation.encoder import make_encoder
+from treesearch.evaluation.encoders import check_encoder
 from treesearch.evaluation.joint import resolve_device
 from treesearch.evaluation.preparation import Preparation, prepare
 from treesearch.launch.proposer import make_proposer
 from treesearch.progress import ProgressReporter
-from treesearch.search.executors import Arrays, Executor, LocalExecutor, WorkerFactory
+from treesearch.search.executors import Executor, LocalExecutor, WorkerFactory
 from treesearch.search.frozen_rung import BUILDER, Candidate
 from treesearch.search.ledger import Ledger
-from treesearch.search.worker import ENCODER_PREFIX, EvaluationWorker, WorkerSettings
+from treesearch.search.worker import EvaluationWorker, WorkerSettings, worker_arrays
 from treesearch.tree import Tree
+
+SIMILARITY = "similarity"  # option of these builders: which class vectors of the data they group by
+BY_SIMILARITY = ("clustered", "interpolated", "similar-huffman", "two-level")
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,7 @@ class RunParts:
     """What all stages of a run share."""
 
     config: Config
-    corpus: Corpus
+    dataset: Dataset
     cost_model: CostModel
     executor: Executor
     ledger: Ledger
@@ -45,20 +57,52 @@ class RunParts:
     @property
     def counts(self) -> NDArray[np.float64]:
         """[C] training counts."""
-        return self.corpus.counts.astype(np.float64)
+        return self.dataset.counts.astype(np.float64)
 
 
-def load_corpus(config: Config) -> Corpus:
-    """The text that the configuration names.
+def load_data(config: Config) -> tuple[Config, Dataset]:
+    """What the configuration names, and the configuration with the size of the features where there is no encoder.
 
     Raises:
-        DataError: It cannot be used.
+        DataError: The data cannot be used.
     """
-    data = config.data
+    dataset = _load(config)
+    if config.encoder.kind == "identity" and "features" not in config.encoder.model_fields_set:
+        config = with_settings(config, {"encoder.features": dataset.spec.size})
+    return config, dataset
+
+
+def _load(config: Config) -> Dataset:
+    data, context = config.data, config.encoder.context
+    if isinstance(data, FeaturesConfig):
+        return load_features(
+            data.train, data.valid, data.test, num_classes=data.num_classes, class_names=data.class_names
+        )
+    if isinstance(data, InteractionsConfig):
+        return load_interactions(
+            data.path,
+            context=context,
+            min_user_count=data.min_user_count,
+            min_item_count=data.min_item_count,
+            min_rating=data.min_rating,
+        )
+    if isinstance(data, LabelsConfig) and data.of_documents:
+        return load_documents(
+            data.train,
+            data.valid,
+            data.test,
+            context=context,
+            max_words=data.max_words,
+            min_word_count=data.min_word_count,
+        )
+    if isinstance(data, LabelsConfig):
+        return load_labelled_features(
+            data.train, data.valid, data.test, num_classes=data.num_classes, class_names=data.class_names
+        )
     if data.source is None:
-        return load_text(*data.files(), max_classes=data.max_classes)
+        return load_text(*data.files(), max_classes=data.max_classes).dataset(context)
     assert data.max_classes is not None
-    return load_python_stdlib(max_classes=data.max_classes, max_train_tokens=data.max_train_tokens)
+    return load_python_stdlib(max_classes=data.max_classes, max_train_tokens=data.max_train_tokens).dataset(context)
 
 
 def make_cost_model(config: Config, counts: NDArray[np.float64], progress: ProgressReporter) -> CostModel:
@@ -99,10 +143,12 @@ def measured_cost_model(config: Config, counts: NDArray[np.float64], table: Cost
     return CostModel(features, settings.weight, table, settings.phase, unit / huffman.expected_depth(counts))
 
 
-def prepare_run(config: Config, corpus: Corpus, progress: ProgressReporter, *, tree: Tree | None = None) -> Preparation:
+def prepare_run(
+    config: Config, dataset: Dataset, progress: ProgressReporter, *, tree: Tree | None = None
+) -> Preparation:
     """Train the encoder and cache features; on ``tree``, where there is one, beside the configured trees."""
     return prepare(
-        corpus,
+        dataset,
         config.encoder,
         seed=config.seed,
         device=config.joint.device,
@@ -113,63 +159,80 @@ def prepare_run(config: Config, corpus: Corpus, progress: ProgressReporter, *, t
     )
 
 
-def worker_arrays(corpus: Corpus, preparation: Preparation) -> Arrays:
-    """The data that workers share."""
-    return {
-        "train": corpus.train,
-        "valid": corpus.valid,
-        "test": corpus.test,
-        "counts": corpus.counts.astype(np.float64),
-        "vectors": preparation.vectors,
-        "train_features": preparation.train.x,
-        "train_labels": preparation.train.y,
-        "valid_features": preparation.valid.x,
-        "valid_labels": preparation.valid.y,
-        **{f"{ENCODER_PREFIX}{name}": value for name, value in preparation.encoder.items()},
-    }
-
-
-def make_directions(config: Config, corpus: Corpus, preparation: Preparation) -> TrainedDirections:
+def make_directions(config: Config, dataset: Dataset, preparation: Preparation) -> TrainedDirections:
     """What trains single nodes on the cached features."""
     return TrainedDirections(
         preparation.train,
-        corpus.counts.astype(np.float64),
+        dataset.counts.astype(np.float64),
         learning_rate=config.frozen.learning_rate,
     )
 
 
-def make_task(config: Config, corpus: Corpus, preparation: Preparation) -> ConstructionTask:
+def make_task(config: Config, dataset: Dataset, preparation: Preparation) -> ConstructionTask:
     """What trees are built for.
 
     Raises:
         DataError: The file of categories cannot be used.
     """
     return ConstructionTask(
-        corpus.counts.astype(np.float64),
+        dataset.counts.astype(np.float64),
         preparation.vectors,
         config.encoder.features,
         config.cost.weight,
         config.seed,
-        categories=_categories(config, corpus.class_names),
-        directions=make_directions(config, corpus, preparation),
+        categories=_categories(config, dataset.class_names),
+        directions=make_directions(config, dataset, preparation),
     )
 
 
 def _categories(config: Config, class_names: Sequence[str] | None) -> NDArray[np.int64] | None:
     path = config.environment.categories
-    return None if path is None or class_names is None else load_categories(path, class_names)
+    if path is None:
+        return None
+    if class_names is None:
+        raise ConfigError("environment.categories are by class name, but the data have none; set data.class_names")
+    return load_categories(path, class_names)
+
+
+V = TypeVar("V")
+
+
+def named_vectors(
+    name: str, options: Mapping[str, Any], own: V, dataset: Dataset
+) -> tuple[V | NDArray[np.float32], dict[str, Any]]:
+    """Of a builder that groups by similarity: the class vectors that its option ``similarity`` names, and the rest.
+
+    Args:
+        name: Of the builder.
+        options: Of the builder.
+        own: What it takes without that option.
+        dataset: Whose vectors can be named.
+
+    Raises:
+        ConfigError: The data have no vectors of that name.
+    """
+    rest = dict(options)
+    if name not in BY_SIMILARITY or SIMILARITY not in rest:
+        return own, rest
+    wanted = rest.pop(SIMILARITY)
+    if wanted not in dataset.vectors:
+        raise ConfigError(
+            f"{SIMILARITY} of builder {name!r} must be one of {sorted(dataset.vectors)} for these data, but got"
+            f" {wanted!r}; leave it out to take the encoder's"
+        )
+    return dataset.vectors[wanted], rest
 
 
 def make_executor(
-    config: Config, corpus: Corpus, preparation: Preparation, make_worker: WorkerFactory = EvaluationWorker
+    config: Config, dataset: Dataset, preparation: Preparation, make_worker: WorkerFactory = EvaluationWorker
 ) -> Executor:
-    """Workers that hold the corpus and the features; ``make_worker`` builds each where it is to run.
+    """Workers that hold the data and the features; ``make_worker`` builds each where it is to run.
 
     Raises:
         ExecutionError: The cluster cannot be reached or is too small.
     """
-    arrays = worker_arrays(corpus, preparation)
-    settings = WorkerSettings(config.encoder, config.frozen, config.joint, corpus.eos)
+    arrays = worker_arrays(dataset, preparation)
+    settings = WorkerSettings(config.encoder, config.frozen, config.joint, dataset.spec, dataset.classify)
     if config.search.executor == "local":
         return LocalExecutor(make_worker, arrays=arrays, settings=settings)
     from treesearch.search.ray_executor import RayExecutor
@@ -187,9 +250,7 @@ def make_executor(
     )
 
 
-def check_choices(
-    config: Config, counts: NDArray[np.float64], *, class_names: Sequence[str] | None = None, policy: Path | None = None
-) -> None:
+def check_choices(config: Config, dataset: Dataset, *, policy: Path | None = None) -> None:
     """Refuse before training what would be refused after it.
 
     Unknown encoders, devices, agents, settings, actions, builders, options; cost tables, categories and policies that
@@ -197,23 +258,23 @@ def check_choices(
 
     Args:
         config: What to do.
-        counts: [C] training counts.
-        class_names: C names; None leaves the file of categories unread.
+        dataset: On what.
         policy: What the agent's policy is to start from.
 
     Raises:
-        ConfigError: One of them is unknown or out of range, or the cost table is of another layer.
+        ConfigError: One of them is unknown or out of range, the encoder does not read such data, or the cost table is
+            of another layer.
         DataError: ``cost.table`` is no cost table, or the file of categories cannot be used.
         RunError: The policy cannot be read, or is for other actions.
     """
-    features = config.encoder.features
-    make_encoder(config.encoder.kind, 1, context=1, embedding=1, features=1)
+    features, counts = config.encoder.features, dataset.counts.astype(np.float64)
+    check_encoder(config.encoder, dataset.spec)
     resolve_device(config.joint.device)
     resolve_device(config.frozen.device)
     if config.cost.table is not None:
         measured_cost_model(config, counts, CostTable.load(config.cost.table))
     placeholder = np.zeros((counts.size, features), np.float32)
-    categories = _categories(config, class_names)
+    categories = _categories(config, dataset.class_names)
     task = ConstructionTask(
         counts,
         placeholder,
@@ -227,11 +288,14 @@ def check_choices(
     few = np.sort(counts)[::-1][:64]
     for entries, directions in ((config.search.builders, _no_directions), (config.encoder.trees, None)):
         for name, options in map(split_builder, entries):
+            vectors = placeholder
+            if entries is config.search.builders:
+                vectors, options = named_vectors(name, options, placeholder, dataset)
             if "cutoffs" not in options:  # those are meant for the whole vocabulary
                 build_tree(
                     name,
                     counts=few,
-                    vectors=placeholder[: few.size],
+                    vectors=vectors[: few.size],
                     seed=config.seed,
                     directions=directions,
                     **options,
@@ -243,17 +307,22 @@ def _no_directions(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
     return np.zeros((sum(part.size for part in parts), len(parts)))
 
 
-def builder_candidates(config: Config, task: ConstructionTask) -> list[Candidate]:
-    """The trees of the configured builders, in their order."""
+def builder_candidates(config: Config, dataset: Dataset, task: ConstructionTask) -> list[Candidate]:
+    """The trees of the configured builders, in their order.
+
+    Raises:
+        ConfigError: A builder asks for class vectors that the data do not have.
+    """
     candidates = []
     for name, options in map(split_builder, config.search.builders):
+        vectors, own = named_vectors(name, options, task.vectors, dataset)
         tree = build_tree(
             name,
             counts=task.counts,
-            vectors=task.vectors,
+            vectors=vectors,
             seed=config.seed,
             directions=task.directions,
-            **options,
+            **own,
         )
         candidates.append(Candidate(tree, BUILDER, builder_label(name, options)))
     return candidates

@@ -7,7 +7,7 @@ from typing import Any
 
 from treesearch.config import Config
 from treesearch.cost import CostModel
-from treesearch.data import Corpus
+from treesearch.data import Dataset
 from treesearch.evaluation.comparison import pooled_deviation, rank_correlation
 from treesearch.evaluation.front import Point, hypervolume, nadir, pareto_front
 from treesearch.evaluation.timing import StepTime
@@ -133,7 +133,7 @@ def best_tree(promoted: Sequence[Promoted], confirmed: Sequence[Confirmed], cost
     return max(confirmed, key=lambda entry: entry.validation_reward(cost_model)).finalist.promoted
 
 
-def export_best(best: Promoted, corpus: Corpus, cost_model: CostModel) -> Tree:
+def export_best(best: Promoted, dataset: Dataset, cost_model: CostModel) -> Tree:
     """The best tree with names and provenance; no time and no path."""
     row = best.row
     provenance = {
@@ -142,9 +142,9 @@ def export_best(best: Promoted, corpus: Corpus, cost_model: CostModel) -> Tree:
         "evaluation": row.id,
         "frozen_reward": best.frozen_reward(cost_model),
         "frozen_valid_nll": row.valid_nll,
-        "corpus": corpus.hash,
+        "corpus": dataset.hash,
     }
-    return best.tree.annotate(class_names=corpus.class_names, metadata=provenance)
+    return best.tree.annotate(class_names=dataset.class_names, metadata=provenance)
 
 
 def pick_from_front(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from treesearch.config import Config, with_overrides
 from treesearch.cost import CostModel
 from treesearch.cost_table import CostTable
-from treesearch.data import Corpus
+from treesearch.data import Dataset
 from treesearch.errors import RunError
 from treesearch.evaluation.preparation import Preparation, restore
 from treesearch.launch.confirmation import confirm_search, time_confirmed
@@ -23,7 +23,7 @@ from treesearch.launch.interrupts import finish_what_is_under_way
 from treesearch.launch.parts import (
     RunParts,
     check_choices,
-    load_corpus,
+    load_data,
     make_cost_model,
     make_executor,
     measured_cost_model,
@@ -78,13 +78,13 @@ def run_search(
         TreeSearchError: Input, configuration or folder cannot be used, or evaluations kept failing.
     """
     folder.check_free()
-    corpus = load_corpus(config)
-    check_choices(config, corpus.counts.astype(float), class_names=corpus.class_names, policy=policy)
+    config, dataset = load_data(config)
+    check_choices(config, dataset, policy=policy)
     with folder.create(config) as ledger, folder.lock(), _told_how_to_go_on(folder, progress):
-        ledger.set_meta("counts", corpus.counts.tolist())
-        ledger.set_meta("corpus", corpus.source | {"hash": corpus.hash})
+        ledger.set_meta("counts", dataset.counts.tolist())
+        ledger.set_meta("corpus", dataset.source | {"hash": dataset.hash})
         ledger.set_meta("policy", None if policy is None else str(policy.resolve()))
-        return _search_and_confirm(config, corpus, folder, ledger, progress, make_worker)
+        return _search_and_confirm(config, dataset, folder, ledger, progress, make_worker)
 
 
 def resume_search(
@@ -109,7 +109,7 @@ def resume_search(
         The content of ``comparison.json``.
 
     Raises:
-        TreeSearchError: There is no search, another process works on it, a setting or the corpus makes what it holds
+        TreeSearchError: There is no search, another process works on it, a setting or the data make what it holds
             incomparable, or as in `run_search`.
     """
     with folder.open() as ledger, folder.lock(), _told_how_to_go_on(folder, progress):
@@ -117,12 +117,12 @@ def resume_search(
         config = with_overrides(before, overrides)
         _check_changes(before, config)
         if ledger.meta("corpus") is None:
-            raise RunError(f"{folder.path} holds no corpus yet: the search was stopped too soon; start it anew")
-        corpus = load_corpus(config)
-        if corpus.hash != ledger.meta("corpus")["hash"]:
+            raise RunError(f"{folder.path} holds no data yet: the search was stopped too soon; start it anew")
+        config, dataset = load_data(config)
+        if dataset.hash != ledger.meta("corpus")["hash"]:
             raise RunError(
-                "data must be that of the search, but the text, or what the vocabulary makes of it, has changed since;"
-                " bring it back, or start a new search"
+                "data must be those of the search, but the files, or what the settings make of them, have changed"
+                " since; bring them back, or start a new search"
             )
         checkpoint = ledger.last_batch()
         if checkpoint is not None and config.search.evaluations < checkpoint.position.spent:
@@ -130,10 +130,10 @@ def resume_search(
                 f"search.evaluations must be at least what is spent ({checkpoint.position.spent}),"
                 f" but got {config.search.evaluations}"
             )
-        check_choices(config, corpus.counts.astype(float), class_names=corpus.class_names)
+        check_choices(config, dataset)
         ledger.rewind(keep=checkpoint.position.encoder if config.search.asynchronous and checkpoint else None)
         folder.write_config(config)
-        return _search_and_confirm(config, corpus, folder, ledger, progress, make_worker)
+        return _search_and_confirm(config, dataset, folder, ledger, progress, make_worker)
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def _told_how_to_go_on(folder: RunFolder, progress: ProgressReporter) -> Iterato
 
 def _search_and_confirm(
     config: Config,
-    corpus: Corpus,
+    dataset: Dataset,
     folder: RunFolder,
     ledger: Ledger,
     progress: ProgressReporter,
@@ -156,20 +156,21 @@ def _search_and_confirm(
 ) -> dict[str, Any]:
     """From the ledger's last batch, or from the start, to the end."""
     checkpoint = ledger.last_batch()
-    counts = corpus.counts.astype(float)
+    counts = dataset.counts.astype(float)
     spent = 0 if checkpoint is None else checkpoint.position.spent
     kept = ledger.next_id() - 1  # rows, all of the frozen rung
     with make_tracker(config, folder.path, run_id=_run_id(ledger), step=kept) as tracker:
-        progress.say(f"{corpus.num_classes} classes, {len(corpus.train)} training tokens; results go to {folder.path}")
+        size = f"{dataset.num_classes} classes, {len(dataset.train)} training {dataset.noun}"
+        progress.say(f"{size}; results go to {folder.path}")
         if checkpoint is None:
-            preparation = prepare_run(config, corpus, progress)
+            preparation = prepare_run(config, dataset, progress)
         else:
             progress.say(f"{spent} evaluations are done")
-            preparation = _restored(config, corpus, ledger, checkpoint)
+            preparation = _restored(config, dataset, ledger, checkpoint)
         cost_model = _cost_model(config, counts, folder, progress)
-        workers = make_executor(config, corpus, preparation, make_worker)
+        workers = make_executor(config, dataset, preparation, make_worker)
         with DurableExecutor(workers, ledger) as executor, finish_what_is_under_way(executor, progress.say):
-            parts = RunParts(config, corpus, cost_model, executor, ledger, progress)
+            parts = RunParts(config, dataset, cost_model, executor, ledger, progress)
             eras = Eras(parts, log=tracker.log)
             if checkpoint is None:
                 policy = ledger.meta("policy")
@@ -177,7 +178,7 @@ def _search_and_confirm(
             else:
                 eras.search(eras.resume(preparation, checkpoint), checkpoint.position)
             promoted, trained, confirmed = confirm_search(parts, encoder=eras.encoder)
-        times = time_confirmed(config, corpus, confirmed, progress)
+        times = time_confirmed(config, dataset, confirmed, progress)
         comparison = summarise(
             config,
             ledger,
@@ -188,7 +189,7 @@ def _search_and_confirm(
             encoder=eras.encoder,
         )
         best = best_tree(promoted, confirmed, cost_model)
-        folder.write_results(export_best(best, corpus, cost_model), comparison)
+        folder.write_results(export_best(best, dataset, cost_model), comparison)
         tracker.finish(tables(comparison), folder.best_tree_file)
     return comparison
 
@@ -200,7 +201,7 @@ def _run_id(ledger: Ledger) -> str:
     return str(ledger.meta(RUN_ID))
 
 
-def _restored(config: Config, corpus: Corpus, ledger: Ledger, checkpoint: Checkpoint) -> Preparation:
+def _restored(config: Config, dataset: Dataset, ledger: Ledger, checkpoint: Checkpoint) -> Preparation:
     """The features of a checkpoint, encoded again."""
     encoder = checkpoint.position.encoder
     packed = ledger.encoder(encoder)
@@ -208,7 +209,7 @@ def _restored(config: Config, corpus: Corpus, ledger: Ledger, checkpoint: Checkp
         raise RunError(f"the ledger holds no encoder {encoder}, under which the last batch was evaluated")
     parameters: Mapping[str, NDArray[np.float32]] = unpack_state(packed)
     preparation = restore(
-        corpus,
+        dataset,
         config.encoder,
         parameters,
         device=config.joint.device,

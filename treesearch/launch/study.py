@@ -17,13 +17,13 @@ from rich import box
 from rich.table import Table
 
 from treesearch.config import Config, dump_config, with_overrides
-from treesearch.data import Corpus
+from treesearch.data import Dataset
 from treesearch.errors import ConfigError, RunError
 from treesearch.evaluation.comparison import paired_difference, t_interval
-from treesearch.evaluation.frozen import Features
+from treesearch.evaluation.features import Features
 from treesearch.evaluation.preparation import Preparation
 from treesearch.launch.eras import Eras
-from treesearch.launch.parts import RunParts, check_choices, load_corpus, make_cost_model, make_executor, prepare_run
+from treesearch.launch.parts import RunParts, check_choices, load_data, make_cost_model, make_executor, prepare_run
 from treesearch.progress import ProgressReporter
 from treesearch.search.ledger import FROZEN, Ledger
 
@@ -95,13 +95,12 @@ def run_study(
     names = [variant.name for variant in variants]
     if len(set(names)) < len(names):
         raise ConfigError(f"variants must have different names, but got {names}")
+    config, dataset = load_data(config)
     configs = {variant.name: variant.apply(config) for variant in variants}
-    corpus = load_corpus(config)
     for variant in variants:
         check_choices(
             configs[variant.name],
-            corpus.counts.astype(float),
-            class_names=corpus.class_names,
+            dataset,
             policy=variant.policy,
         )
         _check_common(config, configs[variant.name], variant.name)
@@ -109,7 +108,7 @@ def run_study(
     jobs = [(name, seed) for seed in range(FIRST_SEED, FIRST_SEED + num_seeds) for name in names]
     open_jobs = [job for job in jobs if not _ledger_file(folder, *job).is_file()]
     if open_jobs:
-        _prepare(config, corpus, folder, progress)
+        _prepare(config, dataset, folder, progress)
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(num_processes, mp_context=context, initializer=_one_thread_each) as pool:
             policies = {variant.name: variant.policy for variant in variants}
@@ -195,15 +194,15 @@ def _interval(gain: Mapping[str, float] | None) -> str:
 
 def _search(config: Config, folder: Path, name: str, seed: int, policy: Path | None) -> None:
     """Run one search in this process; its ledger appears whole when it has finished."""
-    corpus, preparation = load_corpus(config), _load_preparation(folder)
+    (config, dataset), preparation = load_data(config), _load_preparation(folder)
     final = _ledger_file(folder, name, seed)
     partial = final.with_suffix(".partial")
     partial.unlink(missing_ok=True)
     final.parent.mkdir(parents=True, exist_ok=True)
     with ProgressReporter(quiet=True) as progress:
-        cost_model = make_cost_model(config, corpus.counts.astype(float), progress)
-        with Ledger(partial, create=True) as ledger, make_executor(_local(config), corpus, preparation) as executor:
-            eras = Eras(RunParts(config, corpus, cost_model, executor, ledger, progress))
+        cost_model = make_cost_model(config, dataset.counts.astype(float), progress)
+        with Ledger(partial, create=True) as ledger, make_executor(_local(config), dataset, preparation) as executor:
+            eras = Eras(RunParts(config, dataset, cost_model, executor, ledger, progress))
             begin = perf_counter()
             eras.search(eras.first(preparation, policy, seed=seed))
             ledger.set_meta(REWARDS, [row.validation_reward(cost_model) for row in ledger.rows(FROZEN)])
@@ -254,13 +253,19 @@ def _claim(folder: Path, config: Config) -> None:
         raise RunError(f"{folder} cannot be written ({error.strerror}); choose another --out") from None
 
 
-def _prepare(config: Config, corpus: Corpus, folder: Path, progress: ProgressReporter) -> None:
+def _prepare(config: Config, dataset: Dataset, folder: Path, progress: ProgressReporter) -> None:
     if (folder / "preparation.json").exists():
         return
-    preparation = prepare_run(config, corpus, progress)
+    preparation = prepare_run(config, dataset, progress)
     for name, split in (("train", preparation.train), ("valid", preparation.valid)):
-        np.save(folder / f"{name}_features.npy", split.x)
-        np.save(folder / f"{name}_labels.npy", split.y)
+        shape = len(split), split.num_features
+        features = np.lib.format.open_memmap(folder / f"{name}_features.npy", "w+", np.float32, shape)
+        begin = 0
+        for x, _ in split.blocks():
+            features[begin : begin + len(x)] = x
+            begin += len(x)
+        features.flush()
+        np.save(folder / f"{name}_labels.npy", split.labels)
     np.save(folder / "vectors.npy", preparation.vectors)
     np.savez(folder / "encoder.npz", allow_pickle=False, **preparation.encoder)
     (folder / "preparation.json").write_text(json.dumps({"hash": preparation.hash}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from rich.text import Text
 
 from treesearch.cost import CostModel
 from treesearch.evaluation.comparison import bootstrap_interval, paired_difference, t_interval
+from treesearch.evaluation.predictions import HIT_RATE, NDCG
 from treesearch.evaluation.timing import StepTime
 from treesearch.report.gains import gain_note, gain_over_builders
 from treesearch.search.confirm import Confirmed
 from treesearch.search.promotion import FOUND, HUFFMAN
 
 CANDIDATE = "candidate"
+SHORT = {HIT_RATE: "HR@10", NDCG: "NDCG@10"}  # headings
 TOKEN_BLOCK = 100  # tokens of the test text that a bootstrap draws together
 
 
@@ -37,8 +40,9 @@ def comparison_rows(
     fraction of Huffman's perplexity. ``reward`` is on the test split. ``best_builder`` names the builder of at most the
     row's cost with the best mean validation reward, and ``reward_gain`` is the reward less that builder's, paired by
     seed. ``difference_over_tokens`` is the difference to Huffman, mean over seeds, with a bootstrap interval over
-    blocks of the test text: how far it holds for other text. Costs are averages over the training counts; times are
-    microseconds per example.
+    blocks of the test text: how far it holds for other text. ``metrics`` are of predictions on the test split, with
+    intervals over seeds: ``accuracy`` for labels and features, ``hit_rate@10`` and ``ndcg@10`` for interactions. Costs
+    are averages over the training counts; times are microseconds per example.
 
     Of the found trees those with the best mean validation reward, of any cost and of at most Huffman's, and under each
     further λ, are ``found``; the others were confirmed to guard against a lucky choice and are ``candidate``.
@@ -69,6 +73,7 @@ def comparison_rows(
             "frozen_reward": promoted.frozen_reward(cost_model),
             "learning_rate": entry.finalist.learning_rate,
             "tree": promoted.tree.hash,
+            "metrics": {name: t_interval(values).as_dict() for name, values in entry.metrics.items()},
             "reward": -test.mean - cost_model.loss(promoted.cost),
         }
         if times and promoted.tree.hash in times:
@@ -134,7 +139,9 @@ def _columns(rows: Sequence[dict[str, Any]]) -> list[Column]:
         ("vs Huffman [95 %]", _change),
         ("test NLL", lambda row: number((row["test_nll"] or {}).get("mean"), 3)),
     ]
-    if not (timed and measured):
+    metrics = list(rows[0].get("metrics") or ()) if rows else []
+    columns += [(SHORT.get(name, name), partial(_metric, name)) for name in metrics]
+    if not (timed and (measured or metrics)):
         columns.append(column("valid NLL", "valid_nll", 3))
     columns.append(column("cost", "cost", 2))
     if not timed:
@@ -154,6 +161,10 @@ def comparison_notes(rows: Sequence[dict[str, Any]], gains: Sequence[dict[str, A
         gains: Of `gains_by_weight`, where the run has several λs: they say it for each.
     """
     return [gain_note(row) for row in gains or (row for row in rows if row["kind"] == FOUND)]
+
+
+def _metric(name: str, row: dict[str, Any]) -> str:
+    return number(((row.get("metrics") or {}).get(name) or {}).get("mean"), 3)
 
 
 def _change(row: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ with fresh seeds; only these runs read the test split.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ class Confirmed:
     valid_nll: list[float]  # one per seed, nats per token
     test_nll: list[float]  # one per seed, nats per token
     token_nll: NDArray[np.float64] | None = None  # [T] of each token of the test split, mean over the seeds
+    metrics: Mapping[str, list[float]] = field(default_factory=dict)  # of the test split by name, one per seed
 
     def units(self, cost_model: CostModel) -> float:
         """What the reward charges."""
@@ -184,7 +185,8 @@ def confirm(finalists: Sequence[Finalist], rung: JointRung, *, seeds: Sequence[i
         valid = [row.valid_nll for row in own if row.valid_nll is not None]
         test = [row.test_nll for row in own if row.test_nll is not None]
         if len(test) == len(seeds):
-            confirmed.append(Confirmed(finalist, valid, test, rung.token_nll(finalist.promoted.tree.hash)))
+            tree_hash = finalist.promoted.tree.hash
+            confirmed.append(Confirmed(finalist, valid, test, rung.token_nll(tree_hash), rung.metrics(tree_hash)))
         elif finalist.promoted.name == HUFFMAN:
             raise ExecutionError(
                 f"the Huffman tree must finish with all {len(seeds)} seeds, but did with {len(test)}"

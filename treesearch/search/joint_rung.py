@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -41,6 +41,7 @@ class JointRung:
         self._cost_model = cost_model
         self._on_row = on_row
         self._token_nll: dict[str, dict[int, NDArray[np.float32]]] = {}  # by tree hash and seed
+        self._metrics: dict[str, dict[int, Mapping[str, float]]] = {}  # by tree hash and seed
 
     def token_nll(self, tree_hash: str) -> NDArray[np.float64] | None:
         """NLL of each token of the test split, mean over all trainings of a tree that scored it; None without any."""
@@ -49,6 +50,12 @@ class JointRung:
             return None
         runs = [by_seed[seed] for seed in sorted(by_seed)]  # whichever finished first
         return np.asarray(np.mean(runs, axis=0, dtype=np.float64))
+
+    def metrics(self, tree_hash: str) -> dict[str, list[float]]:
+        """What predictions on the test split are worth, by name, for each training of a tree that scored it."""
+        by_seed = self._metrics.get(tree_hash, {})
+        runs = [by_seed[seed] for seed in sorted(by_seed)]
+        return {name: [run[name] for run in runs] for name in (runs[0] if runs else ())}
 
     def train(self, rung: str, jobs: Sequence[tuple[Promoted, float, int]]) -> list[EvaluationRow]:
         """Train each (tree, learning rate, seed).
@@ -98,6 +105,7 @@ class JointRung:
                 )
                 if scores.test_token_nll is not None:
                     self._token_nll.setdefault(promoted.tree.hash, {})[seed] = scores.test_token_nll
+                    self._metrics.setdefault(promoted.tree.hash, {})[seed] = scores.test_metrics
             self._ledger.record(row, promoted.tree)
             self._on_row(row)
             rows[outcome.task.key] = row

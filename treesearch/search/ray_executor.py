@@ -35,6 +35,7 @@ from treesearch.search.executors import (
     invoke,
     read_only,
 )
+from treesearch.search.shared_arrays import num_bytes, pack, unpack
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,7 @@ class _Host:
 
             torch.cuda.set_per_process_memory_fraction(gpu_share)
 
-        arrays = dict(zip(refs, ray.get(list(refs.values())), strict=True))
-        built = invoke(lambda views: factory(views, settings), read_only(arrays))
+        built = invoke(lambda packed: factory(read_only(unpack(packed, ray.get)), settings), refs)
         if built.reason is None:
             assert built.result is not None
             self._worker = built.result
@@ -194,12 +194,11 @@ class RayExecutor(Executor):
         self._resized = self._waiting_since = time.monotonic()
         threads = max(1, int(cpus_per_worker))
         num_cpus = max(os.cpu_count() or 1, math.ceil((num_workers or 1) * cpus_per_worker))
-        num_bytes = sum(array.nbytes for array in arrays.values())
-        self._ray, self._owns_ray = connect_ray(address, num_cpus=num_cpus, num_bytes=num_bytes)
+        self._ray, self._owns_ray = connect_ray(address, num_cpus=num_cpus, num_bytes=num_bytes(arrays))
         try:
             room = _check_room(self._ray.nodes(), num_workers or 1, self._demand)
             self._add_slots(num_workers or room)
-            refs = {name: self._ray.put(array) for name, array in arrays.items()}
+            refs = pack(arrays, self._ray.put)
         except BaseException:
             self.close()
             raise
@@ -219,7 +218,7 @@ class RayExecutor(Executor):
         self._flights.clear()
         factory, _, *others = self._build_args
         self._build_args = ()  # frees the old arrays: the store may not have room for both
-        refs = {name: self._ray.put(array) for name, array in arrays.items()}
+        refs = pack(arrays, self._ray.put)
         self._build_args = (factory, refs, *others)
 
     def _outcomes(self, tasks: Iterable[Task]) -> Generator[Outcome, None, None]:

@@ -6,7 +6,7 @@ The worker is built once per process from shared read-only arrays; see `treesear
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,21 @@ import torch
 from numpy.typing import NDArray
 
 from treesearch.config import EncoderConfig, FrozenConfig, JointConfig
-from treesearch.data.contexts import context_windows
-from treesearch.evaluation.examples import TextSplit
-from treesearch.evaluation.frozen import Features, NodeScores, evaluate_frozen
+from treesearch.data import Dataset, InputSpec, Seen, Split
+from treesearch.evaluation.encoders import Encoder
+from treesearch.evaluation.features import Features
+from treesearch.evaluation.frozen import NodeScores, evaluate_frozen
 from treesearch.evaluation.frozen_torch import evaluate_forest
 from treesearch.evaluation.joint import resolve_device, token_nll, train_joint
+from treesearch.evaluation.predictions import accuracy, ranking
+from treesearch.evaluation.preparation import Preparation
 from treesearch.evaluation.threads import one_thread
 from treesearch.evaluation.trainer import make_model
+from treesearch.softmax import HierarchicalSoftmax
 from treesearch.tree import Tree
 from treesearch.warmup import compile_kernels
 
+SEEN_PTR, SEEN = "test.seen_ptr", "test.seen"  # names of arrays
 ENCODER_PREFIX = "encoder."  # of the arrays that are parameters of the search's encoder
 
 
@@ -66,6 +71,7 @@ class JointScores:
     test_nll: float | None
     epochs: int  # trained, the last of which may be worse than the best
     test_token_nll: NDArray[np.float32] | None = None  # [T] of each token of the test split
+    test_metrics: Mapping[str, float] = field(default_factory=dict)  # see `treesearch.evaluation.predictions`
 
 
 @dataclass(frozen=True)
@@ -75,17 +81,40 @@ class WorkerSettings:
     encoder: EncoderConfig
     frozen: FrozenConfig
     joint: JointConfig
-    pad: int  # class id that stands before the first token
+    spec: InputSpec  # of the inputs
+    classify: bool = False  # whether test scores tell the accuracy
+
+
+def worker_arrays(dataset: Dataset, preparation: Preparation) -> dict[str, NDArray[Any]]:
+    """The data that workers share.
+
+    ``train.inputs``, ``train.labels`` and so on: the splits, see `treesearch.data.Split`; ``train.x``, ``train.y``,
+    ``train.rows``, ``valid.x`` ..: what the frozen rung learns from and is scored on, see `Features`;
+    ``test.seen_ptr``, ``test.seen``: of `Seen`, where there is one; ``counts``: float64 [C]; ``vectors``: float32
+    [C, D]; ``encoder.*``: what the search's encoder has learned.
+    """
+    arrays: dict[str, NDArray[Any]] = {
+        "counts": dataset.counts.astype(np.float64),
+        "vectors": preparation.vectors,
+        **{f"{ENCODER_PREFIX}{name}": value for name, value in preparation.encoder.items()},
+    }
+    for name in ("train", "valid", "test"):
+        split: Split = getattr(dataset, name)
+        arrays |= {f"{name}.inputs": split.inputs, f"{name}.labels": split.labels}
+    if dataset.seen is not None:
+        arrays |= {SEEN_PTR: dataset.seen.ptr, SEEN: dataset.seen.classes}
+    for name, features in (("train", preparation.train), ("valid", preparation.valid)):
+        arrays |= {f"{name}.x": features.x, f"{name}.y": features.y}
+        if features.rows is not None:
+            arrays[f"{name}.rows"] = features.rows
+    return arrays
 
 
 class EvaluationWorker:
     """Evaluates `FrozenTask`, `ForestTask` and `JointTask`.
 
     Args:
-        arrays: ``train``, ``valid``, ``test``: int32 token streams; ``train_features``, ``valid_features``: float32
-            [T, D], what the frozen rung learns from and is scored on, with ``train_labels``, ``valid_labels``: int32
-            [T]; ``counts``: float64 [C]; ``vectors``: float32 [C, D]; ``encoder.*``: what the search's encoder has
-            learned.
+        arrays: Of `worker_arrays`.
         settings: See `WorkerSettings`.
     """
 
@@ -142,7 +171,12 @@ class EvaluationWorker:
         settings = self._settings.joint
         device = resolve_device(settings.device)
         encoder, layer = make_model(
-            task.tree, self._settings.encoder, counts=self._arrays["counts"], seed=task.seed, device=device
+            task.tree,
+            self._settings.encoder,
+            self._settings.spec,
+            counts=self._arrays["counts"],
+            seed=task.seed,
+            device=device,
         )
         if task.warm:
             encoder.load_state_dict(self._encoder_state())
@@ -163,19 +197,25 @@ class EvaluationWorker:
             )
         test_T = token_nll(encoder, layer, self._split("test")) if task.use_test else None
         test_nll = None if test_T is None else float(test_T.mean(dtype=np.float64))
-        return JointScores(fit.valid_nll, test_nll, fit.epochs, test_T)
+        metrics = self._metrics(encoder, layer) if task.use_test else {}
+        return JointScores(fit.valid_nll, test_nll, fit.epochs, test_T, metrics)
+
+    def _metrics(self, encoder: Encoder, layer: HierarchicalSoftmax) -> dict[str, float]:
+        """Of the test split."""
+        if SEEN_PTR in self._arrays:
+            return ranking(encoder, layer, self._split("test"), Seen(self._arrays[SEEN_PTR], self._arrays[SEEN]))
+        return accuracy(encoder, layer, self._split("test")) if self._settings.classify else {}
 
     def _encoder_state(self) -> dict[str, torch.Tensor]:
         named = {name: values for name, values in self._arrays.items() if name.startswith(ENCODER_PREFIX)}
         return {name.removeprefix(ENCODER_PREFIX): torch.tensor(values) for name, values in named.items()}
 
     def _features(self, split: str, max_tokens: int | None = None) -> Features:
-        return Features(self._arrays[f"{split}_features"][:max_tokens], self._arrays[f"{split}_labels"][:max_tokens])
+        rows = self._arrays.get(f"{split}.rows")
+        return Features(self._arrays[f"{split}.x"], self._arrays[f"{split}.y"], rows).first(max_tokens)
 
-    def _split(self, name: str) -> TextSplit:
-        stream = self._arrays[name]
-        windows = context_windows(stream, size=self._settings.encoder.context, pad=self._settings.pad)
-        return TextSplit(windows, stream)
+    def _split(self, name: str) -> Split:
+        return Split(self._arrays[f"{name}.inputs"], self._arrays[f"{name}.labels"])
 
 
 def _diverged(nll: NDArray[np.float64]) -> str:

@@ -29,7 +29,7 @@ from treesearch.config import (
     with_settings,
 )
 from treesearch.errors import ConfigError, RunError
-from treesearch.launch import check_choices, load_corpus, pick_from_front, resume_search, run_search
+from treesearch.launch import check_choices, load_data, pick_from_front, resume_search, run_search
 from treesearch.progress import ProgressReporter
 from treesearch.search.executors import describe
 from treesearch.search.ledger import FROZEN, JOINT
@@ -93,9 +93,9 @@ def run_sweep(config: Config, sweep: SweepConfig, folder: Path, progress: Progre
         TreeSearchError: The corpus or a setting cannot be used, or the folder holds another sweep.
     """
     folder = folder.resolve()
-    corpus = load_corpus(config)
+    config, dataset = load_data(config)
     for one in _listed_configs(config, sweep):
-        check_choices(one, corpus.counts.astype(float), class_names=corpus.class_names)
+        check_choices(one, dataset)
     _claim(folder, config, sweep)
     # Its own handler would wait for the searches; they can be resumed.
     os.environ |= {
