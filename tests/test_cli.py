@@ -11,6 +11,7 @@ import pytest
 from tests import tiny
 from treesearch import Tree
 from treesearch.config import dump_config, load_config
+from treesearch.exchange import FORMATS
 from treesearch.search.ledger import Ledger
 
 COMMANDS = ("search", "compare", "export", "import", "show", "build", "bench")
@@ -82,6 +83,12 @@ def test_help(command, tmp_path):
     assert done.out.startswith("Usage: treesearch")
     if not command:
         assert [name for name in COMMANDS if f"\n  {name} " in done.out] == list(COMMANDS)
+
+
+def test_help_lists_the_formats(tmp_path):
+    for command, names in (("export", set(FORMATS)), ("import", {name for name, one in FORMATS.items() if one.read})):
+        out = " ".join(tiny.treesearch(command, "--help", cwd=tmp_path).out.split())
+        assert {name for name, one in FORMATS.items() if f"{name}: {one.help}" in out} == names
 
 
 def test_no_command_prints_the_help_and_is_wrong_usage(tmp_path):

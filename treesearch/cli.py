@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 from treesearch.errors import ConfigError, ExecutionError, TreeSearchError
+from treesearch.exchange import FORMATS, export_tree, format_help, import_tree
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,10 +36,6 @@ app = typer.Typer(
 )
 
 INTERRUPTED = 130  # exit code
-
-# Listed here because a help text must not load what the formats need; a test compares them with the registry.
-READABLE_FORMATS = "json, npz, nested, newick, networkx, nbdt, pecos, napkinxc, codes"
-FORMATS = f"{READABLE_FORMATS}, dot, svg"
 
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: a.b=value. Repeatable.")]
 
@@ -130,7 +127,7 @@ def compare(
 @app.command()
 def export(
     source: Annotated[Path, typer.Argument(help="A run folder or a tree file.")],
-    format: Annotated[str, typer.Option(help=f"{FORMATS}.")],
+    format: Annotated[str, typer.Option(help=format_help(FORMATS.values()))],
     out: Annotated[Path, typer.Option(help="File to write, or new folder for a format that is one.")],
     drop_projections: Annotated[
         bool, typer.Option("--drop-projections", help="Leave projections out, for a format that has no place for them.")
@@ -146,7 +143,6 @@ def export(
     ] = None,
 ) -> None:
     """Write the best tree of a run, another one of its front, or a tree file, in another format."""
-    from treesearch.exchange import export_tree
     from treesearch.report.runs import load_tree
 
     if lambda_ is None and max_cost is None:
@@ -161,14 +157,13 @@ def export(
 @app.command("import")
 def import_(
     path: Annotated[Path, typer.Argument(help="A file, or the folder of a format that is one.")],
-    format: Annotated[str, typer.Option(help=f"{READABLE_FORMATS}.")],
+    format: Annotated[str, typer.Option(help=format_help(one for one in FORMATS.values() if one.read))],
     out: Annotated[Path, typer.Option(help="Tree file to write, .json or .npz.")],
     names: Annotated[
         Path | None, typer.Option(help="Class names, one a line: the first is class 0. Default: in order of the file.")
     ] = None,
 ) -> None:
     """Read a tree of another format, and write it as a tree file."""
-    from treesearch.exchange import import_tree
     from treesearch.exchange.labels import load_names
 
     _check_tree_file(out)

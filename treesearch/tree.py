@@ -192,7 +192,7 @@ class Tree:
         if format is not None:
             from treesearch.exchange import import_tree
 
-            return import_tree(Path(path), format=format)
+            return import_tree(path, format=format)
         from treesearch.tree_files import load_tree
 
         return load_tree(Path(path))

@@ -160,6 +160,17 @@ def test_names_and_wordnet_ids(tmp_path):
         wnids(Tree.from_nested([0, 1], class_names=WNIDS[:1] * 2))
 
 
+def test_the_order_of_nodes_in_the_file_is_free(tmp_path):
+    tree = Tree.from_nested([[0, 3], [1, 2]], class_names=["a", "b", "c", "d"])
+    path = written(tree, tmp_path)
+    data = json.loads(path.read_text())
+    for key in ("nodes", "links", "edges"):
+        data[key].reverse()
+    path.write_text(json.dumps(data))
+    again = read_nbdt(path)
+    assert (again, again.class_names) == (tree, tree.class_names)
+
+
 GRAPH = {"directed": True, "multigraph": False, "graph": {}}
 
 
@@ -190,5 +201,5 @@ def test_labels_of_the_wrong_type(tmp_path):
         "links": [{"source": "r", "target": "f00000000"}, {"source": "r", "target": "f00000001"}],
     }
     (tmp_path / "graph.json").write_text(json.dumps(data))
-    with pytest.raises(TreeError, match="'label' must be a string at every leaf"):
+    with pytest.raises(TreeError, match="'label' must be of type str at every leaf"):
         read_nbdt(tmp_path / "graph.json")

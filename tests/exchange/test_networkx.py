@@ -138,7 +138,12 @@ EDGES = [{"source": 0, "target": 1}, {"source": 0, "target": 2}]
             GRAPH | {"nodes": [{"id": 0}, {"id": 1, "class": "0"}, {"id": 2, "class": 1}], "edges": EDGES},
             "'class' must",
         ),
-        (GRAPH | {"nodes": [{"id": 0}, {"id": 1, "name": 5}, {"id": 2}], "edges": EDGES}, "'name' of a leaf must be"),
+        (GRAPH | {"nodes": [{"id": 0}, {"id": 1, "name": 5}, {"id": 2}], "edges": EDGES}, "'name' must be of type str"),
+        (GRAPH | {"nodes": [{"id": 0}, {"id": 1, "name": ""}, {"id": 2}], "edges": EDGES}, "or absent from all"),
+        (
+            GRAPH | {"nodes": [{"id": 0}, {"id": 1, "class": 0}, {"id": 2, "class": True}], "edges": EDGES},
+            "'class' must",
+        ),
         (GRAPH | {"nodes": [{"id": 0, "projection_dim": -1}, *NODES[1:]], "edges": EDGES}, "'projection_dim' must be"),
         (GRAPH | {"nodes": [{"id": 0, "projection_dim": 2**31}, *NODES[1:]], "edges": EDGES}, "'projection_dim' must"),
         (GRAPH | {"nodes": [*NODES[:2], {"id": 2, "projection_dim": 3}], "edges": EDGES}, "but a leaf has it"),

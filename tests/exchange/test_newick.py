@@ -130,6 +130,14 @@ def test_what_is_quoted(tmp_path):
     assert text == "(plain-1.2,a\\b,'new york','a_b','it''s','',漢);"
 
 
+@pytest.mark.parametrize("character", "()[]':;,_ \t\n\u00a0\ufeff")
+def test_each_mark_is_quoted(tmp_path, character):
+    tree = Tree.from_nested([0, 1], class_names=["a", f"b{character}"])
+    text = written(tree, tmp_path).read_bytes().decode()
+    assert text == f"(a,'b{character.replace(chr(39), chr(39) * 2)}');"
+    assert read(tmp_path, text).class_names == tree.class_names
+
+
 def test_a_lone_surrogate_is_refused(tmp_path):
     with pytest.raises(TreeError, match=r"valid Unicode, but one has the lone surrogate '\\ud800'"):
         written(Tree.from_nested([0, 1], class_names=["a", "\ud800"]), tmp_path)

@@ -183,6 +183,14 @@ def test_indices_are_not_trusted(tmp_path, indices):
         read_pecos(path)
 
 
+def test_pointers_are_not_trusted(tmp_path):
+    path = written(TREE, tmp_path)
+    fields = dict(np.load(path / "C1.npz"))
+    np.savez(path / "C1.npz", **fields | {"indptr": np.array([0, 100, 4], np.int32)})  # would write beyond the end
+    with pytest.raises(TreeError, match="non-decreasing"):
+        read_pecos(path)
+
+
 def test_a_matrix_that_is_huge_or_pickled(tmp_path):
     path = written(TREE, tmp_path)
     np.savez(path / "C0.npz", format=np.array([{}], object))

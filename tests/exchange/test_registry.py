@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from tests.exchange.samples import HOSTILE, chain, projected, projected_binary
 from tests.nested import nested_trees, random_nested
-from treesearch import Tree, cli
+from treesearch import Tree
 from treesearch.errors import ConfigError, TreeError
 from treesearch.exchange import FORMATS, Format, export_tree, import_tree
 from treesearch.exchange.binarize import binarize
@@ -242,11 +242,6 @@ def test_formats_that_are_not_read(tmp_path):
         import_tree(tmp_path / "x", format="dot")
     with pytest.raises(ConfigError, match=r"pickle .*to_softmax_node"):
         import_tree(tmp_path / "x", format="hierarchicalsoftmax")
-
-
-def test_the_command_line_lists_the_formats():
-    assert set(cli.READABLE_FORMATS.split(", ")) == set(READABLE)
-    assert set(cli.FORMATS.split(", ")) == set(FORMATS)
 
 
 @pytest.mark.parametrize("format", sorted({"networkx", "nbdt"}))

@@ -7,7 +7,7 @@ Converters between trees and objects of other libraries are in the modules: `tre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,22 +42,29 @@ class Format:
 
 
 _ALL = (
-    Format("json", "treesearch's own, readable", write_json, read_json, projections=True),
+    Format("json", "treesearch's own, to read", write_json, read_json, projections=True),
     Format("npz", "treesearch's own, small", write_npz, read_npz, projections=True),
     Format("dot", "Graphviz", write_dot, projections=True),
-    Format("svg", "a drawing; the top of a large tree", write_svg, projections=True),
+    Format("svg", "a drawing, of a large tree its top", write_svg, projections=True),
     Format("nested", "nested brackets, as of NLTK", write_nested, read_nested),
     Format("newick", "Newick, as of phylogenetics", write_newick, read_newick),
     Format("networkx", "node-link JSON of NetworkX", write_networkx, read_networkx, projections=True),
     Format("nbdt", "hierarchy of Neural-Backed Decision Trees", write_nbdt, read_nbdt),
-    Format("pecos", "cluster chain of PECOS, a folder", write_pecos, read_pecos, folder=True),
-    Format("napkinxc", "tree.txt of napkinXC", write_napkinxc, read_napkinxc),
+    Format("pecos", "cluster chain of PECOS (a folder, classes by id)", write_pecos, read_pecos, folder=True),
+    Format("napkinxc", "tree.txt of napkinXC (classes by id)", write_napkinxc, read_napkinxc),
     Format("codes", "code and point of word2vec, npz", write_codes, read_codes, wide=False),
 )
 FORMATS: dict[str, Format] = {one.name: one for one in _ALL}
 
 
-def export_tree(tree: Tree, path: Path, *, format: str, drop_projections: bool = False, binarize: bool = False) -> None:
+def format_help(formats: Iterable[Format]) -> str:
+    """Names of formats and what they are, for the help of the command line."""
+    return "; ".join(f"{one.name}: {one.help}" for one in formats) + "."
+
+
+def export_tree(
+    tree: Tree, path: str | Path, *, format: str, drop_projections: bool = False, binarize: bool = False
+) -> None:
     """Write ``tree`` in a named format, whole or not at all.
 
     Args:
@@ -87,10 +94,10 @@ def export_tree(tree: Tree, path: Path, *, format: str, drop_projections: bool =
             f"the format {format!r} holds binary trees alone, but a node has {int(tree.arities.max())} children; make"
             " it binary with --binarize (binarize=True)"
         )
-    known.write(tree, path)
+    known.write(tree, Path(path))
 
 
-def import_tree(path: Path, *, format: str, class_names: Sequence[str] | None = None) -> Tree:
+def import_tree(path: str | Path, *, format: str, class_names: Sequence[str] | None = None) -> Tree:
     """Read a tree of a named format.
 
     Where a file knows classes by labels alone, labels that are exactly the integers 0 .. C-1 are class ids, and any
@@ -110,7 +117,7 @@ def import_tree(path: Path, *, format: str, class_names: Sequence[str] | None = 
     if known.read is None:
         readable = ", ".join(name for name, one in FORMATS.items() if one.read is not None)
         raise ConfigError(f"the format {format!r} is written only; readable are {readable}")
-    tree = known.read(path)
+    tree = known.read(Path(path))
     if class_names is None:
         return tree
     try:

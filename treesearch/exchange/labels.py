@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +80,8 @@ def relabel(tree: Tree, class_names: Sequence[str]) -> Tree:
             f" {_shown(unknown[0])}; correct the names"
         )
     if len(names) != len(labels):
-        missing = next(islice((name for name in names if name not in set(labels)), 1))
+        with_leaf = set(labels)
+        missing = next(name for name in names if name not in with_leaf)
         raise TreeError(
             f"every class name must have a leaf, but {len(names) - len(labels)} have none, such as {_shown(missing)}"
         )

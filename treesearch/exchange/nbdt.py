@@ -14,7 +14,7 @@ from pathlib import Path
 from treesearch.errors import TreeError
 from treesearch.exchange.labels import check_distinct
 from treesearch.exchange.links import tree_from_links
-from treesearch.exchange.node_link import EDGES, OLD_EDGES, read_node_link, write_node_link
+from treesearch.exchange.node_link import EDGES, OLD_EDGES, read_node_link, shared_attribute, write_node_link
 from treesearch.tree import Tree
 from treesearch.tree_files import reading
 
@@ -51,10 +51,13 @@ def write_nbdt(tree: Tree, path: Path) -> None:
         raise TreeError(f"an NBDT hierarchy must have at most {MAX_NODES} nodes, but the tree has {tree.num_nodes}")
     class_ids = list(map(json.dumps, wnids(tree)))
     inner_ids = [f'"{one}"' for one in _made_up(tree.num_classes, tree.num_nodes)]
-    labels = list(map(json.dumps, map(str, range(tree.num_classes)) if tree.class_names is None else tree.class_names))
     classes = tree.leaf_class.tolist()
     # Classes come first and in order, as in NBDT's own files.
-    nodes = [f'{{"label": {label}, "id": {one}}}' for label, one in zip(labels, class_ids, strict=True)]
+    if tree.class_names is None:
+        nodes = [f'{{"id": {one}}}' for one in class_ids]
+    else:
+        labels = map(json.dumps, tree.class_names)
+        nodes = [f'{{"label": {label}, "id": {one}}}' for label, one in zip(labels, class_ids, strict=True)]
     nodes += [f'{{"label": "", "id": {one}}}' for one in inner_ids]
     ids = inner_ids + [class_ids[cls] for cls in classes]
     write_node_link(path, nodes, tree, ids, edge_keys=(OLD_EDGES, EDGES))
@@ -64,8 +67,8 @@ def read_nbdt(path: Path) -> Tree:
     """Read a hierarchy in which every node has one parent; nodes with a single child are collapsed.
 
     Leaves with the ids ``f00000000`` ... by class, as `write_nbdt` makes them up, are these classes, and their labels
-    are the names unless those are just the numbers. Otherwise classes are numbered as they appear and named by their
-    ids; the lines of NBDT's text file as ``class_names`` of `treesearch.exchange.import_tree` number them as NBDT does.
+    are the names. Otherwise classes are numbered as they appear and named by their ids; the lines of NBDT's text file
+    as ``class_names`` of `treesearch.exchange.import_tree` number them as NBDT does.
 
     Raises:
         TreeError: The JSON is of another shape, or the graph is no tree.
@@ -79,12 +82,8 @@ def read_nbdt(path: Path) -> Tree:
         if by_id.keys() != set(made_up):
             return tree_from_links(links.parent, leaves, range(len(leaves)), class_names=tuple(by_id))
         in_order = [by_id[one] for one in made_up]
-        labels = [links.attributes[leaf].get("label") for leaf in in_order]
-        if not all(isinstance(label, str) for label in labels):
-            raise TreeError("the attribute 'label' must be a string at every leaf")
-        numbers = list(map(str, range(len(leaves))))
-        names = None if labels == numbers else labels
-        return tree_from_links(links.parent, in_order, range(len(leaves)), class_names=names)
+        labels = shared_attribute([links.attributes[leaf] for leaf in in_order], "label", str)
+        return tree_from_links(links.parent, in_order, range(len(leaves)), class_names=labels)
 
 
 def _made_up(start: int, stop: int) -> list[str]:

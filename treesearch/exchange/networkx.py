@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from treesearch.errors import MissingExtraError, TreeError
 from treesearch.exchange.labels import ids_of_labels
 from treesearch.exchange.links import tree_from_links
-from treesearch.exchange.node_link import EDGES, NodeLinks, links_of, read_node_link, write_node_link
+from treesearch.exchange.node_link import EDGES, NodeLinks, links_of, read_node_link, shared_attribute, write_node_link
 from treesearch.tree import Tree
 from treesearch.tree_files import reading
 
@@ -74,9 +74,9 @@ def to_networkx(tree: Tree) -> networkx.DiGraph[int]:
 def from_networkx(graph: networkx.DiGraph[Any]) -> Tree:
     """The tree of a graph whose edges run from parent to child, whatever its node ids.
 
-    The class of a leaf is its attribute ``class`` where all leaves have it. Otherwise a leaf is known by its ``name``,
-    where all have one, or else by ``str`` of its id; such labels are class ids where they are exactly 0 .. C-1, and
-    names in the order of the graph where they are not. Nodes with a single child are collapsed.
+    The class of a leaf is its attribute ``class``. Where no leaf has one, a leaf is known by its ``name``, and where
+    none has that, by ``str`` of its id; such labels are class ids where they are exactly 0 .. C-1, and names in the
+    order of the graph where they are not. Nodes with a single child are collapsed.
 
     Raises:
         MissingExtraError: networkx is not installed.
@@ -90,22 +90,15 @@ def from_networkx(graph: networkx.DiGraph[Any]) -> Tree:
 
 def _tree(links: NodeLinks) -> Tree:
     leaves = [links.attributes[leaf] for leaf in links.leaves.tolist()]
-    names: tuple[str, ...] | None = None
-    given = [leaf.get("name") for leaf in leaves]
-    if not all(name is None or isinstance(name, str) for name in given):
-        raise TreeError("the attribute 'name' of a leaf must be a string")
-    named = [name for name in given if name is not None]
-    if any("class" in leaf for leaf in leaves):
-        classes = [leaf.get("class") for leaf in leaves]
-        if not all(type(cls) is int for cls in classes):
-            raise TreeError("the attribute 'class' must be an integer at every leaf, or absent from all")
-        ids: ArrayLike = classes
-        if named and len(named) == len(leaves) and set(classes) == set(range(len(leaves))):
-            names = tuple(name for _, name in sorted(zip(classes, named, strict=True)))
-    elif len(named) == len(leaves):
-        ids, names = ids_of_labels(named)
+    classes, given_names = shared_attribute(leaves, "class", int), shared_attribute(leaves, "name", str)
+    ids: ArrayLike
+    if classes is None:
+        labels = [str(links.ids[leaf]) for leaf in links.leaves.tolist()] if given_names is None else given_names
+        ids, names = ids_of_labels(labels)
     else:
-        ids, names = ids_of_labels([str(links.ids[leaf]) for leaf in links.leaves.tolist()])
+        ids, names = classes, None
+        if given_names is not None:
+            names = tuple(name for _, name in sorted(zip(classes, given_names, strict=True)))
     projections = [attributes.get("projection_dim", 0) for attributes in links.attributes]
     if not all(type(dim) is int and 0 <= dim <= np.iinfo(np.int32).max for dim in projections):
         raise TreeError("the attribute 'projection_dim' must be an integer >= 0")

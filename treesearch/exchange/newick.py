@@ -17,9 +17,10 @@ from treesearch.exchange.sequence import bracketed
 from treesearch.tree import Tree
 from treesearch.tree_files import reading
 
-# Underscores are quoted because Olsen reads an unquoted one as a blank.
-_NEEDS_QUOTES = re.compile(r"[\s()\[\]':;,_]|^$")
-_TOKEN = re.compile(r"(?P<mark>[(),:;\[])|'(?P<quoted>(?:[^']|'')*)'|(?P<word>[^\s()\[\]':;,]+)|(?P<wrong>\S)")
+# An underscore is quoted because Olsen reads an unquoted one as a blank, a byte order mark because at the beginning of
+# a file it belongs to no label.
+_NEEDS_QUOTES = re.compile(r"[\s()\[\]':;,_\ufeff]|^$")
+_TOKEN = re.compile(r"(?P<mark>[(),:;\[])|'(?P<quoted>[^']*(?:''[^']*)*)'|(?P<word>[^\s()\[\]':;,]+)|(?P<wrong>\S)")
 _BRACKET = re.compile(r"[\[\]]")
 
 

@@ -91,6 +91,20 @@ def read_node_link(path: Path) -> NodeLinks:
     return links_of(((node["id"], node) for node in nodes), ((edge["source"], edge["target"]) for edge in edges))
 
 
+def shared_attribute(leaves: Sequence[Mapping[str, Any]], key: str, kind: type) -> list[Any] | None:
+    """The attribute of every leaf, None where no leaf has it.
+
+    Raises:
+        TreeError: Some have it and some do not, or one is not of that type.
+    """
+    if not any(key in leaf for leaf in leaves):
+        return None
+    values = [leaf.get(key) for leaf in leaves]
+    if not all(type(value) is kind for value in values):  # not isinstance: a bool is no class id
+        raise TreeError(f"the attribute {key!r} must be of type {kind.__name__} at every leaf, or absent from all")
+    return values
+
+
 def _records(data: Mapping[str, Any], key: str, ends: tuple[str, ...]) -> list[dict[str, Any]]:
     records = data.get(key)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
