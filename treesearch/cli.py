@@ -164,10 +164,10 @@ def import_(
     ] = None,
 ) -> None:
     """Read a tree of another format, and write it as a tree file."""
-    from treesearch.exchange.labels import load_names
+    from treesearch.data.names import read_names
 
     _check_tree_file(out)
-    tree = import_tree(path, format=format, class_names=None if names is None else load_names(names))
+    tree = import_tree(path, format=format, class_names=None if names is None else read_names(names))
     with _writing(out):
         tree.save(out)
     _tell(f"wrote {out}: {tree!r}")

@@ -83,7 +83,7 @@ def test_names_and_number_of_classes(tmp_path: Path) -> None:
     assert "must be the number of names (6), but got 7" in refusal(write(tmp_path), num_classes=7, class_names=names)
     assert "must lie in [0, 4)" in refusal(write(tmp_path), num_classes=4)
     names.write_text("a\nb\na\n")
-    assert "has 'a' in lines 1, 3" in refusal(write(tmp_path), class_names=names)
+    assert "has 'a' in lines 1 and 3" in refusal(write(tmp_path), class_names=names)
     assert "cannot be read" in refusal(write(tmp_path), class_names=tmp_path / "missing")
 
 

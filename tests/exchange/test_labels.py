@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from treesearch import Tree
-from treesearch.errors import DataError, TreeError
-from treesearch.exchange.labels import class_labels, ids_of_labels, load_names, printable, relabel
+from treesearch.errors import TreeError
+from treesearch.exchange.labels import class_labels, ids_of_labels, printable, relabel
 
 
 @pytest.mark.parametrize(
@@ -81,20 +81,6 @@ def test_relabel_of_a_random_order():
     names = [f"w{cls}" for cls in range(6)]
     shuffled = Tree.from_parents(tree.parent, order[tree.leaf_class], class_names=[names[i] for i in np.argsort(order)])
     assert relabel(shuffled, names) == tree
-
-
-def test_load_names(tmp_path):
-    path = tmp_path / "names.txt"
-    path.write_bytes("a b\n\tc \n\n漢\u2028x\r\nlast".encode())
-    assert load_names(path) == ["a b", "\tc ", "", "漢\u2028x", "last"]
-    path.write_bytes(b"a\nb\n")
-    assert load_names(path) == ["a", "b"]
-    for content, says in ((b"", "is empty"), (b"\xff", "must be UTF-8")):
-        path.write_bytes(content)
-        with pytest.raises(DataError, match=says):
-            load_names(path)
-    with pytest.raises(DataError, match="cannot be read"):
-        load_names(tmp_path / "none")
 
 
 def test_printable():

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from treesearch.errors import DataError, TreeError
+from treesearch.errors import TreeError
 from treesearch.tree import Tree
 
 
@@ -93,23 +92,6 @@ def relabel(tree: Tree, class_names: Sequence[str]) -> Tree:
         class_names=names,
         metadata=tree.metadata,
     )
-
-
-def load_names(path: Path) -> list[str]:
-    """Class names from a UTF-8 file, one a line; the first is class 0.
-
-    Raises:
-        DataError: The file cannot be read, is not UTF-8 or holds no name.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise DataError(f"names file {path} cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise DataError(f"names file {path} must be UTF-8 text, a name a line") from None
-    if not text:
-        raise DataError(f"names file {path} is empty; give one name a line")
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
 def printable(names: Iterable[str]) -> list[str]:
