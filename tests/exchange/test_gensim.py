@@ -166,6 +166,18 @@ def test_an_updated_vocabulary_is_not_trained_on() -> None:
         model.train(SENTENCES, total_examples=model.corpus_count, epochs=1, callbacks=[guard])
 
 
+def test_its_own_tree_again_is_another_once_weights_have_been_learned() -> None:
+    """The same tree with nodes numbered in another way: rows of trained weights would belong to other nodes."""
+    model = make()
+    tree = extract(model)
+    install(model, tree)
+    verify(model, tree)
+    model.build_vocab(SENTENCES, update=True)
+    assert extract(model) == tree
+    with pytest.raises(TreeError, match="has other codes"):
+        verify(model, tree)
+
+
 def test_a_saved_model_keeps_the_tree(tmp_path: Path) -> None:
     tree = by_name(make())
     model = make(train=True, tree=tree)
@@ -198,6 +210,9 @@ def test_what_cannot_be_installed() -> None:
         install(gensim_models.Word2Vec(min_count=1), wide)
     with pytest.raises(DataError, match="call build_vocab first"):
         extract(gensim_models.Word2Vec(hs=1))
+    for other in (gensim_models.FastText(hs=1), gensim_models.Doc2Vec(hs=1), None):
+        with pytest.raises(DataError, match=r"must be a gensim\.models\.Word2Vec, but is "):
+            install(other, tree=wide)
     with pytest.raises(DataError, match="no word of the sentences"):
         mean_nll(model, [["w1"], ["unheard", "of"]])
 

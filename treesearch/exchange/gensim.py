@@ -19,6 +19,7 @@ from treesearch.softmax import HierarchicalSoftmax
 from treesearch.tree import Tree
 
 try:
+    from gensim.models import Doc2Vec, FastText, Word2Vec
     from gensim.models.callbacks import CallbackAny2Vec
 except ImportError:
     raise MissingExtraError("gensim", "interop") from None
@@ -64,15 +65,16 @@ def extract(model: Any) -> Tree:
 
 
 def verify(model: Any, tree: Tree) -> None:
-    """Refuse a model that is not on ``tree``.
+    """Refuse a model that is not on ``tree``, with the codes that `install` has set: its node weights are by these.
 
     Raises:
         DataError: The model has no vocabulary, or was not made with ``hs=1``.
         TreeError: It is on another tree, or over other words.
     """
-    if extract(model) != _over_its_words(model, tree):
+    expected, found = codes_of(_over_its_words(model, tree)), _codes(model)
+    if not all(np.array_equal(getattr(expected, name), getattr(found, name)) for name in ("ptr", CODE, POINT)):
         raise TreeError(
-            "the model must be on the installed tree, but has another one: build_vocab builds gensim's Huffman tree"
+            "the model must be on the installed tree, but has other codes: build_vocab builds gensim's Huffman tree"
             " again, also with update=True; install the tree after it"
         )
 
@@ -177,10 +179,20 @@ def _pairs_of(
 
 
 def _decoded(model: Any) -> Decoded:
+    return decode(_codes(model))
+
+
+def _codes(model: Any) -> Codes:
+    """As the model has them, unchecked; a single word has a number in place of an empty code."""
     _check(model)
-    parts = [[np.asarray(one) for one in model.wv.expandos[name]] for name in (CODE, POINT)]
-    ptr = np.concatenate([[0], np.cumsum([part.size for part in parts[0]])]).astype(np.int64)
-    return decode(Codes(ptr, np.concatenate(parts[0]).astype(np.uint8), np.concatenate(parts[1]).astype(np.uint32)))
+    alone = len(model.wv.index_to_key) == 1
+    code, point = ([] if alone else [np.atleast_1d(one) for one in model.wv.expandos[name]] for name in (CODE, POINT))
+    sizes = [0] if alone else [part.size for part in code]
+    return Codes(
+        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        np.concatenate([np.zeros(0, np.uint8), *code]).astype(np.uint8),
+        np.concatenate([np.zeros(0, np.uint32), *point]).astype(np.uint32),
+    )
 
 
 def _over_its_words(model: Any, tree: Tree) -> Tree:
@@ -199,6 +211,8 @@ def _over_its_words(model: Any, tree: Tree) -> Tree:
 
 
 def _check(model: Any) -> None:
+    if not isinstance(model, Word2Vec) or isinstance(model, FastText | Doc2Vec):
+        raise DataError(f"the model must be a gensim.models.Word2Vec, but is {type(model).__name__}")
     if not getattr(model, "hs", 0):
         raise DataError("the model must use hierarchical softmax, but has hs=0; make it with hs=1")
     if not len(model.wv.index_to_key):
