@@ -95,3 +95,18 @@ def test_nothing_is_no_tree() -> None:
         from_structure([])
     with pytest.raises(TreeError, match="three integers"):
         from_structure([(1, 2)])  # type: ignore[list-item]
+
+
+def test_hsm_takes_the_softmax_where_plt_takes_sigmoids(tmp_path: Path) -> None:
+    """On a flat tree both train the same classifiers; at the root stands a constant, sigmoid(10)."""
+    models = pytest.importorskip("napkinxc.models")
+    exact = {"liblinear_eps": 1e-8, "liblinear_max_iter": 10_000, "weights_threshold": 0.0}
+    rows = {}
+    for name in ("HSM", "PLT"):
+        made = getattr(models, name)(str(tmp_path / name), seed=0, **exact)
+        made.set_tree_structure(tree_structure(TREES["flat"]))
+        made.fit(X, Y.tolist() if name == "HSM" else [[y] for y in Y.tolist()])
+        rows[name] = np.array([[p for _, p in sorted(row)] for row in made.predict_proba(X[:40], top_k=C)])
+    root = 1 / (1 + np.exp(-10))
+    odds = rows["PLT"] / (root - rows["PLT"])
+    np.testing.assert_allclose(rows["HSM"], root * odds / odds.sum(axis=1, keepdims=True), atol=1e-4)

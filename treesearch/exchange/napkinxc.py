@@ -1,8 +1,9 @@
 """napkinXC (Jasinska-Kobus et al. 2020): a line for each node, in a file or as the list that its models take.
 
 A file is what its models keep as ``tree.txt``: a line with the number of labels and of nodes, then for each node its
-parent (-1 at the root), its number and, at a leaf, its label. At a node of k > 2 children its hierarchical softmax
-(`HSM`) trains a classifier for each child and divides their estimates by their sum; at a binary one it trains one.
+parent (-1 at the root), its number and, at a leaf, its label. Both its models train a classifier for each child of a
+node, binary ones included, against the other examples that reach the node: the hierarchical softmax (`HSM`) decides by
+the softmax of their logits, a probabilistic label tree (`PLT`) by the sigmoid of each.
 """
 
 from __future__ import annotations
