@@ -92,7 +92,7 @@ class PathLoss:
         shift_labels: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Mean negative log-likelihood, float32 scalar, nats; arguments as transformers hands them to its own loss.
+        """Mean negative log-likelihood, nats, scalar; arguments as transformers hands them to its own loss.
 
         Args:
             logits: [B, T, D], what the output layer handed on.
@@ -112,10 +112,16 @@ class PathLoss:
             if labels is None:
                 raise DataError("a loss needs labels or shift_labels, but got neither")
             shift_labels = shifted_labels(labels, ignore_index)
-        target = shift_labels.to(logits.device).reshape(logits.shape[:-1])
-        nll = self.head.nll(logits, target, reduction="none", ignore_index=ignore_index)
-        count = (target != ignore_index).sum() if num_items_in_batch is None else num_items_in_batch
-        return nll.float().sum() / count
+        target, positions = shift_labels.to(logits.device), logits.shape[:-1]
+        if target.numel() != positions.numel():
+            raise DataError(
+                f"labels must stand beside the hidden states, {list(positions)}, but got {list(target.shape)};"
+                " leave logits_to_keep out where there are labels"
+            )
+        target = target.reshape(positions)
+        if num_items_in_batch is None:
+            return self.head.nll(logits, target, ignore_index=ignore_index)
+        return self.head.nll(logits, target, ignore_index=ignore_index, reduction="sum") / num_items_in_batch
 
     def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         labels = args[self._labels_at] if len(args) > self._labels_at else kwargs.get("labels")

@@ -39,8 +39,8 @@ def replace_output_layer(
     ``head.save_pretrained(folder / "head")``, then ``from_pretrained(folder)``, whose warning about the output layer is
     due, and `load_output_layer`.
 
-    Optimizers, compiled versions and wrappers are made after the swap. With bfloat16 weights layer and
-    log-probabilities are bfloat16; ``dtype=torch.float32`` keeps the layer alone precise, and on the CPU fast.
+    Optimizers, compiled versions and wrappers are made after the swap. Layers of half-precision weights give float32
+    log-probabilities; ``dtype=torch.float32`` makes the weights float32 too, for which the CPU has a compiled kernel.
 
     Args:
         model: Is changed; neither compiled nor wrapped.
