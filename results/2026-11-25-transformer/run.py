@@ -35,6 +35,7 @@ from treesearch.integrations.torch import collect_features, replace_output_layer
 from treesearch.progress import ProgressReporter
 from treesearch.softmax import RowwiseAdam
 
+Optimizers = list[torch.optim.Optimizer]
 HEAD = "lm_head"
 SPLITS = ("train", "valid", "test")
 
@@ -168,7 +169,7 @@ def contender(
     return row, model
 
 
-def optimizers(model: GPT2LMHeadModel, rate: float, head_rate: float) -> list[torch.optim.Optimizer]:
+def optimizers(model: GPT2LMHeadModel, rate: float, head_rate: float) -> Optimizers:
     """AdamW for the body; for the head AdamW if it is flat, RowwiseAdam on the rows of the batch if it is a tree."""
     of_head = RowwiseAdam if not isinstance(model.lm_head, nn.Linear) else torch.optim.AdamW
     return [
@@ -178,11 +179,7 @@ def optimizers(model: GPT2LMHeadModel, rate: float, head_rate: float) -> list[to
 
 
 def train(
-    model: GPT2LMHeadModel,
-    windows: Tensor,
-    of_model: list[torch.optim.Optimizer],
-    arguments: argparse.Namespace,
-    stage: str,
+    model: GPT2LMHeadModel, windows: Tensor, of_model: Optimizers, arguments: argparse.Namespace, stage: str
 ) -> None:
     """Train on all windows, in an order that the seed decides; learning rates fall linearly to zero."""
     steps = arguments.epochs * math.ceil(len(windows) / arguments.batch)
@@ -199,7 +196,7 @@ def train(
                 progress.update(stage, done, steps, f"loss {loss.item():.3f}")
 
 
-def train_step(model: GPT2LMHeadModel, of_model: list[torch.optim.Optimizer], batch: Tensor) -> Tensor:
+def train_step(model: GPT2LMHeadModel, of_model: Optimizers, batch: Tensor) -> Tensor:
     loss = model(input_ids=batch, labels=batch, use_cache=False).loss
     loss.backward()
     for optimizer in of_model:
@@ -223,13 +220,13 @@ def measure(
     """Milliseconds of a whole training step and of the head alone (loss and gradients), contenders taking turns."""
     steps: dict[str, Callable[[], object]] = {}
     heads: dict[str, Callable[[], object]] = {}
+    target = batch[:, 1:].contiguous()
     for name, model in contenders.items():
         model.train()
         hidden = model.transformer(batch).last_hidden_state[:, :-1].detach().requires_grad_()
-        target = batch[:, 1:].contiguous()
         of_model = optimizers(model, 1e-6, 1e-6)
         steps[name] = lambda model=model, of_model=of_model: train_step(model, of_model, batch)
-        heads[name] = lambda model=model, hidden=hidden: head_gradients(model.lm_head, hidden, target)
+        heads[name] = lambda head=model.lm_head, hidden=hidden: head_gradients(head, hidden, target)
     step_s, head_s = median_seconds(steps, repeats), median_seconds(heads, repeats)
     for row, name in zip(rows, contenders, strict=True):
         row["step ms"], row["head ms"] = 1e3 * step_s[name], 1e3 * head_s[name]
@@ -253,7 +250,7 @@ def read_tokens(folder: Path, max_classes: int | None):
 
 
 def load_windows(out: Path) -> dict[str, Tensor]:
-    """Windows int64 [n, T + 1] of each split. They overlap by one word, so each word but the first is predicted once."""
+    """Windows int64 [n, T + 1] of each split. They overlap by one word, so each but the first is predicted once."""
     with np.load(out / "tokens.npz") as tokens:
         size = int(tokens["context"])
         return {split: torch.from_numpy(tokens[split]).long().unfold(0, size + 1, size) for split in SPLITS}

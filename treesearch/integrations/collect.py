@@ -69,7 +69,7 @@ def collect_features(
     Raises:
         ConfigError: The model has no such layer.
         DataError: The layer is not called, or several times; batch, features and targets do not fit each other; a
-            feature is not finite or too large for the type; there is no example. Nothing is written then.
+            feature is not finite or too large for the type; there is no example. No file is left then.
         OSError: The folder cannot be written.
     """
     if max_examples is not None and max_examples < 1:

@@ -121,7 +121,9 @@ class PathLoss:
         target = target.reshape(positions)
         if num_items_in_batch is None:
             return self.head.nll(logits, target, ignore_index=ignore_index)
-        return self.head.nll(logits, target, ignore_index=ignore_index, reduction="sum") / num_items_in_batch
+        total = self.head.nll(logits, target, ignore_index=ignore_index, reduction="sum")
+        count = num_items_in_batch
+        return total / (count.to(total.device) if isinstance(count, Tensor) else count)
 
     def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         labels = args[self._labels_at] if len(args) > self._labels_at else kwargs.get("labels")

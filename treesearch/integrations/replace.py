@@ -39,8 +39,9 @@ def replace_output_layer(
     ``head.save_pretrained(folder / "head")``, then ``from_pretrained(folder)``, whose warning about the output layer is
     due, and `load_output_layer`.
 
-    Optimizers, compiled versions and wrappers are made after the swap. Layers of half-precision weights give float32
-    log-probabilities; ``dtype=torch.float32`` makes the weights float32 too, for which the CPU has a compiled kernel.
+    Optimizers, compiled versions and `DistributedDataParallel` (`nn.DataParallel` knows no `nn.ParameterList`) are made
+    after the swap. Layers of half-precision weights give float32 log-probabilities; ``dtype=torch.float32`` makes the
+    weights float32 too, for which the CPU has a compiled kernel.
 
     Args:
         model: Is changed; neither compiled nor wrapped.
