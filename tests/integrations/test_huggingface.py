@@ -276,6 +276,36 @@ def test_other_models_compute_their_own_losses():
     torch.testing.assert_close(after.logits, before.logits.log_softmax(-1))
 
 
+def test_other_ties_stay(tmp_path):
+    config = transformers.T5Config(
+        vocab_size=V, d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2, decoder_start_token_id=0
+    )
+    model = transformers.T5ForConditionalGeneration(config).eval()
+    head = replace_output_layer(model, "lm_head", TREES["huffman"])
+    model.tie_weights()
+    assert model.encoder.embed_tokens.weight is model.shared.weight
+    out = model(input_ids=IDS, labels=IDS)
+    torch.testing.assert_close(out.loss, -out.logits.gather(-1, IDS[..., None]).mean())  # not shifted in this model
+    model.save_pretrained(tmp_path)
+    head.save_pretrained(tmp_path / "head")
+    loaded = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path)
+    load_output_layer(loaded, "lm_head", tmp_path / "head")
+    assert loaded.decoder.embed_tokens.weight is loaded.shared.weight
+    assert torch.equal(loaded(input_ids=IDS, labels=IDS).logits, out.logits)
+
+
+def test_further_terms_of_a_loss_stay():
+    config = transformers.MixtralConfig(
+        vocab_size=V, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, num_local_experts=4, output_router_logits=True, router_aux_loss_coef=0.5, **SPECIAL,
+    )  # fmt: skip
+    model = transformers.MixtralForCausalLM(config).eval()
+    replace_output_layer(model, "lm_head", TREES["huffman"])
+    out = model(input_ids=IDS, labels=IDS)
+    log_prob = model(input_ids=IDS).logits[:, :-1].gather(-1, IDS[:, 1:, None])
+    torch.testing.assert_close(out.loss, 0.5 * out.aux_loss - log_prob.mean())
+
+
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
