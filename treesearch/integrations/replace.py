@@ -32,13 +32,13 @@ def replace_output_layer(
     causal language model of transformers does that by itself where it is called with ``labels``: its ``loss`` takes the
     paths alone, and ``logits`` are left out unless the layer has ``logits_with_loss``. ``generate`` runs as before, on
     the log-probabilities of the positions that it asks for. Other models of transformers compute their own losses from
-    the log-probabilities, at O(C). No model will do that scales or caps its logits afterwards (Granite, Cohere, Gemma 2)
-    or reads the layer's ``weight`` in its forward (Mamba).
+    the log-probabilities, at O(C). Models will not do that scale or cap their logits afterwards (Granite, Cohere, Gemma
+    2) or that read the layer's ``weight`` in their forward (Mamba).
 
     Where the old weight was tied to the embedding, the embedding keeps it, the new layer is on its own, and
-    ``config.tie_word_embeddings`` is false from then on, unless it ties other layers too. To save and load: ``model.save_pretrained(folder)`` and
-    ``head.save_pretrained(folder / "head")``, then ``from_pretrained(folder)``, whose warning about the output layer is
-    due, and `load_output_layer`.
+    ``config.tie_word_embeddings`` is false from then on, unless it ties other layers too. To save and load:
+    ``model.save_pretrained(folder)`` and ``head.save_pretrained(folder / "head")``, then ``from_pretrained(folder)``,
+    whose warning about the output layer is due, and `load_output_layer`.
 
     Optimizers, compiled versions and `DistributedDataParallel` (`nn.DataParallel` knows no `nn.ParameterList`) are made
     after the swap. Layers of half-precision weights give float32 log-probabilities; ``dtype=torch.float32`` makes the
