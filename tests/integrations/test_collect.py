@@ -37,6 +37,19 @@ class Twice(Classifier):
         return self.head(self.hidden(x)) + self.head(self.hidden(x))
 
 
+class OfList(Classifier):
+    class Sum(nn.Module):
+        def forward(self, parts):
+            return sum(parts)
+
+    def __init__(self):
+        super().__init__()
+        self.listed = self.Sum()
+
+    def forward(self, x):
+        return self.listed([self.hidden(x)])
+
+
 def batches(count=3, shape=(5,), seed=0):
     generator = torch.Generator().manual_seed(seed)
     draw = lambda: torch.randint(0, CLASSES, shape, generator=generator)  # noqa: E731
@@ -178,6 +191,8 @@ def huge(model):
         (Classifier(), {"loader": [{"x": torch.tensor([1])}]}, "but got x for Classifier; pass targets="),
         (huge(Classifier()), {}, "use float32"),
         (Classifier(), {"dtype": torch.bfloat16}, "float16 or float32"),
+        (Classifier(), {"targets": lambda batch: batch[1].numpy()}, "must return a tensor, but gave ndarray"),
+        (OfList(), {"layer": "listed"}, "was called 1 times with a list"),
         (Classifier(), {"max_examples": 0}, "max_examples must be >= 1"),
     ],
 )

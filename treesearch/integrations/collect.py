@@ -114,9 +114,12 @@ def _moved(value: Any, device: torch.device) -> Any:
     return value.to(device) if isinstance(value, Tensor) else value
 
 
-def _targets_of(batch: Any, model: nn.Module, targets: Callable[[Any], Tensor] | None, ignore_index: int) -> Tensor:
+def _targets_of(batch: Any, model: nn.Module, targets: Callable[[Any], Any] | None, ignore_index: int) -> Tensor:
     if targets is not None:
-        return targets(batch)
+        found = targets(batch)
+        if not isinstance(found, Tensor):
+            raise DataError(f"targets= must return a tensor, but gave {type(found).__name__}; use torch.as_tensor")
+        return found
     if isinstance(batch, Mapping):
         if "input_ids" not in batch or not is_causal_lm(model):
             raise DataError(
@@ -164,9 +167,9 @@ def _kept(hidden: Tensor, target: Tensor, ignore_index: int, num_classes: int | 
 
 
 @contextmanager
-def _inputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
+def _inputs_of(layer: nn.Module) -> Iterator[list[Any]]:
     """A list that takes the first argument of each call; meanwhile a linear layer gives zeros that take no memory."""
-    seen: list[Tensor] = []
+    seen: list[Any] = []
     handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]) if args else None)
     own = layer.__dict__.get("forward")
     if isinstance(layer, nn.Linear):
@@ -182,10 +185,10 @@ def _inputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
                 layer.forward = own  # type: ignore[method-assign]
 
 
-def _only(seen: list[Tensor], layer: str) -> Tensor:
-    if len(seen) != 1:
+def _only(seen: list[Any], layer: str) -> Tensor:
+    if len(seen) != 1 or not isinstance(seen[0], Tensor):
         raise DataError(
-            f"layer {layer!r} must be called exactly once in a forward, with the features as its first argument, but"
-            f" was called {len(seen)} times; name another layer"
+            f"layer {layer!r} must be called exactly once in a forward, with a tensor as its first argument, but was"
+            f" called {len(seen)} times{f' with a {type(seen[0]).__name__}' if seen else ''}; name another layer"
         )
     return seen[0]

@@ -47,8 +47,8 @@ def replace_output_layer(
     Args:
         model: Is changed; neither compiled nor wrapped.
         name: Dotted name of the layer, an `nn.Linear` of D features and C outputs; used by this name alone.
-        tree: Over C classes: all outputs, those that only pad a vocabulary among them (with counts of zero a builder
-            puts them where they cost nothing).
+        tree: Over C classes: all outputs, those that only pad a vocabulary among them (with counts of zero
+            builders put them where they cost next to nothing).
         counts: [C] class counts; see `HierarchicalSoftmax.from_linear`.
         dtype: Of the new layer; None: the old one's.
         **options: ``sparse`` and ``kernel`` of `HierarchicalSoftmax`.
