@@ -19,7 +19,7 @@ LAYERS = (
     {"paths", "data"},
     {"cost_table"},
     {"cost", "softmax", "builders"},
-    {"evaluation", "trackers"},
+    {"evaluation", "trackers", "integrations"},
     {"search"},
     {"launch"},
     {"bench", "tune", "cli"},
@@ -126,8 +126,14 @@ def output_of(code: str, cwd: Path) -> str:
 
 
 def test_import_treesearch_is_light(tmp_path: Path) -> None:
-    heavy = "{'ray', 'wandb', 'typer', 'gymnasium', 'envs', 'agents', 'treesearch.cli', 'treesearch.launch'}"
+    heavy = {"ray", "wandb", "typer", "gymnasium", "transformers", "envs", "agents"}
+    heavy |= {"treesearch.cli", "treesearch.launch", "treesearch.integrations"}
     assert output_of(f"import sys, treesearch; print(*({heavy} & set(sys.modules)))", tmp_path) == ""
+
+
+def test_integrations_do_without_the_packages_of_extras(tmp_path: Path) -> None:
+    code = "import sys, treesearch.integrations.torch; print('transformers' in sys.modules)"
+    assert output_of(code, tmp_path) == "False"
 
 
 @pytest.mark.parametrize("package", ["treesearch", "envs", "agents"])

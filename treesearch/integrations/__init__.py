@@ -1,0 +1,1 @@
+"""Other people's models: `treesearch.integrations.torch` for torch and Hugging Face."""
