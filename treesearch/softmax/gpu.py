@@ -31,6 +31,7 @@ __all__ = [
     "edge_log_probs",
     "forest_log_prob",
     "full_log_prob",
+    "look_up",
     "node_log_probs",
     "source_stacks",
     "target_log_prob",
@@ -215,14 +216,14 @@ def _walk(tables: ForestTables, target_KB: Tensor, sparse: bool) -> list[tuple[G
         live_TL = slot_L < count_T1
         # Slots beyond the end repeat the path's last edge, so that no row is fetched that the path does not need ..
         place_TL = (entry_T + offset_TG[:, index])[:, None] + torch.minimum(slot_L, count_T1 - 1)
-        edge_TL = _look_up(tables.path_edge, place_TL.clamp(min=0))
+        edge_TL = look_up(tables.path_edge, place_TL.clamp(min=0))
         if group.optional:
             # .. and those of paths without any are spread: gradients, though zero, would queue for one row.
             spread = group.pad_edges.shape[0] if not sparse else 1
             path_T = torch.arange(class_T.shape[0], device=class_T.device)
             pad_T1 = group.pad_edges.index_select(0, path_T % spread)[:, None]
             edge_TL = torch.where(count_T1 > 0, edge_TL, pad_T1)
-        facts_TLF = _look_up(tables.edge_facts, edge_TL)
+        facts_TLF = look_up(tables.edge_facts, edge_TL)
         walks.append(
             (
                 group,
@@ -253,7 +254,7 @@ def _gathered_steps(
         batch, num_sources, dim = stack_BSd.shape
         first_B1 = torch.arange(batch, device=weight.device)[:, None] * num_sources
         place_KBL = first_B1 + facts_KBLF[..., ForestTables.SOURCE]
-        vector = _look_up(stack_BSd.reshape(batch * num_sources, dim), place_KBL)
+        vector = look_up(stack_BSd.reshape(batch * num_sources, dim), place_KBL)
         product = _dot(weight, vector)
     else:
         # One vector for all decisions of a path: their rows are one matrix.
@@ -422,7 +423,7 @@ def accumulate_type(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _look_up(table: Tensor, index: Tensor) -> Tensor:
+def look_up(table: Tensor, index: Tensor) -> Tensor:
     """``table[index]``, where a negative index is out of range too."""
     return table.index_select(0, index.reshape(-1)).view(*index.shape, *table.shape[1:])
 
