@@ -62,11 +62,14 @@ def export_onnx(module: ServingModule, path: str | Path, *, external_data: bool 
             export_program(module),
             input_names=[INPUT_NAME],
             output_names=list(module.output_names),
+            dynamic_shapes={INPUT_NAME: {0: "batch"}},  # the program has it already; here it gets its name
             custom_translation_table={torch.ops.aten.log_sigmoid.default: _log_sigmoid},
             dynamo=True,
             verbose=False,
         )
     assert model is not None
+    for node in model.model.graph.all_nodes():
+        _forget_origin(node)
     model.model.metadata_props["treesearch.tree_hash"] = module.tree_hash
     # The model names the file of its parameters, so both are written under their own names and moved, it last.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
@@ -80,6 +83,13 @@ def _log_sigmoid(values: Any) -> Any:
     from onnxscript import opset18
 
     return opset18.Neg(opset18.Softplus(opset18.Neg(values)))
+
+
+def _forget_origin(node: Any) -> None:
+    """Drop the stack trace, with the paths of this machine, that the exporter hangs on every node and its outputs."""
+    node.metadata_props.clear()
+    for output in node.outputs:
+        output.metadata_props.clear()
 
 
 @contextmanager

@@ -67,7 +67,7 @@ class ServingModule(nn.Module):
 class ScoringModule(ServingModule):
     """All classes: ``input`` [B, D] -> ``log_prob`` [B, C] in nats, as `HierarchicalSoftmax.log_prob`.
 
-    One call takes about 3 (rows + edges) * B numbers of memory: some 4 MB per example at 100,000 classes in a binary
+    One call takes several (rows + edges) * B numbers of memory: some 5 MB per example at 100,000 classes in a binary
     tree. The number of operations grows with the depth of the tree.
     """
 
