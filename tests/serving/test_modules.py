@@ -34,9 +34,7 @@ def assert_beam_is_that_of_the_layer(tree: Tree, k: int, beam: int, bias: bool =
 @pytest.mark.parametrize("fetching", ["default", "always", "never"])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("name", TREES)
-def test_beams_are_those_of_the_search(
-    name: str, bias: bool, fetching: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_beams_are_those_of_the_search(name: str, bias: bool, fetching: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best-first search with as many nodes a level is another algorithm with the same result."""
     if fetching != "default":
         monkeypatch.setattr(levels, "ROWS_PER_FETCHED_ROW", 0 if fetching == "always" else 10**9)

@@ -163,9 +163,7 @@ def _best_leaves(level: Level, log_prob_BE: Tensor, child_BE: Tensor | None, k: 
     return top.values, look_up(level.leaf_class, leaf_Bk)
 
 
-def _best_nodes(
-    level: Level, log_prob_BE: Tensor, child_BE: Tensor | None, beam: int
-) -> tuple[_Front, Tensor | None]:
+def _best_nodes(level: Level, log_prob_BE: Tensor, child_BE: Tensor | None, beam: int) -> tuple[_Front, Tensor | None]:
     """The nodes of the next level to follow, and the log-probability of the best of the others; None: no others."""
     if child_BE is None:
         inner_BN = log_prob_BE[:, : level.num_inner]

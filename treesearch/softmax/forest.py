@@ -402,7 +402,9 @@ def _product(width: int, sources: tuple[int, ...], rows: Array, gathered: set[in
     # A slice saves a copy of the rows; a fetch saves the parameter a second gradient where it has one already.
     is_range = bool((np.diff(rows) == 1).all()) and (width not in gathered or rows.size > MAX_COPIED_ROWS)
     first_row = int(rows[0]) if is_range else Product.NOT_A_RANGE
-    return Product(width, sources, index_tensor(np.array(sources, np.int64), device), index_tensor(rows, device), first_row)
+    return Product(
+        width, sources, index_tensor(np.array(sources, np.int64), device), index_tensor(rows, device), first_row
+    )
 
 
 def _normalisers(nodes: ForestNodes, wide: Array, column_N: Array, device: Device) -> tuple[list[Normalisers], Array]:
