@@ -1,4 +1,4 @@
-"""Exported layers against the layer itself: torch's own programs and ONNX in onnxruntime, with nothing of ours at hand."""
+"""Exported layers against the layer itself: torch's programs, and ONNX in onnxruntime, with nothing of ours at hand."""
 
 import subprocess
 import sys
@@ -80,7 +80,7 @@ def onnx() -> Any:
 
 
 def cases() -> list[Any]:
-    # The graph of a beam through a deep binary tree takes torch's exporter up to ten seconds, of another one two or three.
+    # A beam through a deep binary tree takes torch's exporter up to ten seconds, through another two or three.
     quick = {("clustered 16-way", "beam", True)}
     return [
         pytest.param(
@@ -139,7 +139,7 @@ def test_improbable_classes_stay_finite(kind: str, onnx: Any, tmp_path: Path) ->
     assert_same(onnx_outputs(tmp_path / "layer.onnx", inputs), expected, 1e-4)
 
 
-# -- files ---------------------------------------------------------------------------------------------------------------
+# -- files ---------------------------------------------------------------------------------------------------------
 
 WITHOUT_US = """
 import sys

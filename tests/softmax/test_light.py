@@ -33,7 +33,8 @@ output, loss = layer(inputs, target)
 loss.backward()
 top = layer.topk(inputs, 3)
 from treesearch.serving import beam_module
-torch.save([output.detach(), layer.log_prob(inputs).detach(), *top, *beam_module(layer, 3, beam=4)(inputs)], sys.argv[3])
+beam = beam_module(layer, 3, beam=4)(inputs)
+torch.save([output.detach(), layer.log_prob(inputs).detach(), *top, *beam], sys.argv[3])
 """
 
 

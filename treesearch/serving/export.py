@@ -43,8 +43,8 @@ def export_onnx(module: ServingModule, path: str | Path, *, external_data: bool 
     Args:
         module: From `scoring_module` or `beam_module`.
         path: Ends in ``.onnx``.
-        external_data: Whether parameters go into a second file beside it, ``NAME.onnx.data``, which must travel with the
-            first; None: only above 1.5 GB, since an ONNX file holds 2 GB at most.
+        external_data: Whether parameters go into a second file beside it, ``NAME.onnx.data``, which must travel with
+            the first; None: only above 1.5 GB, since an ONNX file holds 2 GB at most.
 
     Raises:
         MissingExtraError: onnx or onnxscript is not installed (extra ``serve``).
@@ -79,7 +79,7 @@ def export_onnx(module: ServingModule, path: str | Path, *, external_data: bool 
 
 
 def _log_sigmoid(values: Any) -> Any:
-    """``log(sigmoid(x))`` as ``-softplus(-x)``: torch's own translation takes the logarithm of what may have become 0."""
+    """``log(sigmoid(x))`` as ``-softplus(-x)``: torch's own translation takes the logarithm of what rounding makes 0."""
     from onnxscript import opset18
 
     return opset18.Neg(opset18.Softplus(opset18.Neg(values)))
