@@ -79,7 +79,7 @@ def export_onnx(module: ServingModule, path: str | Path, *, external_data: bool 
 
 
 def _log_sigmoid(values: Any) -> Any:
-    """``log(sigmoid(x))`` as ``-softplus(-x)``: torch's own translation takes the logarithm of what rounding makes 0."""
+    """``log(sigmoid(x))`` as ``-softplus(-x)``: torch's own translation rounds small sigmoids to 0 before the logarithm."""
     from onnxscript import opset18
 
     return opset18.Neg(opset18.Softplus(opset18.Neg(values)))

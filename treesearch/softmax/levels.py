@@ -1,6 +1,6 @@
 """The internal nodes of a tree depth by depth, as a beam of fixed size goes through them.
 
-Shapes: **N** internal nodes of one depth, **E** edges below them, **A** children of the widest, **W** nodes of the beam.
+Shapes: **N** internal nodes of one depth, **E** edges below them, **A** children of the widest.
 """
 
 from __future__ import annotations
