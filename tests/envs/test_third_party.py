@@ -28,7 +28,7 @@ SPLITS = [
     "frequency-0.9",
     "similarity-0.5",
     "category",
-    "frequency-0.5-project-0.5",
+    "similarity-0.25-project-0.5",
 ]
 METHODS = ["spawn", "forkserver"]
 SHORT = 3  # decisions

@@ -79,7 +79,7 @@ def export_onnx(module: ServingModule, path: str | Path, *, external_data: bool 
 
 
 def _log_sigmoid(values: Any) -> Any:
-    """``log(sigmoid(x))`` as ``-softplus(-x)``: torch's own translation rounds small sigmoids to 0 before the logarithm."""
+    """``log(sigmoid(x))`` as ``-softplus(-x)``: in torch's own translation the sigmoid becomes 0 below x = -104."""
     from onnxscript import opset18
 
     return opset18.Neg(opset18.Softplus(opset18.Neg(values)))
