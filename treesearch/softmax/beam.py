@@ -9,7 +9,7 @@ Shapes: **B** batch, **D** features, **N** internal nodes of one depth, **E** ed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -57,14 +57,15 @@ def beam_search(
     lost_B = torch.full_like(log_prob_BW[:, 0], -torch.inf)  # the most probable node that was not followed
     found = [(log_prob_BW, torch.zeros_like(log_prob_BW, dtype=torch.int64))] if not tables.levels else []
     stacks = source_stacks(tables.widths, tables.scope_batches, input_BD, projections)
+    steps: Iterator[Tensor] = iter(())
+    if tables.scan is not None:
+        sizes = [level.num_edges for level in tables.levels if level.fetched is None]
+        steps = iter(edge_log_probs(tables.scan, input_BD, stacks, weights, biases).split(sizes, 1))
     for level in tables.levels:
-        if level.scan is not None:
-            reached_BN = _spread(front, level.num_nodes)
-            step_BE = edge_log_probs(level.scan, input_BD, stacks, weights, biases)
-            log_prob_BE = reached_BN.index_select(1, level.parent) + step_BE
+        if level.fetched is None:
+            log_prob_BE = _spread(front, level.num_nodes).index_select(1, level.parent) + next(steps)
             child_BE = None
         else:
-            assert level.fetched is not None
             log_prob_BE, child_BE = _fetched_children(level.fetched, level.num_nodes, front, stacks, weights, biases)
         if level.leaf_class.numel():
             found.append(_best_leaves(level, log_prob_BE, child_BE, k))
@@ -156,7 +157,10 @@ def _branches(nodes: FetchedNodes, logit_BWR: Tensor, num_children_BW1: Tensor) 
 def _best_leaves(level: Level, log_prob_BE: Tensor, child_BE: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
     """The most probable classes at the end of this level's edges, k at most."""
     if child_BE is None:
-        top = log_prob_BE[:, level.num_inner :].topk(min(k, level.leaf_class.numel()))
+        leaf_BE = log_prob_BE[:, level.num_inner :]
+        if level.leaf_class.numel() <= k:
+            return leaf_BE, level.leaf_class.expand_as(leaf_BE)
+        top = leaf_BE.topk(k)
         return top.values, look_up(level.leaf_class, top.indices)
     top = log_prob_BE.masked_fill(child_BE < level.num_inner, -torch.inf).topk(min(k, log_prob_BE.shape[1]))
     leaf_Bk = (child_BE.gather(1, top.indices) - level.num_inner).clamp(min=0)

@@ -41,8 +41,12 @@ class Level:
     num_inner: int  # edges that end at an internal node, which is the next level's node of the same place
     leaf_class: Tensor  # int64 [E - num_inner] class at the end of each other edge
     parent: Tensor  # [E] place of each edge's start among the nodes
-    scan: EdgeScan | None  # all edges at once ..
-    fetched: FetchedNodes | None  # .. or those of the beam alone
+    fetched: FetchedNodes | None  # to score the nodes of the beam alone; None where all edges are scored at once
+
+    @property
+    def num_edges(self) -> int:
+        """E."""
+        return self.parent.numel()
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +57,7 @@ class BeamTables:
     widths: tuple[int, ...]
     scope_batches: tuple[ScopeBatch, ...]
     levels: tuple[Level, ...]
+    scan: EdgeScan | None  # all edges of the levels that are scored whole, one level after the other; None: no level
 
     @classmethod
     def of(cls, layout: SoftmaxLayout, beam: int | None, device: torch.device | str | None = None) -> BeamTables:
@@ -63,60 +68,54 @@ class BeamTables:
             beam: Nodes that are kept a level, at most, >= 1; None keeps all.
             device: Of the tensors.
         """
-        tree = layout.tree
+        tree, nodes = layout.tree, ForestNodes.of([layout])
+        node_depth = tree.node_depths[: tree.num_internal]
+        size = np.bincount(node_depth) if tree.num_internal else np.zeros(0, np.int64)
+        beam = int(size.max(initial=1)) if beam is None else beam
         # Nodes are numbered breadth-first, internal ones and leaves apart: those of one depth stand together.
-        inner_per_depth = np.bincount(tree.node_depths[: tree.num_internal], minlength=1)
-        if not tree.num_internal:
-            inner_per_depth = inner_per_depth[:0]
-        if beam is None:
-            beam = int(inner_per_depth.max(initial=1))
-        nodes = ForestNodes.of([layout])
-        ends = np.cumsum(inner_per_depth)
-        levels = []
+        ends = np.cumsum(size)
+        levels, scanned_N, edges = [], np.zeros(tree.num_internal, bool), []
         first_leaf = tree.num_internal
-        for begin, end in zip(ends - inner_per_depth, ends, strict=True):
-            level = _level(nodes, layout, int(begin), int(end), first_leaf, beam, device)
+        for begin, end in zip(ends - size, ends, strict=True):
+            level, children = _level(nodes, layout, slice(int(begin), int(end)), first_leaf, beam, device)
             first_leaf += level.leaf_class.numel()
             levels.append(level)
-        return cls(beam, nodes.widths, tuple(nodes.scope_batches(device)), tuple(levels))
+            if level.fetched is None:
+                scanned_N[begin:end] = True
+                edges.append(children)
+        scan = edge_scan(nodes, tree, np.concatenate(edges), scanned_N, device) if edges else None
+        return cls(beam, nodes.widths, tuple(nodes.scope_batches(device)), tuple(levels), scan)
 
 
 def _level(
     nodes: ForestNodes,
     layout: SoftmaxLayout,
-    begin: int,
-    end: int,
+    own: slice,
     first_leaf: int,
     beam: int,
     device: torch.device | str | None,
-) -> Level:
+) -> tuple[Level, NDArray[np.int64]]:
+    """The level of the nodes ``own``, whose leaves begin at ``first_leaf``, and the child at the end of each edge."""
     tree = layout.tree
-    children = tree.child_idx[tree.child_ptr[begin] : tree.child_ptr[end]].astype(np.int64)
-    num_inner = int((children < tree.num_internal).sum())
-    place = np.where(children < tree.num_internal, children - end, num_inner + children - first_leaf)
+    children = tree.child_idx[tree.child_ptr[own.start] : tree.child_ptr[own.stop]].astype(np.int64)
+    is_inner = children < tree.num_internal
+    num_inner = int(is_inner.sum())
+    place = np.where(is_inner, children - own.stop, num_inner + children - first_leaf)
     edges = np.empty_like(children)
     edges[place] = children
-    own = slice(begin, end)
-    widths = np.unique(layout.node_width[own])
     arity = int(tree.arities[own].max())
-    num_fetched = min(beam, end - begin) * (1 if arity == 2 else arity) * widths.size
+    num_widths = np.unique(layout.node_width[own]).size
+    num_fetched = min(beam, own.stop - own.start) * (1 if arity == 2 else arity) * num_widths
     fetches = ROWS_PER_FETCHED_ROW * num_fetched < layout.num_rows[own].sum()
-    return Level(
-        num_nodes=end - begin,
+    leaf_class = tree.leaf_class[edges[num_inner:] - tree.num_internal].astype(np.int64)
+    level = Level(
+        num_nodes=own.stop - own.start,
         num_inner=num_inner,
-        leaf_class=torch.as_tensor(tree.leaf_class[edges[num_inner:] - tree.num_internal].astype(np.int64)).to(device),
-        parent=index_tensor(tree.parent[edges] - begin, device),
-        scan=None if fetches else _scan(nodes, layout, edges, own, device),
+        leaf_class=torch.as_tensor(leaf_class, device=device),
+        parent=index_tensor(tree.parent[edges] - own.start, device),
         fetched=_fetched(nodes, layout, own, arity, place, device) if fetches else None,
     )
-
-
-def _scan(
-    nodes: ForestNodes, layout: SoftmaxLayout, edges: NDArray[np.int64], own: slice, device: torch.device | str | None
-) -> EdgeScan:
-    own_N = np.zeros(layout.tree.num_internal, bool)
-    own_N[own] = True
-    return edge_scan(nodes, layout.tree, edges, own_N, device)
+    return level, edges
 
 
 def _fetched(
