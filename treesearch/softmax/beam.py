@@ -60,7 +60,7 @@ def beam_search(
     steps: Iterator[Tensor] = iter(())
     if tables.scan is not None:
         sizes = [level.num_edges for level in tables.levels if level.fetched is None]
-        steps = iter(edge_log_probs(tables.scan, input_BD, stacks, weights, biases).split(sizes, 1))
+        steps = iter(torch.split(edge_log_probs(tables.scan, input_BD, stacks, weights, biases), sizes, 1))
     for level in tables.levels:
         if level.fetched is None:
             log_prob_BE = _spread(front, level.num_nodes).index_select(1, level.parent) + next(steps)
