@@ -46,6 +46,17 @@ def test_beams_are_those_of_the_search(name: str, ratio: int, bias: bool, monkey
             assert_beam_is_that_of_the_layer(TREES[name], k, beam, bias)
 
 
+@pytest.mark.parametrize("beam", [1, 2, 3, 4])
+def test_a_level_scored_whole_below_one_that_is_not(beam: int) -> None:
+    """Most nodes of the beam end in leaves; those that do not must keep their places."""
+    pairs = [[i, i + 1] for i in range(7, 83, 2)]
+    tree = Tree.from_nested([[0, [1, 2]], [3, [4, 5, 6]], *pairs])
+    tables = beam_module(random_layer(tree), 1, beam=beam)._tables
+    assert [level.fetched is not None for level in tables.levels] == [False, True, False]
+    for k in (1, 5):
+        assert_beam_is_that_of_the_layer(tree, k, beam)
+
+
 @settings(deadline=None, max_examples=100)
 @given(oracle.projected_trees(), st.integers(1, 12), st.integers(1, 6), st.sampled_from([0, 1, 8]))
 def test_beams_of_any_tree(tree: Tree, k: int, beam: int, ratio: int) -> None:
