@@ -38,7 +38,9 @@ def export_program(module: ServingModule) -> ExportedProgram:
 def export_onnx(module: ServingModule, path: str | Path, *, external_data: bool | None = None) -> None:
     """Write the module as ONNX: ``input`` [batch, D], outputs named by ``module.output_names``, any batch size.
 
-    The metadata of the model hold ``treesearch.tree_hash``. An existing file is replaced whole.
+    The metadata of the model hold ``treesearch.tree_hash``. An existing file is replaced whole; of two files, the one
+    with the parameters first. Torch's exporter takes seconds, and some tenths of a second more for each level of a
+    deep tree.
 
     Args:
         module: From `scoring_module` or `beam_module`.
@@ -57,8 +59,16 @@ def export_onnx(module: ServingModule, path: str | Path, *, external_data: bool 
     path = Path(path)
     if path.suffix != ".onnx":
         raise ConfigError(f"an ONNX file must end in .onnx, but got {path.name!r}")
+    # The model names the file of its parameters: both are written under their own names and then moved, the model last.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        _translated(module).save(Path(folder) / path.name, external_data=external_data)
+        for written in sorted(Path(folder).iterdir(), reverse=True):
+            os.replace(written, path.parent / written.name)
+
+
+def _translated(module: ServingModule) -> torch.onnx.ONNXProgram:
     with _quiet():
-        model = torch.onnx.export(
+        program = torch.onnx.export(
             export_program(module),
             input_names=[INPUT_NAME],
             output_names=list(module.output_names),
@@ -67,15 +77,11 @@ def export_onnx(module: ServingModule, path: str | Path, *, external_data: bool 
             dynamo=True,
             verbose=False,
         )
-    assert model is not None
-    for node in model.model.graph.all_nodes():
+    assert program is not None
+    for node in program.model.graph.all_nodes():
         _forget_origin(node)
-    model.model.metadata_props["treesearch.tree_hash"] = module.tree_hash
-    # The model names the file of its parameters, so both are written under their own names and moved, it last.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        model.save(Path(folder) / path.name, external_data=external_data)
-        for written in sorted(Path(folder).iterdir(), reverse=True):
-            os.replace(written, path.parent / written.name)
+    program.model.metadata_props["treesearch.tree_hash"] = module.tree_hash
+    return program
 
 
 def _log_sigmoid(values: Any) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +31,9 @@ class ServingModule(nn.Module):
     def __init__(self, layer: HierarchicalSoftmax) -> None:
         super().__init__()
         if not isinstance(layer, HierarchicalSoftmax):
-            raise DataError(f"layer must be a HierarchicalSoftmax, but got {type(layer).__name__}; hand its head alone")
+            raise DataError(
+                f"layer must be a HierarchicalSoftmax, but got {type(layer).__name__}; pass the model's output layer"
+            )
         self.in_features = layer.in_features
         self.tree_hash = layer.tree.hash
         self.weights, self.biases, self.projections = layer.weights, layer.biases, layer.projections
@@ -102,7 +105,7 @@ class BeamModule(ServingModule):
 
     def __init__(self, layer: HierarchicalSoftmax, k: int, *, beam: int | None = None) -> None:
         super().__init__(layer)
-        if beam is not None and (not isinstance(beam, int) or beam < 1):
+        if beam is not None and (not isinstance(beam, (int, np.integer)) or beam < 1):
             raise DataError(f"beam must be an integer >= 1, or None to follow all nodes, but got {beam!r}")
         check_arguments(k, layer.num_classes, None)
         self.k = int(k)
