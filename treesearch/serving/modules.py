@@ -31,9 +31,7 @@ class ServingModule(nn.Module):
     def __init__(self, layer: HierarchicalSoftmax) -> None:
         super().__init__()
         if not isinstance(layer, HierarchicalSoftmax):
-            raise DataError(
-                f"layer must be a HierarchicalSoftmax, but got {type(layer).__name__}; pass the model's output layer"
-            )
+            raise DataError(f"layer must be a HierarchicalSoftmax, but got {type(layer).__name__}; pass its head")
         self.in_features = layer.in_features
         self.tree_hash = layer.tree.hash
         self.weights, self.biases, self.projections = layer.weights, layer.biases, layer.projections
