@@ -74,6 +74,10 @@ class ConstructionTask:
                 )
             object.__setattr__(self, "categories", categories_C.astype(np.int64))
 
+    def __deepcopy__(self, memo: dict[int, object]) -> ConstructionTask:
+        # Nothing in it changes, and Gymnasium copies the arguments of each environment that it makes of a spec.
+        return self
+
     @property
     def num_classes(self) -> int:
         """C."""

@@ -23,6 +23,8 @@ from torch import Tensor
 from treesearch.errors import DataError
 from treesearch.paths import class_paths
 from treesearch.softmax.layout import SoftmaxLayout
+from treesearch.tree import Tree
+from treesearch.tree_kernels import branch_index
 
 Array = NDArray[Any]
 Device = torch.device | str | None
@@ -101,16 +103,23 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
+class EdgeScan:
+    """The log-probabilities of the edges below some nodes of one tree, each given its start; here **E** of them."""
+
+    dense: DenseNodes
+    columns: Tensor | None  # [E] of each edge's logit (a binary node's two share theirs); None: all in order
+    normaliser: Tensor  # [E] of a wide node's edge
+    sign: Tensor  # int8 [E] -1 at the second edge of a binary node
+    binary: Tensor  # bool [E]
+    any_binary: bool
+    any_wide: bool
+
+
+@dataclass(frozen=True, eq=False)
 class FullScan:
     """The log-probabilities of all classes of one tree: all logits, then down the levels; edges stand by depth."""
 
-    dense: DenseNodes
-    columns: Tensor | None  # [E-1] of each edge's logit (a binary node's two share theirs); None: all in order
-    normaliser: Tensor  # [E-1] of a wide node's edge
-    sign: Tensor  # int8 [E-1] -1 at the second edge of a binary node
-    binary: Tensor  # bool [E-1]
-    any_binary: bool
-    any_wide: bool
+    edges: EdgeScan
     parent: Tensor  # [E-1] place of the edge's start among the nodes of its level
     level_sizes: tuple[int, ...]
     class_place: Tensor | None  # [C] place of each leaf among the edges; None: all in order
@@ -196,7 +205,7 @@ class ForestTables:
         sizes = {layout.in_features for layout in layouts}
         if len(sizes) != 1:
             raise DataError(f"a forest needs one or more trees on inputs of one size, but got sizes {sorted(sizes)}")
-        nodes = _Nodes.of(layouts)
+        nodes = ForestNodes.of(layouts)
         dense_N = _choose_dense(nodes, dense_rows, gather_arity, dense_ratio)
         gathered_widths = set(np.unique(nodes.width[~dense_N]).tolist())
         dense, column_N, normaliser_N = _dense_nodes(nodes, dense_N, gathered_widths, device)
@@ -214,7 +223,7 @@ class ForestTables:
             scope_batches=tuple(nodes.scope_batches(device)),
             dense=dense,
             full=_full_scan(nodes, layouts[0], device) if len(layouts) == 1 else None,
-            edge_facts=_index(nodes.edge_facts(dense_N, column_N, normaliser_N), device),
+            edge_facts=index_tensor(nodes.edge_facts(dense_N, column_N, normaliser_N), device),
             num_classes=torch.as_tensor(num_classes, device=device),
             first_class=torch.as_tensor(_starts(num_classes), device=device),
             **_paths(nodes, dense_N, device),
@@ -222,7 +231,7 @@ class ForestTables:
 
 
 @dataclass(frozen=True, eq=False)
-class _Nodes:
+class ForestNodes:
     """The trees' nodes, one tree after the other, with rows, scopes and widths counted through the forest."""
 
     layouts: Sequence[SoftmaxLayout]
@@ -244,7 +253,8 @@ class _Nodes:
     scope_place: Array  # [S] place in the stack of sources of the scope's width; the raw input is the first of width 0
 
     @classmethod
-    def of(cls, layouts: Sequence[SoftmaxLayout]) -> _Nodes:
+    def of(cls, layouts: Sequence[SoftmaxLayout]) -> ForestNodes:
+        """The nodes of some trees on inputs of one size."""
         widths = tuple(sorted({width for layout in layouts for width in layout.widths}, reverse=True))
         index_of = {width: index for index, width in enumerate(widths)}
         counts = np.zeros((len(layouts) + 1, len(widths)), np.int64)
@@ -291,6 +301,7 @@ class _Nodes:
         )
 
     def scope_batches(self, device: Device) -> list[ScopeBatch]:
+        """The projections in the order in which they are computed."""
         batches = []
         for batch in range(int(self.scope_batch.max(initial=-1)) + 1):
             scopes = np.flatnonzero(self.scope_batch == batch)
@@ -302,7 +313,7 @@ class _Nodes:
                 # What one level above has this size stands together in the stack: places count from its first.
                 above = self.scope_parent[scopes]
                 peers = (self.scope_level == level - 1) & (self.scope_width == self.scope_width[above[0]])
-                parents = _index(self.scope_place[above] - self.scope_place[peers].min(), device)
+                parents = index_tensor(self.scope_place[above] - self.scope_place[peers].min(), device)
             batches.append(
                 ScopeBatch(level, self.widths[width], source, width, tuple(scopes.tolist()), parents),
             )
@@ -334,7 +345,7 @@ class _Nodes:
         return facts
 
 
-def _choose_dense(nodes: _Nodes, dense_rows: int, gather_arity: int, dense_ratio: int) -> Array:
+def _choose_dense(nodes: ForestNodes, dense_rows: int, gather_arity: int, dense_ratio: int) -> Array:
     """Which nodes are dense, bool [N]."""
     arity_class = np.searchsorted(ARITY_CLASSES, nodes.arity)
     kinds, kind_N = np.unique(np.stack([nodes.tree, nodes.width, arity_class], 1), axis=0, return_inverse=True)
@@ -351,7 +362,7 @@ def _choose_dense(nodes: _Nodes, dense_rows: int, gather_arity: int, dense_ratio
 
 
 def _dense_nodes(
-    nodes: _Nodes, dense_N: Array, gathered_widths: set[int], device: Device
+    nodes: ForestNodes, dense_N: Array, gathered_widths: set[int], device: Device
 ) -> tuple[DenseNodes, Array, Array]:
     """Products and normalisers of some nodes; the first column and the normaliser of each of them, [N] and [N]."""
     column_N = np.zeros(dense_N.size, np.int64)
@@ -391,10 +402,12 @@ def _product(width: int, sources: tuple[int, ...], rows: Array, gathered: set[in
     # A slice saves a copy of the rows; a fetch saves the parameter a second gradient where it has one already.
     is_range = bool((np.diff(rows) == 1).all()) and (width not in gathered or rows.size > MAX_COPIED_ROWS)
     first_row = int(rows[0]) if is_range else Product.NOT_A_RANGE
-    return Product(width, sources, _index(np.array(sources, np.int64), device), _index(rows, device), first_row)
+    return Product(
+        width, sources, index_tensor(np.array(sources, np.int64), device), index_tensor(rows, device), first_row
+    )
 
 
-def _normalisers(nodes: _Nodes, wide: Array, column_N: Array, device: Device) -> tuple[list[Normalisers], Array]:
+def _normalisers(nodes: ForestNodes, wide: Array, column_N: Array, device: Device) -> tuple[list[Normalisers], Array]:
     """Normalisers of the nodes ``wide`` and, for each node, its place among them, [N]."""
     normaliser_N = np.zeros(column_N.size, np.int64)
     normalisers: list[Normalisers] = []
@@ -414,13 +427,13 @@ def _normalisers(nodes: _Nodes, wide: Array, column_N: Array, device: Device) ->
             ]
             continue
         slot = np.arange(arity.max())
-        columns = _index(column[:, None] + np.minimum(slot, arity[:, None] - 1), device)
+        columns = index_tensor(column[:, None] + np.minimum(slot, arity[:, None] - 1), device)
         padding = torch.as_tensor(slot >= arity[:, None], device=device)
         normalisers.append(Normalisers(0, own.size, int(arity.max()), columns, padding))
     return normalisers, normaliser_N
 
 
-def _paths(nodes: _Nodes, dense_N: Array, device: Device) -> dict[str, Any]:
+def _paths(nodes: ForestNodes, dense_N: Array, device: Device) -> dict[str, Any]:
     """The fields of `ForestTables` that hold the groups, and the paths by group."""
     keys = np.stack(
         [
@@ -462,14 +475,14 @@ def _paths(nodes: _Nodes, dense_N: Array, device: Device) -> dict[str, Any]:
     _, example = np.unique(pattern_C, return_index=True)
     return {
         "groups": tuple(groups),
-        "class_entry": _index(entry_C, device),
-        "class_pattern": _index(pattern_C, device),
-        "pattern_offset": _index(np.stack([offset[example] for offset in offsets], 1), device),
-        "path_edge": _index(path_edge, device),
+        "class_entry": index_tensor(entry_C, device),
+        "class_pattern": index_tensor(pattern_C, device),
+        "pattern_offset": index_tensor(np.stack([offset[example] for offset in offsets], 1), device),
+        "path_edge": index_tensor(path_edge, device),
     }
 
 
-def _group(nodes: _Nodes, members: Array, dense_N: Array, edges: Array, count_C: Array, device: Device) -> Group:
+def _group(nodes: ForestNodes, members: Array, dense_N: Array, edges: Array, count_C: Array, device: Device) -> Group:
     arity = nodes.arity[members]
     dense = bool(dense_N[members[0]])
     spread = np.linspace(0, edges.size - 1, min(edges.size, MAX_PAD_EDGES)).astype(np.int64)
@@ -481,46 +494,52 @@ def _group(nodes: _Nodes, members: Array, dense_N: Array, edges: Array, count_C:
         scoped=bool((nodes.scope[members] >= 0).any()),
         length=int(count_C.max()),
         optional=bool(count_C.min() == 0),
-        pad_edges=_index(edges[spread], device),
+        pad_edges=index_tensor(edges[spread], device),
     )
 
 
-def _full_scan(nodes: _Nodes, layout: SoftmaxLayout, device: Device) -> FullScan:
+def _full_scan(nodes: ForestNodes, layout: SoftmaxLayout, device: Device) -> FullScan:
     tree = layout.tree
-    dense, column_N, normaliser_N = _dense_nodes(nodes, np.ones(tree.num_internal, bool), set(), device)
     edges = np.argsort(tree.node_depths[1:], kind="stable") + 1  # an edge bears the number of its child
     above = tree.parent[edges]
-    branch = np.zeros(tree.num_nodes, np.int64)
-    branch[tree.child_idx] = np.arange(tree.num_nodes - 1) - np.repeat(tree.child_ptr[:-1], tree.arities)
-    branch = branch[edges]
-    binary = tree.arities[above] == 2
     level_sizes = np.bincount(tree.node_depths[edges], minlength=1)[1:]
     place = np.zeros(tree.num_nodes, np.int64)
     place[edges] = np.arange(edges.size)
     in_level = np.zeros(tree.num_nodes, np.int64)
     in_level[edges] = np.arange(edges.size) - np.repeat(_starts(level_sizes), level_sizes)
-    columns = column_N[above] + np.where(binary, 0, branch)
-    num_columns = sum(product.rows.numel() for product in dense.products)
     return FullScan(
-        dense=dense,
-        columns=_unless_in_order(columns, num_columns, device),
-        normaliser=_index(normaliser_N[above], device),
-        sign=torch.as_tensor((1 - 2 * (binary & (branch == 1))).astype(np.int8), device=device),
-        binary=torch.as_tensor(binary, device=device),
-        any_binary=bool(binary.any()),
-        any_wide=not bool(binary.all()),
-        parent=_index(in_level[above], device),
+        edges=edge_scan(nodes, tree, edges, np.ones(tree.num_internal, bool), device),
+        parent=index_tensor(in_level[above], device),
         level_sizes=tuple(level_sizes.tolist()),
         class_place=_unless_in_order(place[tree.class_leaf], edges.size, device),
     )
 
 
+def edge_scan(nodes: ForestNodes, tree: Tree, edges: Array, own_N: Array, device: Device) -> EdgeScan:
+    """The scan of ``edges``, in this order: all those below the nodes ``own_N``, bool [N], of the only tree."""
+    dense, column_N, normaliser_N = _dense_nodes(nodes, own_N, set(), device)
+    above = tree.parent[edges]
+    branch = branch_index(tree.child_ptr, tree.child_idx)[edges]
+    binary = tree.arities[above] == 2
+    columns = column_N[above] + np.where(binary, 0, branch)
+    num_columns = sum(product.rows.numel() for product in dense.products)
+    return EdgeScan(
+        dense=dense,
+        columns=_unless_in_order(columns, num_columns, device),
+        normaliser=index_tensor(normaliser_N[above], device),
+        sign=torch.as_tensor((1 - 2 * (binary & (branch == 1))).astype(np.int8), device=device),
+        binary=torch.as_tensor(binary, device=device),
+        any_binary=bool(binary.any()),
+        any_wide=not bool(binary.all()),
+    )
+
+
 def _unless_in_order(index: Array, size: int, device: Device) -> Tensor | None:
     in_order = index.size == size and bool((index == np.arange(size)).all())
-    return None if in_order else _index(index, device)
+    return None if in_order else index_tensor(index, device)
 
 
-def _index(values: Array, device: Device) -> Tensor:
+def index_tensor(values: Array, device: Device) -> Tensor:
     """An index tensor, int32 where the values fit."""
     fits = values.max(initial=0) < 1 << 31
     return torch.as_tensor(np.ascontiguousarray(values, np.int32 if fits else np.int64), device=device)

@@ -21,15 +21,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from treesearch.errors import DataError
-from treesearch.softmax.forest import DenseNodes, ForestTables, FullScan, Group, Product
+from treesearch.softmax.forest import DenseNodes, EdgeScan, ForestTables, Group, Product, ScopeBatch
 from treesearch.softmax.reference import certain
 from treesearch.softmax.sparse import all_rows, gather_many
 
 __all__ = [
     "ForestTables",
+    "accumulate_type",
+    "edge_log_probs",
     "forest_log_prob",
     "full_log_prob",
+    "look_up",
     "node_log_probs",
+    "source_stacks",
     "target_log_prob",
 ]
 
@@ -123,7 +127,7 @@ def node_log_probs(
     _check_one_tree(tables)
     shape = (target_B.shape[0], tables.max_depth)
     groups = _path_steps(tables, input_BD, target_B[None], weights, biases, projections, sparse)
-    dtype = _accumulate_type(input_BD.dtype)
+    dtype = accumulate_type(input_BD.dtype)
     log_prob_BL = torch.zeros(shape, dtype=dtype, device=input_BD.device) if groups else input_BD[:, :0].to(dtype)
     node_BL = torch.full(shape, -1, dtype=torch.int64, device=input_BD.device)
     for steps in groups:
@@ -148,9 +152,8 @@ def full_log_prob(
     assert scan is not None
     if not scan.level_sizes:
         return certain(input_BD, weights[0])[:, None]
-    stacks = _stacks(tables, input_BD, projections, False)
-    of_products, _ = _fetch(_requests(scan.dense, False), [], weights, biases, False)
-    edge_BE = _edge_log_probs(scan, _dense_logits(scan.dense, of_products, input_BD, stacks))
+    stacks = source_stacks(tables.widths, tables.scope_batches, input_BD, projections)
+    edge_BE = edge_log_probs(scan.edges, input_BD, stacks, weights, biases)
     reached_BM = edge_BE.new_zeros(input_BD.shape[0], 1)
     levels = []
     level_starts = torch.split(scan.parent, list(scan.level_sizes))
@@ -177,7 +180,7 @@ def _path_steps(
     if sparse and torch.compiler.is_compiling():
         raise DataError("sparse=True cannot be compiled; use sparse=False or run this module eagerly")
     walks = _walk(tables, target_KB, sparse)
-    stacks = _stacks(tables, input_BD, projections, sparse)
+    stacks = source_stacks(tables.widths, tables.scope_batches, input_BD, projections, sparse)
     rows = [(group.width, _group_rows(group, facts)) for group, facts, _ in walks if not group.dense]
     of_products, of_groups = _fetch(_requests(tables.dense, sparse), rows, weights, biases, sparse)
     logit_BR, normalisers = None, None
@@ -213,14 +216,14 @@ def _walk(tables: ForestTables, target_KB: Tensor, sparse: bool) -> list[tuple[G
         live_TL = slot_L < count_T1
         # Slots beyond the end repeat the path's last edge, so that no row is fetched that the path does not need ..
         place_TL = (entry_T + offset_TG[:, index])[:, None] + torch.minimum(slot_L, count_T1 - 1)
-        edge_TL = _look_up(tables.path_edge, place_TL.clamp(min=0))
+        edge_TL = look_up(tables.path_edge, place_TL.clamp(min=0))
         if group.optional:
             # .. and those of paths without any are spread: gradients, though zero, would queue for one row.
             spread = group.pad_edges.shape[0] if not sparse else 1
             path_T = torch.arange(class_T.shape[0], device=class_T.device)
             pad_T1 = group.pad_edges.index_select(0, path_T % spread)[:, None]
             edge_TL = torch.where(count_T1 > 0, edge_TL, pad_T1)
-        facts_TLF = _look_up(tables.edge_facts, edge_TL)
+        facts_TLF = look_up(tables.edge_facts, edge_TL)
         walks.append(
             (
                 group,
@@ -251,12 +254,12 @@ def _gathered_steps(
         batch, num_sources, dim = stack_BSd.shape
         first_B1 = torch.arange(batch, device=weight.device)[:, None] * num_sources
         place_KBL = first_B1 + facts_KBLF[..., ForestTables.SOURCE]
-        vector = _look_up(stack_BSd.reshape(batch * num_sources, dim), place_KBL)
+        vector = look_up(stack_BSd.reshape(batch * num_sources, dim), place_KBL)
         product = _dot(weight, vector)
     else:
         # One vector for all decisions of a path: their rows are one matrix.
         product = _dot(weight.flatten(2, 3), input_BD).view(bias.shape)
-    dtype = _accumulate_type(input_BD.dtype)
+    dtype = accumulate_type(input_BD.dtype)
     logit_KBLA = product.to(dtype) + bias.to(dtype)
     branch_KBL = facts_KBLF[..., ForestTables.BRANCH]
     if group.binary:
@@ -271,7 +274,7 @@ def _dot(rows_Ad: Tensor, vector_d: Tensor) -> Tensor:
     """``rows @ vector`` over leading dimensions, [..., A]."""
     if torch.compiler.is_compiling():
         # Compilers fuse this with the fetch of the rows, which then are never written.
-        dtype = _accumulate_type(torch.promote_types(rows_Ad.dtype, vector_d.dtype))
+        dtype = accumulate_type(torch.promote_types(rows_Ad.dtype, vector_d.dtype))
         return (rows_Ad.to(dtype) * vector_d.to(dtype)[..., None, :]).sum(-1)
     return torch.matmul(rows_Ad, vector_d[..., None])[..., 0]
 
@@ -334,13 +337,19 @@ def _fetch(
     return found[: len(products)], found[len(products) :]
 
 
-def _stacks(tables: ForestTables, input_BD: Tensor, projections: Sequence[Tensor], sparse: bool) -> list[Tensor]:
+def source_stacks(
+    widths: Sequence[int],
+    scope_batches: Sequence[ScopeBatch],
+    input_BD: Tensor,
+    projections: Sequence[Tensor],
+    sparse: bool = False,
+) -> list[Tensor]:
     """All vectors of each width, [B, S, d]: the raw input first among the widest, then what the projections give."""
     batch = input_BD.shape[0]
-    pieces: list[list[Tensor]] = [[] for _ in tables.widths]
+    pieces: list[list[Tensor]] = [[] for _ in widths]
     pieces[0].append(input_BD[:, None])
     by_level: dict[tuple[int, int], list[Tensor]] = {}
-    for own in tables.scope_batches:
+    for own in scope_batches:
         matrices = [all_rows(projections[scope], sparse) for scope in own.scopes]
         if own.parents is None:
             flat = functional.linear(input_BD, matrices[0] if len(matrices) == 1 else torch.cat(matrices))
@@ -369,7 +378,7 @@ def _dense_logits(
             source_BSd = stacks[product.width].index_select(1, product.source_index)
             weight_Srd = weight.view(num_sources, weight.shape[0] // num_sources, weight.shape[1])
             pieces.append(torch.einsum("bsd,srd->bsr", source_BSd, weight_Srd).flatten(1) + bias)
-    return _cat(pieces).to(_accumulate_type(input_BD.dtype))
+    return _cat(pieces).to(accumulate_type(input_BD.dtype))
 
 
 def _normalisers(dense: DenseNodes, logit_BR: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -392,8 +401,12 @@ def _normalisers(dense: DenseNodes, logit_BR: Tensor) -> tuple[Tensor, Tensor] |
     return (_cat(tops), _cat(rests)) if tops else None
 
 
-def _edge_log_probs(scan: FullScan, logit_BR: Tensor) -> Tensor:
-    """Log-probability of each edge given its start, [B, E-1]."""
+def edge_log_probs(
+    scan: EdgeScan, input_BD: Tensor, stacks: list[Tensor], weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> Tensor:
+    """Log-probability of each edge of the scan given its start, [B, E], float32 at least; stacks of `source_stacks`."""
+    parts, _ = _fetch(_requests(scan.dense, False), [], weights, biases, False)
+    logit_BR = _dense_logits(scan.dense, parts, input_BD, stacks)
     logit_BE = logit_BR if scan.columns is None else logit_BR.index_select(1, scan.columns)
     binary_BE = functional.logsigmoid(logit_BE * scan.sign) if scan.any_binary else logit_BE
     if not scan.any_wide:
@@ -405,11 +418,12 @@ def _edge_log_probs(scan: FullScan, logit_BR: Tensor) -> Tensor:
     return torch.where(scan.binary, binary_BE, wide_BE) if scan.any_binary else wide_BE
 
 
-def _accumulate_type(dtype: torch.dtype) -> torch.dtype:
+def accumulate_type(dtype: torch.dtype) -> torch.dtype:
+    """The type of sums and log-probabilities."""
     return torch.promote_types(dtype, torch.float32)
 
 
-def _look_up(table: Tensor, index: Tensor) -> Tensor:
+def look_up(table: Tensor, index: Tensor) -> Tensor:
     """``table[index]``, where a negative index is out of range too."""
     return table.index_select(0, index.reshape(-1)).view(*index.shape, *table.shape[1:])
 
