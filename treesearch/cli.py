@@ -323,7 +323,9 @@ def needs_vectors(builder: str, options: dict[str, Any]) -> bool:
     """Whether a builder groups by similarity."""
     if builder == "two-level":
         return options.get("by") == "similarity"
-    return builder in ("clustered", "interpolated") or (builder == "adaptive" and "in_features" not in options)
+    if builder == "adaptive":
+        return "in_features" not in options
+    return builder in ("clustered", "interpolated", "reassigned", "similar-huffman")
 
 
 def main() -> None:

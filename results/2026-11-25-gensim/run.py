@@ -6,9 +6,9 @@
 DIR has train.txt, valid.txt and test.txt, a sentence a line, words separated by blanks. A tree file is one of
 treesearch; its class names are the words (without names, class i is word i by falling count, ties as gensim has them).
 All models of a seed are trained one after the other, so that disturbances of the machine hit all; seconds are those of
-``train`` alone, losses are nats per pair (`treesearch.exchange.gensim.pairs`) on test.txt.
+the processor in ``train`` alone, losses are nats per pair (`treesearch.exchange.gensim.pairs`) on test.txt.
 
-``--dump`` trains with Huffman and writes train/, valid/ and test/ with x.npy (float16 [N, D], what the output layer
+``--dump`` trains with Huffman, or ``--dump-tree``, and writes train/, valid/ and test/ with x.npy (float16 [N, D], what the output layer
 sees) and y.npy (int32 [N], word ids) and class_names.txt, for a search to read.
 """
 
@@ -64,12 +64,13 @@ def parse():
     parser.add_argument("--cbow", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--dump", type=Path)
+    parser.add_argument("--dump-tree", type=Path, help="train on this tree before, not on Huffman")
     parser.add_argument("--max-pairs", type=int, default=1_000_000)
     return parser.parse_args()
 
 
 def settings_of(arguments):
-    skip = ("out", "dump", "corpus", "tree", "max_pairs")
+    skip = ("out", "dump", "dump_tree", "corpus", "tree", "max_pairs")
     return {key: value for key, value in vars(arguments).items() if key not in skip} | {
         "corpus": arguments.corpus.name,
         "trees": [Path(entry.partition("=")[2]).name for entry in arguments.tree],
@@ -104,9 +105,9 @@ def measure(arguments, corpus, name, tree, seed):
         install(model, tree)
         guard = [TreeGuard(tree)]
     counts = [model.wv.get_vecattr(word, "count") for word in model.wv.index_to_key]
-    start = time.perf_counter()
+    start = time.process_time()
     model.train(corpus["train"], total_examples=len(corpus["train"]), epochs=arguments.epochs, callbacks=guard)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     return {
         "tree": name,
         "seed": seed,
@@ -142,6 +143,8 @@ def spread(values, form):
 
 def dump(arguments, corpus):
     model = new_model(arguments, corpus["train"], 0)
+    if arguments.dump_tree:
+        install(model, Tree.load(arguments.dump_tree))
     model.train(corpus["train"], total_examples=len(corpus["train"]), epochs=arguments.epochs)
     for part, sentences in corpus.items():
         folder = arguments.dump / part
