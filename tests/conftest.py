@@ -1,5 +1,6 @@
 """What all tests share: a quiet Ray, and one tiny finished search."""
 
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before anything imports ray
 
 from tests import tiny
+
+# The server that processes are forked from is started once, by whichever test is first.
+multiprocessing.get_context("forkserver").set_forkserver_preload(tiny.PRELOADED)
 
 
 @pytest.fixture(scope="session")

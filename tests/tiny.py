@@ -15,6 +15,7 @@ NUM_WORDS = 60
 BUILDERS = [{"name": "huffman"}, {"name": "clustered", "arity": 4}, {"name": "balanced"}]
 SEED = 0
 EVALUATIONS = 32  # of which demonstrations take some
+PRELOADED = ["treesearch.cli", "treesearch.launch", "tests.tiny"]  # by the server that commands are forked from
 
 
 def write_text(path: Path, *, lines: int, rng: np.random.Generator, transition: np.ndarray) -> None:
@@ -65,7 +66,6 @@ def treesearch(*arguments: object, cwd: Path | None = None) -> Done:
     `run_module` starts from nothing.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["treesearch.cli", "treesearch.launch", "tests.tiny"])
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         process = context.Process(target=_main, args=([str(a) for a in arguments], cwd, out, err))
