@@ -135,6 +135,9 @@ def export(
     binarize: Annotated[
         bool, typer.Option("--binarize", help="Make every node binary, for a format that holds nothing else.")
     ] = False,
+    counts: Annotated[
+        Path | None, typer.Option(help="Class counts by which --binarize merges, see build; a run folder has its own.")
+    ] = None,
     lambda_: Annotated[
         float | None, typer.Option("--lambda", min=0, help="Of a run: the best tree of its front under this λ.")
     ] = None,
@@ -143,14 +146,18 @@ def export(
     ] = None,
 ) -> None:
     """Write the best tree of a run, another one of its front, or a tree file, in another format."""
-    from treesearch.report.runs import load_tree
+    from treesearch.data.counts import load_counts
+    from treesearch.report.runs import load_tree, run_counts
 
+    if counts is not None and not binarize:
+        raise ConfigError("--counts applies to --binarize; leave it out")
     if lambda_ is None and max_cost is None:
         tree, what = load_tree(source), ""
     else:
         tree, what = _tree_of_front(source, lambda_, max_cost)
+    weights = run_counts(source) if counts is None else load_counts(counts)[0]
     with _writing(out):
-        export_tree(tree, out, format=format, drop_projections=drop_projections, binarize=binarize)
+        export_tree(tree, out, format=format, drop_projections=drop_projections, binarize=binarize, counts=weights)
     _tell(f"wrote {out}{what}")
 
 

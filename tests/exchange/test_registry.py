@@ -250,3 +250,11 @@ def test_json_in_ascii_holds_any_name(tmp_path, format):
     export_tree(tree, tmp_path / "x", format=format)
     assert json.loads((tmp_path / "x").read_bytes().decode("ascii"))
     assert import_tree(tmp_path / "x", format=format).class_names == tree.class_names
+
+
+def test_wide_nodes_are_merged_by_counts(tmp_path):
+    tree, counts = Tree.from_nested([0, 1, 2, 3]), [8, 4, 2, 2]
+    export_tree(tree, tmp_path / "x", format="codes", binarize=True, counts=counts)
+    assert import_tree(tmp_path / "x", format="codes") == Tree.from_nested([0, [1, [2, 3]]])
+    export_tree(tree, tmp_path / "x", format="codes", binarize=True)
+    assert import_tree(tmp_path / "x", format="codes").depths.tolist() == [2, 2, 2, 2]

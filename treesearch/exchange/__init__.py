@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from numpy.typing import ArrayLike
+
 from treesearch.builders.registry import did_you_mean
 from treesearch.errors import ConfigError, TreeError
 from treesearch.exchange import labels
@@ -63,7 +65,13 @@ def format_help(formats: Iterable[Format]) -> str:
 
 
 def export_tree(
-    tree: Tree, path: str | Path, *, format: str, drop_projections: bool = False, binarize: bool = False
+    tree: Tree,
+    path: str | Path,
+    *,
+    format: str,
+    drop_projections: bool = False,
+    binarize: bool = False,
+    counts: ArrayLike | None = None,
 ) -> None:
     """Write ``tree`` in a named format, whole or not at all.
 
@@ -73,17 +81,19 @@ def export_tree(
         format: A key of `FORMATS`.
         drop_projections: Leave the projections out.
         binarize: Replace every node of more than two children by binary ones.
+        counts: [C] class counts by which these are merged; None: as if all children weighed the same.
 
     Raises:
         ConfigError: Unknown format, or there is something at the ``path`` of a folder.
         TreeError: The format cannot hold the tree's projections, its arity or its names.
+        DataError: The counts do not fit the tree.
         OSError: The file cannot be written.
     """
     known = _format(format)
     if drop_projections:
         tree = tree.without_projections()
     if binarize:
-        tree = binarize_tree(tree)
+        tree = binarize_tree(tree, counts=counts)
     if tree.projection_dim.any() and not known.projections:
         raise TreeError(
             f"the format {format!r} has no place for projections, but {int((tree.projection_dim > 0).sum())} nodes have"
