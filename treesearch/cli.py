@@ -236,22 +236,25 @@ def build(
                 f"--option needs key=value of the builder's own, such as arity=16, but got {assignment!r}"
             )
         options[key] = parse_value(text)
-    class_vectors = None if vectors is None else load_vectors(vectors)
+    class_vectors, directions = None if vectors is None else load_vectors(vectors), None
     if counts is not None:
         class_counts, names = load_counts(counts)
     else:
-        from treesearch.launch import load_data, named_vectors, prepare_run
+        from treesearch.launch import SIMILARITY, load_data, make_directions, named_vectors, prepare_run
         from treesearch.progress import ProgressReporter
 
         assert config is not None
         resolved = load_config(config, set_ or ())
         resolved, dataset = load_data(resolved)
         class_counts, names = dataset.counts.astype(float), dataset.class_names
+        if class_vectors is not None and SIMILARITY in options:
+            raise ConfigError(f"give either --vectors or --option {SIMILARITY}={options[SIMILARITY]}, not both")
         class_vectors, options = named_vectors(builder, options, class_vectors, dataset)
         if class_vectors is None and needs_vectors(builder, options):
             with ProgressReporter() as progress:
-                class_vectors = prepare_run(resolved, dataset, progress).vectors
-    tree = build_tree(builder, counts=class_counts, vectors=class_vectors, seed=seed, **options)
+                preparation = prepare_run(resolved, dataset, progress)
+            class_vectors, directions = preparation.vectors, make_directions(resolved, dataset, preparation)
+    tree = build_tree(builder, counts=class_counts, vectors=class_vectors, seed=seed, directions=directions, **options)
     with _writing(out):
         tree.annotate(class_names=names).save(out)
     _tell(f"wrote {out}: {tree!r}")

@@ -71,6 +71,10 @@ class FeaturesConfig(Section):
     class_names: str | None = None  # file with a name a line
 
 
+def _is_of_documents(path: str) -> bool:
+    return path.lower().endswith(".tsv")
+
+
 class LabelsConfig(Section):
     """Labels of documents (``.tsv``: text TAB label) or of feature vectors (as for `FeaturesConfig`)."""
 
@@ -79,20 +83,20 @@ class LabelsConfig(Section):
     valid: str
     test: str
     max_words: Positive | None = None  # of documents: words that count, the most frequent; null: all
-    min_word_count: Positive = 1  # of documents: rarer words do not count
+    min_word_count: Positive | None = None  # of documents: rarer words do not count; null: all do
     num_classes: Annotated[int, Field(ge=3)] | None = None  # of feature vectors
     class_names: str | None = None  # of feature vectors
 
     @property
     def of_documents(self) -> bool:
         """Whether inputs are texts."""
-        return self.train.endswith(".tsv")
+        return _is_of_documents(self.train)
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> LabelsConfig:
-        if len({path.endswith(".tsv") for path in (self.train, self.valid, self.test)}) > 1:
+        if len({_is_of_documents(path) for path in (self.train, self.valid, self.test)}) > 1:
             raise ValueError("give train, valid and test all as .tsv, or none of them")
-        wrong = ("num_classes", "class_names") if self.of_documents else ("max_words",)
+        wrong = ("num_classes", "class_names") if self.of_documents else ("max_words", "min_word_count")
         for name in wrong:
             if getattr(self, name) is not None:
                 what = "feature vectors" if self.of_documents else "documents (.tsv)"
@@ -389,7 +393,7 @@ class TensorBoardConfig(Section):
 def _encoder_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
     kind = _data_kind(data)
     if kind == "labels":
-        of_documents = str(data.get("train", "")).endswith(".tsv")
+        of_documents = _is_of_documents(str(data.get("train", "")))
         return {"kind": "bag", "context": 64} if of_documents else {"kind": "mlp"}
     if kind == "interactions":
         return {"kind": "gru", "context": 20}

@@ -110,6 +110,8 @@ def test_examples_sorted_by_class_are_told(tmp_path: Path) -> None:
         ({"y": Y["train"] - 1}, "but range from -1 to 3"),
         ({"y": Y["train"] + 2**33}, "classes in"),
         ({"x": np.where(np.arange(120).reshape(40, 3) == 100, np.inf, X["train"])}, "x[33, 1]"),
+        ({"x": np.where(np.arange(120).reshape(40, 3) == 100, np.nan, X["train"])}, "x[33, 1]"),
+        ({"x": np.where(np.arange(120).reshape(40, 3) == 100, -1e300, X["train"].astype(float))}, "is -1e+300"),
     ],
 )
 def test_arrays_that_cannot_be_used(tmp_path: Path, as_folders: bool, changes: dict[str, NDArray], says: str) -> None:

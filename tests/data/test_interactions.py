@@ -163,3 +163,20 @@ def test_items_of_one_kind_of_user_are_alike() -> None:
     unit = vectors[:40] / np.linalg.norm(vectors[:40], axis=1, keepdims=True)
     cosine = unit @ unit.T
     assert cosine[:20, :20].mean() > 0.3 > 0.1 > cosine[:20, 20:].mean()
+
+
+def test_cells_are_stripped_and_empty_ones_refused(tmp_path: Path) -> None:
+    events = random_events()
+    spaced = [(f" {user}", f"{item} ", rating, f" {time}") for user, item, rating, time in events]
+    plain = load(write(tmp_path / "a.csv", events))
+    assert load(write(tmp_path / "b.csv", spaced)).hash == plain.hash
+    for user, item in (("", "i1"), ("u1", " ")):
+        path = write(tmp_path / "c.tsv", [*events, (user, item, 1.0, 3)])
+        with pytest.raises(DataError, match=f"line {len(events) + 2} of"):
+            load(path)
+
+
+def test_a_rating_that_nobody_gives(tmp_path: Path) -> None:
+    path = write(tmp_path / "events.tsv", random_events())
+    with pytest.raises(DataError, match=r"the largest in .* is 5 and min_rating 9; lower it"):
+        load(path, min_rating=9)

@@ -82,7 +82,7 @@ def test_rare_words_do_not_count(tmp_path: Path) -> None:
 
 
 def test_long_documents_are_cut_and_told(tmp_path: Path) -> None:
-    with pytest.warns(CutDocumentsWarning, match=r"83 % of the documents .* more than 2 words"):
+    with pytest.warns(CutDocumentsWarning, match=r"% of the documents .* more than 2 known words"):
         data = load(write(tmp_path), context=2)
     assert data.test.inputs.tolist() == [[2, 3]]
 

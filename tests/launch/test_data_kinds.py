@@ -10,6 +10,10 @@ import yaml
 
 from tests.tiny import treesearch
 from treesearch import Tree
+from treesearch.config import make_config
+from treesearch.evaluation.preparation import held_out_tokens
+from treesearch.launch import load_data, prepare_run
+from treesearch.progress import ProgressReporter
 
 CLASSES = 24
 SMALL = {
@@ -195,3 +199,58 @@ def test_a_tree_by_cooccurrence_without_a_search(tmp_path: Path) -> None:
     done = treesearch("build", "clustered", "--config", config, "--option", "similarity=cooccurrence", "--out", out)
     assert done.code == 0, done.err
     assert Tree.load(out) != Tree.load(tmp_path / "tree.json")
+
+
+@pytest.mark.parametrize("as_folders", [False, True])
+@pytest.mark.parametrize("kind", ["identity", "mlp"])
+def test_what_is_held_out_is_not_learned_from(tmp_path: Path, as_folders: bool, kind: str) -> None:
+    settings = features(tmp_path, as_folders=as_folders) | {"encoder": {"kind": kind, "batch_size": 64}}
+    config, dataset = load_data(make_config(settings))
+    prepared = prepare_run(config, dataset, ProgressReporter(quiet=True))
+    held_out = held_out_tokens(len(dataset.train), 0.2)
+    np.testing.assert_array_equal(prepared.train.labels, dataset.train.labels[~held_out])
+    np.testing.assert_array_equal(prepared.valid.labels, dataset.train.labels[held_out])
+
+
+def test_a_holdout_of_nothing(tmp_path: Path) -> None:
+    config = write(tmp_path, features(tmp_path, as_folders=False))
+    done = treesearch("search", config, "--out", tmp_path / "run", "--set", "frozen.holdout=0.0001")
+    assert done.code == 2
+    assert "frozen.holdout must hold out an example, but 0.0001 of 1500 is none" in done.err
+
+
+def test_a_study_on_other_data_is_refused(tmp_path: Path) -> None:
+    config = write(tmp_path, features(tmp_path, as_folders=True))
+    study = ("study", config, "--out", tmp_path / "study", "--seeds", "1", "--variant", "random_search")
+    assert treesearch(*study).code == 0
+    y = np.load(tmp_path / "train" / "y.npy")
+    np.save(tmp_path / "train" / "y.npy", CLASSES - 1 - y)
+    done = treesearch(*study, "--variant", "evolution")
+    assert done.code == 2
+    assert "holds a study of other data" in done.err
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ({"name": "two-level", "similarity": "cooccurrence"}, "applies to by: similarity, but got None"),
+        ({"name": "clustered", "similarity": ["cooccurrence"]}, "must be one of ['cooccurrence']"),
+        (
+            {"name": "huffman", "similarity": "cooccurrence"},
+            "search.builders: huffman(similarity=cooccurrence): builder",
+        ),
+    ],
+)
+def test_similarities_that_do_not_apply(tmp_path: Path, entry: dict[str, Any], says: str) -> None:
+    settings = interactions(tmp_path)
+    settings["search"] = {**SMALL["search"], "builders": [{"name": "huffman"}, entry]}
+    done = treesearch("search", write(tmp_path, settings), "--out", tmp_path / "run")
+    assert done.code == 2
+    assert says in done.err
+
+
+def test_a_builder_that_trains_nodes_without_a_search(tmp_path: Path) -> None:
+    config, out = write(tmp_path, features(tmp_path, as_folders=True)), tmp_path / "tree.json"
+    done = treesearch("build", "reassigned", "--config", config, "--option", "arity=4", "--out", out)
+    assert done.code == 0, done.err
+    assert Tree.load(out).num_classes == CLASSES

@@ -8,7 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse.linalg import svds
+from scipy.sparse.linalg import ArpackError, svds
+
+from treesearch.errors import DataError
 
 NUM_DIMENSIONS = 64
 WINDOW = 10  # events on either side that count as together
@@ -37,6 +39,9 @@ def cooccurrence_vectors(
 
     Returns:
         float32 [C, dimensions]; zero for an item without events.
+
+    Raises:
+        DataError: The singular values cannot be computed.
     """
     size = min(num_dimensions, num_classes - 1)
     counts = sparse.csr_array((num_classes, num_classes), dtype=np.float64)
@@ -58,7 +63,12 @@ def cooccurrence_vectors(
     if ppmi.nnz == 0:
         return np.zeros((num_classes, size), np.float32)
     start = np.ones(num_classes) / np.sqrt(num_classes)  # svds would draw one
-    left_vectors, values, _ = svds(ppmi, k=size, v0=start)
+    try:
+        left_vectors, values, _ = svds(ppmi, k=size, v0=start)
+    except (ArpackError, ValueError) as error:
+        raise DataError(
+            f"items that occur together give no vectors: {error}; leave similarity: cooccurrence out"
+        ) from None
     order = np.argsort(-values)
     vectors = left_vectors[:, order] * values[order] ** POWER
     # A singular vector's sign is free: the largest entry is made positive.

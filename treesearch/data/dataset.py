@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 class SmoothedClassWarning(UserWarning):
     """A class without a training example was given a count of 1, so that trees and losses stay finite."""
+
+
+ClassVectors = Callable[[], NDArray[np.float32]]  # gives [C, any]
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Dataset:
     noun: str = "examples"  # what a label is one of, for people
     classify: bool = False  # whether the most probable class is what is asked for
     seen: Seen | None = None  # where a list of classes is: those that are no answer to a test example
-    vectors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # [C, any] further class vectors by name
+    vectors: Mapping[str, ClassVectors] = field(default_factory=dict)  # further ones by name, made when asked for
 
     @property
     def num_classes(self) -> int:

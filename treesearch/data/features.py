@@ -82,7 +82,7 @@ def load_features(
                 for name, path in splits.items()
             },
         },
-        hash=content_hash(arrays, names),
+        hash=content_hash([*arrays, np.array([num])], names),
         classify=True,
     )
 
@@ -117,6 +117,8 @@ def _read_npz(path: Path) -> Arrays:
             f"no features at {str(path)!r}: give an .npz with x and y, or a folder with x.npy and y.npy, such as"
             " collect_features writes"
         )
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{str(path)!r} cannot be read: it is no .npz; files of documents must end in .tsv")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if not isinstance(arrays, np.lib.npyio.NpzFile) or not {"x", "y"} <= set(arrays.files):
@@ -146,13 +148,16 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 
 
 def _check_finite(x: NDArray[np.floating], path: Path) -> None:
+    """Also as float32, in which they are read."""
+    largest = np.finfo(np.float32).max
     for begin in range(0, len(x), CHECKED_ROWS):
-        bad = ~np.isfinite(x[begin : begin + CHECKED_ROWS])
-        if bad.any():
-            row, column = np.argwhere(bad)[0].tolist()
+        good = np.abs(x[begin : begin + CHECKED_ROWS]) <= largest
+        if not good.all():
+            row, column = np.argwhere(~good)[0].tolist()
+            hint = "; float16 holds no more than 65504" if x.dtype == np.float16 else ""
             raise DataError(
-                f"all features must be finite, but x[{begin + row}, {column}] in {str(path)!r} is"
-                f" {x[begin + row, column]}; float16 holds no more than 65504"
+                f"all features must be finite float32 numbers, but x[{begin + row}, {column}] in {str(path)!r} is"
+                f" {x[begin + row, column]}{hint}"
             )
 
 

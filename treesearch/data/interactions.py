@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -58,22 +60,22 @@ def load_interactions(
         SmoothedClassWarning: An item has no training event.
     """
     path = Path(path)
-    users, items, times = _read_events(path, min_rating)
-    kept = _core(users, items, min_user_count, min_item_count)
+    events = _read_events(path, min_rating)
+    kept = _core(events.user, events.item, min_user_count, min_item_count)
     if not kept.any():
         raise DataError(
             f"no user of {str(path)!r} has {min_user_count} interactions with items that have {min_item_count}; lower"
             " data.min_user_count or data.min_item_count"
         )
-    user_names, user_E = np.unique(users[kept], return_inverse=True)
-    names, item_E = np.unique(items[kept], return_inverse=True)
-    order = np.lexsort((times[kept], user_E))
+    user_names, user_E = _by_name(events.user[kept], events.users)
+    names, item_E = _by_name(events.item[kept], events.items)
+    order = np.lexsort((events.time[kept], user_E))
     user_E, item_E = user_E[order], item_E[order]
     last = np.append(np.flatnonzero(np.diff(user_E)), user_E.size - 1)
     split_E = np.zeros(user_E.size, np.int8)
     split_E[last], split_E[last - 1] = 2, 1
     train_counts = np.bincount(item_E[split_E == 0], minlength=names.size)
-    by_count = np.lexsort((names, -train_counts))
+    by_count = np.argsort(-train_counts, kind="stable")  # names are in order
     rank = np.empty(names.size, np.int32)
     rank[by_count] = np.arange(names.size, dtype=np.int32)
     ranked_E = rank[item_E]
@@ -101,11 +103,8 @@ def load_interactions(
         hash=content_hash([array for split in splits for array in (split.inputs, split.labels)], class_names),
         noun="interactions",
         seen=_seen(ranked_E, first, last),
-        vectors={COOCCURRENCE: cooccurrence_vectors(*train, num_classes=names.size)},
+        vectors={COOCCURRENCE: cache(partial(cooccurrence_vectors, *train, num_classes=names.size))},
     )
-
-
-Strings = NDArray[np.str_]
 
 
 class _Tabs(csv.excel_tab):
@@ -114,38 +113,63 @@ class _Tabs(csv.excel_tab):
     quoting = csv.QUOTE_NONE
 
 
-def _read_events(path: Path, min_rating: float | None) -> tuple[Strings, Strings, NDArray[np.float64]]:
-    """User, item and time of each event, in the order of the file."""
+class _Ids(dict[str, int]):
+    """Numbers of names, in the order in which they are first asked for."""
+
+    def __missing__(self, name: str) -> int:
+        self[name] = number = len(self)
+        return number
+
+
+@dataclass(frozen=True)
+class _Events:
+    """In the order of the file."""
+
+    user: NDArray[np.int64]  # [E] number of the user
+    item: NDArray[np.int64]  # [E] place among the names
+    time: NDArray[np.float64]  # [E]
+    users: list[str]  # names by number
+    items: list[str]
+
+
+def _read_events(path: Path, min_rating: float | None) -> _Events:
+    users, items = _Ids(), _Ids()
+    user, item, time, rating = [], [], [], []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, csv.excel if path.suffix == ".csv" else _Tabs)
             header = next(rows, [])
             wanted = ["user", "item", "timestamp"] + ([] if min_rating is None else ["rating"])
             places = [_column(header, name, path) for name in wanted]
-            events = []
             for row in rows:
                 if not row:
                     continue
-                if len(row) != len(header):
-                    raise DataError(
-                        f"every line must have {len(header)} columns, as the header has, but line {rows.line_num} of"
-                        f" {str(path)!r} has {len(row)}"
-                    )
-                events.append([row[place] for place in places])
+                cells = [row[place].strip() for place in places] if len(row) == len(header) else []
+                if not all(cells[:2]) or not cells:
+                    rule = f"have {len(header)} columns, as the header has, user and item not empty"
+                    raise DataError(f"every line must {rule}, but line {rows.line_num} of {str(path)!r} is {row!r:.80}")
+                user.append(users[cells[0]])
+                item.append(items[cells[1]])
+                time.append(cells[2])
+                rating.append(cells[-1])
     except OSError as error:
         raise DataError(f"interactions {str(path)!r} cannot be read ({error.strerror}); check the path") from None
     except UnicodeDecodeError:
         raise DataError(f"interactions must be UTF-8, but {str(path)!r} is not; convert it") from None
     except csv.Error as error:
         raise DataError(f"{str(path)!r} is no table ({error}); give columns with tabs, or commas and .csv") from None
-    if not events:
+    if not user:
         raise DataError(f"{str(path)!r} holds no interactions below its header")
-    columns = list(zip(*events, strict=True))
-    times = _numbers(columns[2], "timestamp", path)
-    kept = np.ones(times.size, np.bool_)
+    times, kept = _numbers(time, "timestamp", path), np.ones(len(user), np.bool_)
     if min_rating is not None:
-        kept = _numbers(columns[3], "rating", path) >= min_rating
-    return np.array(columns[0])[kept], np.array(columns[1])[kept], times[kept]
+        ratings = _numbers(rating, "rating", path)
+        kept = ratings >= min_rating
+        if not kept.any():
+            raise DataError(
+                f"some rating must reach data.min_rating, but the largest in {str(path)!r} is {ratings.max():g} and"
+                f" min_rating {min_rating:g}; lower it"
+            )
+    return _Events(np.array(user)[kept], np.array(item)[kept], times[kept], list(users), list(items))
 
 
 def _column(header: Sequence[str], name: str, path: Path) -> int:
@@ -168,15 +192,25 @@ def _numbers(column: Sequence[str], name: str, path: Path) -> NDArray[np.float64
     return numbers
 
 
-def _core(users: Strings, items: Strings, min_user_count: int, min_item_count: int) -> NDArray[np.bool_]:
+def _by_name(id_E: NDArray[np.int64], names: list[str]) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
+    """The names that occur, in order, and the place of each event's among them."""
+    present = np.array(sorted(np.unique(id_E).tolist(), key=names.__getitem__))
+    place = np.empty(len(names), np.int64)
+    place[present] = np.arange(present.size)
+    found = np.empty(present.size, object)
+    found[:] = [names[number] for number in present.tolist()]
+    return found, place[id_E]
+
+
+def _core(
+    user_E: NDArray[np.int64], item_E: NDArray[np.int64], min_user_count: int, min_item_count: int
+) -> NDArray[np.bool_]:
     """Events of users and items that all have enough of each other, bool [E]."""
-    user_E = np.unique(users, return_inverse=True)[1]
-    item_E = np.unique(items, return_inverse=True)[1]
-    kept = np.ones(users.size, np.bool_)
+    kept = np.ones(user_E.size, np.bool_)
     while True:
         enough = kept.copy()
         for id_E, least in ((user_E, min_user_count), (item_E, min_item_count)):
-            enough &= (np.bincount(id_E[kept], minlength=id_E.max(initial=0) + 1) >= least)[id_E]
+            enough &= (np.bincount(id_E[kept], minlength=id_E.max() + 1) >= least)[id_E]
         if enough.sum() == kept.sum():
             return kept
         kept = enough

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treesearch.data.dataset import Dataset, InputSpec, Split, content_hash, smoothed_counts
-from treesearch.data.features import MIN_CLASSES, load_features
+from treesearch.data.features import MIN_CLASSES, SortedExamplesWarning, load_features
 from treesearch.errors import DataError
 
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -77,11 +77,11 @@ def load_documents(
         name: Split(_bags(lines, word_ids, context), _class_ids(lines, class_ids, paths[name]))
         for name, lines in read.items()
     }
-    longer = np.mean([len(_words(text)) > context for text, _ in read["train"]])
+    longer = np.mean([sum(word in word_ids for word in _words(text)) > context for text, _ in read["train"]])
     if longer > 0.1:
         warnings.warn(
-            f"{100 * longer:.0f} % of the documents in {str(train)!r} have more than {context} words, of which the"
-            " first count; raise encoder.context",
+            f"{100 * longer:.0f} % of the documents in {str(train)!r} have more than {context} known words, of which"
+            " the first count; raise encoder.context",
             CutDocumentsWarning,
             stacklevel=2,
         )
@@ -121,7 +121,7 @@ def load_labelled_features(
         DataError: As `load_features`.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "(?s).*sorted by class", UserWarning)  # they are shuffled below
+        warnings.simplefilter("ignore", SortedExamplesWarning)  # they are shuffled below
         read = load_features(train, valid, test, num_classes=num_classes, class_names=class_names)
     x = np.asarray(read.train.inputs, np.float32)
     mean, deviation = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)

@@ -16,6 +16,7 @@ PRIOR = 5.0  # tokens of the mean of all that are mixed into each class
 WHITENING_POWER = -0.25
 SMALLEST_VARIANCE = 1e-3  # in shares of the largest
 CHUNK = 1 << 16
+SUMMED = 1 << 16  # examples on disk whose features are summed at a time
 
 
 def class_means(features: Features, num_classes: int, *, prior: float = 1.0) -> NDArray[np.float32]:
@@ -71,10 +72,13 @@ def _sums(features: Features, num_classes: int) -> tuple[NDArray[np.float64], ND
     """Number of tokens [C] and sum of features [C, D] of each class."""
     counts, sums = np.zeros(num_classes), np.zeros((num_classes, features.num_features))
     for x, y in features.blocks():
-        own = np.bincount(y, minlength=num_classes)
-        present = np.flatnonzero(own)
-        starts = np.concatenate([[0], np.cumsum(own[present])[:-1]]).astype(np.int64)
-        if present.size:
-            sums[present] += np.add.reduceat(x[np.argsort(y, kind="stable")], starts, axis=0, dtype=np.float64)
-        counts += own
+        size = SUMMED if features.mapped else max(1, y.size)  # what is on disk is not to be copied whole
+        for begin in range(0, y.size, size):
+            own_x, own_y = x[begin : begin + size], y[begin : begin + size]
+            own = np.bincount(own_y, minlength=num_classes)
+            present = np.flatnonzero(own)
+            starts = np.concatenate([[0], np.cumsum(own[present])[:-1]]).astype(np.int64)
+            by_class = np.argsort(own_y, kind="stable")
+            sums[present] += np.add.reduceat(own_x[by_class], starts, axis=0, dtype=np.float64)
+            counts += own
     return counts, sums

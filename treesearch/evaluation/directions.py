@@ -33,9 +33,14 @@ class TrainedDirections:
         self, train: Features, counts: NDArray[np.float64], *, learning_rate: float, max_tokens: int = 300_000
     ) -> None:
         self._all = train
-        self._train = train.first(max_tokens).in_memory()
+        self._max_tokens = max_tokens
         self._counts = counts
         self._learning_rate = learning_rate
+
+    @cached_property
+    def _train(self) -> Features:
+        """What nodes learn from; a search without reassignment never needs it."""
+        return self._all.first(self._max_tokens).in_memory()
 
     @cached_property
     def _means(self) -> NDArray[np.float32]:

@@ -89,8 +89,11 @@ class Features:
         """The same as float32 arrays."""
         if not self.mapped:
             return self
-        parts = [(x.copy(), y.copy()) for x, y in self.blocks()]
-        return Features(np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts]))
+        held, begin = np.empty((len(self), self.num_features), np.float32), 0
+        for x, _ in self.blocks():
+            held[begin : begin + len(x)] = x
+            begin += len(x)
+        return Features(held, self.labels.copy())
 
     def update(self, digest: blake2b) -> None:
         """Add the features, as float32, to a hash."""

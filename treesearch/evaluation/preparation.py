@@ -19,7 +19,7 @@ from treesearch.config import EncoderConfig
 from treesearch.data import Dataset, Split
 from treesearch.errors import DataError
 from treesearch.evaluation.class_vectors import class_vectors
-from treesearch.evaluation.encoders import Encoder, encode, untrained_encoder
+from treesearch.evaluation.encoders import IDENTITY, Encoder, encode, untrained_encoder
 from treesearch.evaluation.features import Features
 from treesearch.evaluation.joint import resolve_device, train_joint
 from treesearch.evaluation.softmax_mean import SoftmaxMean
@@ -76,11 +76,11 @@ def prepare(
         on_step: Called with (stage, step, number of steps).
 
     Raises:
-        DataError: The encoder's features are not finite.
+        DataError: The encoder's features are not finite, or ``holdout`` holds nothing out.
         ConfigError: Unknown encoder, builder, option or device.
     """
     counts = dataset.counts.astype(np.float64)
-    train, valid = _parts(dataset, holdout)
+    train, valid = _parts(dataset, holdout, whole=settings.kind == IDENTITY)
     generator = torch.Generator().manual_seed(seed)
     encoder = untrained_encoder(settings, dataset.spec, generator)
     encoder.to(resolve_device(device))
@@ -131,7 +131,7 @@ def restore(
 
     On the same machine it is the same to the bit, and so is the hash.
     """
-    train, valid = _parts(dataset, holdout)
+    train, valid = _parts(dataset, holdout, whole=settings.kind == IDENTITY)
     encoder = untrained_encoder(settings, dataset.spec, torch.Generator())
     encoder.load_state_dict({name: torch.from_numpy(values) for name, values in parameters.items()})
     encoder.to(resolve_device(device))
@@ -165,13 +165,22 @@ def _cached(
     return Preparation(learned, scored, vectors, state, digest.hexdigest())
 
 
-def _parts(dataset: Dataset, holdout: float | None) -> tuple[_Part, _Part]:
-    """What encoder and nodes learn from, and what nodes are scored on."""
+def _parts(dataset: Dataset, holdout: float | None, *, whole: bool) -> tuple[_Part, _Part]:
+    """What encoder and nodes learn from, and what nodes are scored on; ``whole`` leaves what is on disk in one piece.
+
+    Raises:
+        DataError: One of them is empty.
+    """
     train = dataset.train
     if holdout is None:
         return _Part(train), _Part(dataset.valid)
     held_out = held_out_tokens(len(train), holdout)
-    if train.mapped:
+    if not held_out.any() or held_out.all():
+        raise DataError(
+            f"frozen.holdout must hold out an example, but {holdout:g} of {len(train)} is none; raise it, or set it to"
+            " null"
+        )
+    if train.mapped and whole:
         return _Part(train, _ranges(~held_out)), _Part(train, _ranges(held_out))
     kept, scored = (Split(train.inputs[mask], train.labels[mask]) for mask in (~held_out, held_out))
     return _Part(kept), _Part(scored)

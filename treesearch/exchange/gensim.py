@@ -108,7 +108,8 @@ def layer_of(model: Any) -> HierarchicalSoftmax:
         TreeError: Its codes are not those of a tree.
     """
     decoded = _decoded(model)
-    layer = HierarchicalSoftmax(model.layer1_size, extract(model), bias=False)
+    tree = decoded.tree.annotate(class_names=list(model.wv.index_to_key))
+    layer = HierarchicalSoftmax(model.layer1_size, tree, bias=False)
     # A row is the logit of the canonical first child; gensim's of the child with code 0.
     rows_ND = np.where(decoded.flipped[:, None], -1, 1) * model.syn1[decoded.point]
     with torch.no_grad():

@@ -93,7 +93,7 @@ def _load(config: Config) -> Dataset:
             data.test,
             context=context,
             max_words=data.max_words,
-            min_word_count=data.min_word_count,
+            min_word_count=data.min_word_count or 1,
         )
     if isinstance(data, LabelsConfig):
         return load_labelled_features(
@@ -215,12 +215,14 @@ def named_vectors(
     if name not in BY_SIMILARITY or SIMILARITY not in rest:
         return own, rest
     wanted = rest.pop(SIMILARITY)
-    if wanted not in dataset.vectors:
+    if name == "two-level" and rest.get("by") != "similarity":
+        raise ConfigError(f"{SIMILARITY} of builder 'two-level' applies to by: similarity, but got {rest.get('by')!r}")
+    if not isinstance(wanted, str) or wanted not in dataset.vectors:
         raise ConfigError(
             f"{SIMILARITY} of builder {name!r} must be one of {sorted(dataset.vectors)} for these data, but got"
             f" {wanted!r}; leave it out to take the encoder's"
         )
-    return dataset.vectors[wanted], rest
+    return dataset.vectors[wanted](), rest
 
 
 def make_executor(
@@ -291,7 +293,9 @@ def check_choices(config: Config, dataset: Dataset, *, policy: Path | None = Non
             vectors = placeholder
             if entries is config.search.builders:
                 vectors, options = named_vectors(name, options, placeholder, dataset)
-            if "cutoffs" not in options:  # those are meant for the whole vocabulary
+            if "cutoffs" in options:  # those are meant for the whole vocabulary
+                continue
+            try:
                 build_tree(
                     name,
                     counts=few,
@@ -300,6 +304,9 @@ def check_choices(config: Config, dataset: Dataset, *, policy: Path | None = Non
                     directions=directions,
                     **options,
                 )
+            except ConfigError as error:
+                where = "search.builders" if entries is config.search.builders else "encoder.trees"
+                raise ConfigError(f"{where}: {builder_label(name, options)}: {error}") from None
 
 
 def _no_directions(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:

@@ -28,6 +28,7 @@ from treesearch.progress import ProgressReporter
 from treesearch.search.ledger import FROZEN, Ledger
 
 FINISHED = "finished"  # meta entry of a search that has spent its budget: its seconds
+PREPARATION = "preparation.json"  # written last: what is shared is whole
 REWARDS = "rewards"  # another: of each evaluation under the common λ, minus infinity where it has no score
 FIRST_SEED = 1  # of the agents; the task keeps the config's
 
@@ -254,7 +255,10 @@ def _claim(folder: Path, config: Config) -> None:
 
 
 def _prepare(config: Config, dataset: Dataset, folder: Path, progress: ProgressReporter) -> None:
-    if (folder / "preparation.json").exists():
+    file = folder / PREPARATION
+    if file.exists():
+        if json.loads(file.read_text()).get("data") != dataset.hash:
+            raise RunError(f"{folder} holds a study of other data: the files have changed since; choose another --out")
         return
     preparation = prepare_run(config, dataset, progress)
     for name, split in (("train", preparation.train), ("valid", preparation.valid)):
@@ -268,7 +272,7 @@ def _prepare(config: Config, dataset: Dataset, folder: Path, progress: ProgressR
         np.save(folder / f"{name}_labels.npy", split.labels)
     np.save(folder / "vectors.npy", preparation.vectors)
     np.savez(folder / "encoder.npz", allow_pickle=False, **preparation.encoder)
-    (folder / "preparation.json").write_text(json.dumps({"hash": preparation.hash}))
+    file.write_text(json.dumps({"hash": preparation.hash, "data": dataset.hash}))
 
 
 def _load_preparation(folder: Path) -> Preparation:
@@ -276,6 +280,6 @@ def _load_preparation(folder: Path) -> Preparation:
         Features(np.load(folder / f"{name}_features.npy", mmap_mode="r"), np.load(folder / f"{name}_labels.npy"))
         for name in ("train", "valid")
     )
-    digest = json.loads((folder / "preparation.json").read_text())["hash"]
+    digest = json.loads((folder / PREPARATION).read_text())["hash"]
     with np.load(folder / "encoder.npz") as state:
         return Preparation(train, valid, np.load(folder / "vectors.npy"), dict(state), digest)

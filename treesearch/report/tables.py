@@ -139,7 +139,7 @@ def _columns(rows: Sequence[dict[str, Any]]) -> list[Column]:
         ("vs Huffman [95 %]", _change),
         ("test NLL", lambda row: number((row["test_nll"] or {}).get("mean"), 3)),
     ]
-    metrics = list(rows[0].get("metrics") or ()) if rows else []
+    metrics = list(dict.fromkeys(name for row in rows for name in row.get("metrics") or ()))
     columns += [(SHORT.get(name, name), partial(_metric, name)) for name in metrics]
     if not (timed and (measured or metrics)):
         columns.append(column("valid NLL", "valid_nll", 3))

@@ -21,6 +21,7 @@ from treesearch.evaluation.encoders.ids import BagEncoder, FeedForwardEncoder, G
 from treesearch.evaluation.encoders.numbers import IdentityEncoder, MLPEncoder
 
 __all__ = [
+    "IDENTITY",
     "BagEncoder",
     "Encoder",
     "FeedForwardEncoder",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 ENCODE_BATCH = 8192
+IDENTITY = "identity"  # the kind that learns nothing
 Maker = Callable[[InputSpec, EncoderConfig], Encoder]
 
 OF_IDS: dict[str, Maker] = {
@@ -48,7 +50,7 @@ OF_IDS: dict[str, Maker] = {
 }
 OF_NUMBERS: dict[str, Maker] = {
     "mlp": lambda spec, own: MLPEncoder(spec.size, features=own.features),
-    "identity": lambda spec, own: IdentityEncoder(spec.size),
+    IDENTITY: lambda spec, own: IdentityEncoder(spec.size),
 }
 
 
@@ -66,7 +68,7 @@ def check_encoder(settings: EncoderConfig, spec: InputSpec) -> None:
         )
     if settings.kind not in readers:
         raise ConfigError(f"unknown encoder.kind {settings.kind!r}{did_you_mean(settings.kind, readers)}")
-    if settings.kind == "identity" and settings.features != spec.size:
+    if settings.kind == IDENTITY and settings.features != spec.size:
         raise ConfigError(
             f"encoder.features must be {spec.size}, the size of the features, but got {settings.features}; leave it out"
         )
