@@ -30,7 +30,7 @@ SPLITS = [
     "category",
     "similarity-0.25-project-0.5",
 ]
-METHODS = ["spawn", "forkserver"]
+METHODS = [pytest.param("spawn", marks=pytest.mark.slow), "forkserver"]
 SHORT = 3  # decisions
 
 

@@ -516,6 +516,7 @@ def test_a_pool_that_follows_the_cluster():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_code_travels_with_the_driver(tmp_path):
     """Workers import our packages from what the driver sent, not from what is installed where they run."""
     script = """
@@ -542,6 +543,7 @@ def test_code_travels_with_the_driver(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_cluster_that_loses_a_node():
     # Two nodes on one machine; the executor joins by address, survives the loss of one and leaves the other running.
     script = """

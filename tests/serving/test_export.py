@@ -82,12 +82,8 @@ def onnx() -> Any:
 
 QUICK = {
     ("huffman", "scores", True),
-    ("clustered 16-way", "beam", True),
-    ("adaptive", "scores", True),
     ("adaptive", "beam", False),
-    ("flat", "exact", True),
     ("two classes", "beam", True),
-    ("one class", "greedy", True),
 }
 CASES = [
     # Torch's exporter takes a second or two for each, up to ten for a beam through a deep binary tree.

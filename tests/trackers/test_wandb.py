@@ -150,6 +150,7 @@ def test_without_a_network_the_run_is_kept_offline(calls, folder, monkeypatch):
     assert [name for name, *_ in calls()] == ["teardown", "init", "define_metric", "log", "finish"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "at_start", "at_end"),
     [("hangs", True, True), ("slow", False, True), ("never ends", False, True)],
