@@ -29,9 +29,9 @@ class FaultyWorker:
     """An `EvaluationWorker` that learns from broken features, or never answers, on some trees."""
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]], settings: WorkerSettings) -> None:
-        broken = np.full_like(arrays["train_features"], np.nan)
+        broken = np.full_like(arrays["train.x"], np.nan)
         self._sound = EvaluationWorker(arrays, settings)
-        self._broken = EvaluationWorker({**arrays, "train_features": broken}, settings)
+        self._broken = EvaluationWorker({**arrays, "train.x": broken}, settings)
 
     def __call__(self, payload: Any) -> Any:
         """Evaluate one task, or not."""
