@@ -20,6 +20,7 @@ class SmoothedClassWarning(UserWarning):
     """A class without a training example was given a count of 1, so that trees and losses stay finite."""
 
 
+MIN_CLASSES = 3  # a tree over two classes is one decision: there is nothing to search
 ClassVectors = Callable[[], NDArray[np.float32]]  # gives [C, any]
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from treesearch.data.dataset import Dataset, InputSpec, Split, content_hash, smoothed_counts
+from treesearch.data.dataset import MIN_CLASSES, Dataset, InputSpec, Split, content_hash, smoothed_counts
 from treesearch.data.names import read_names
 from treesearch.errors import DataError
 
-MIN_CLASSES = 3
 CHECKED_ROWS = 1 << 16  # read at a time to see that all numbers are finite
 SORTED_SHARE = 0.5  # of neighbours with the same class, above what chance gives, from which a split looks sorted
 

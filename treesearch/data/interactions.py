@@ -16,8 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from treesearch.data.cooccurrence import cooccurrence_vectors
-from treesearch.data.dataset import Dataset, InputSpec, Seen, Split, content_hash, smoothed_counts
-from treesearch.data.features import MIN_CLASSES
+from treesearch.data.dataset import MIN_CLASSES, Dataset, InputSpec, Seen, Split, content_hash, smoothed_counts
 from treesearch.errors import DataError
 
 COOCCURRENCE = "cooccurrence"  # name of the class vectors

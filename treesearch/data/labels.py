@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from treesearch.data.dataset import Dataset, InputSpec, Split, content_hash, smoothed_counts
-from treesearch.data.features import MIN_CLASSES, SortedExamplesWarning, load_features
+from treesearch.data.dataset import MIN_CLASSES, Dataset, InputSpec, Split, content_hash, smoothed_counts
+from treesearch.data.features import SortedExamplesWarning, load_features
 from treesearch.errors import DataError
 
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -65,7 +65,7 @@ def load_documents(
     names = sorted(label_counts, key=lambda label: (-label_counts[label], label))
     if len(names) < MIN_CLASSES:
         raise DataError(f"a search needs at least {MIN_CLASSES} classes, but {str(train)!r} has {len(names)} labels")
-    words = Counter(word for text, _ in read["train"] for word in _words(text))
+    words = Counter(word for document, _ in read["train"] for word in document)
     often = sorted((word for word in words if words[word] >= min_word_count), key=lambda word: (-words[word], word))
     word_ids = {word: number for number, word in enumerate(often[:max_words])}
     if not word_ids:
@@ -77,7 +77,7 @@ def load_documents(
         name: Split(_bags(lines, word_ids, context), _class_ids(lines, class_ids, paths[name]))
         for name, lines in read.items()
     }
-    longer = np.mean([sum(word in word_ids for word in _words(text)) > context for text, _ in read["train"]])
+    longer = np.mean([sum(word in word_ids for word in document) > context for document, _ in read["train"]])
     if longer > 0.1:
         warnings.warn(
             f"{100 * longer:.0f} % of the documents in {str(train)!r} have more than {context} known words, of which"
@@ -139,8 +139,11 @@ def load_labelled_features(
     )
 
 
-def _read_lines(path: Path) -> list[tuple[str, str]]:
-    """Text and label of each line."""
+Document = tuple[list[str], str]
+
+
+def _read_lines(path: Path) -> list[Document]:
+    """Words and label of each line."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -154,25 +157,21 @@ def _read_lines(path: Path) -> list[tuple[str, str]]:
         document, tab, label = line.rpartition("\t")
         if not tab or not label.strip():
             raise DataError(f"lines must be 'text TAB label', but line {number} of {str(path)!r} is {line!r:.60}")
-        lines.append((document, label.strip()))
+        lines.append((WORD.findall(document.casefold()), label.strip()))
     if not lines:
         raise DataError(f"{str(path)!r} holds no documents; give lines of 'text TAB label'")
     return lines
 
 
-def _words(text: str) -> list[str]:
-    return WORD.findall(text.casefold())
-
-
-def _bags(lines: Sequence[tuple[str, str]], word_ids: dict[str, int], context: int) -> NDArray[np.int32]:
+def _bags(lines: Sequence[Document], word_ids: dict[str, int], context: int) -> NDArray[np.int32]:
     bags = np.full((len(lines), context), len(word_ids), np.int32)
-    for row, (text, _) in enumerate(lines):
-        ids = [word_ids[word] for word in _words(text) if word in word_ids][:context]
+    for row, (document, _) in enumerate(lines):
+        ids = [word_ids[word] for word in document if word in word_ids][:context]
         bags[row, context - len(ids) :] = ids
     return bags
 
 
-def _class_ids(lines: Sequence[tuple[str, str]], class_ids: dict[str, int], path: Path) -> NDArray[np.int32]:
+def _class_ids(lines: Sequence[Document], class_ids: dict[str, int], path: Path) -> NDArray[np.int32]:
     unknown = sorted({label for _, label in lines} - class_ids.keys())
     if unknown:
         shown = ", ".join(map(repr, unknown[:SHOWN])) + (", .." if len(unknown) > SHOWN else "")

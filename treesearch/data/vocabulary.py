@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 
 from treesearch.data.corpus import Corpus
-from treesearch.data.dataset import SmoothedClassWarning
+from treesearch.data.dataset import MIN_CLASSES, SmoothedClassWarning
 from treesearch.errors import DataError
 
 EOS = "<eos>"
 UNK = "<unk>"
-MIN_CLASSES = 3  # a tree over two classes is one decision: there is nothing to search
 
 
 class TokenReader:
