@@ -11,9 +11,8 @@ from agents.local_search import LocalSearch, LocalSearchSettings
 from agents.policy_gradient import PolicyGradient, PolicyGradientSettings
 from agents.random_search import RandomSearch
 from envs import Action, ConstructionTask
-from treesearch.builders.registry import did_you_mean
 from treesearch.cost import CostWeights
-from treesearch.errors import ConfigError
+from treesearch.errors import ConfigError, did_you_mean
 
 __all__ = [
     "AGENTS",

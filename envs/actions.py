@@ -51,10 +51,9 @@ from treesearch.builders import build_tree
 from treesearch.builders.assembly import ClassIds, TreeAssembly
 from treesearch.builders.clustering import interpolated_parts, similarity_parts
 from treesearch.builders.reassignment import reassign
-from treesearch.builders.registry import did_you_mean
 from treesearch.builders.similar_huffman import similar_huffman_parts
 from treesearch.builders.splits import cut_at_fraction, frequency_order
-from treesearch.errors import ConfigError
+from treesearch.errors import ConfigError, did_you_mean
 from treesearch.tree import Tree
 
 MAX_FLAT = 512  # a wider softmax is what trees are there to avoid

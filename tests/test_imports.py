@@ -15,8 +15,9 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"errors"},
     {"state"},
-    {"tree", "tree_kernels", "tree_files"},
-    {"paths", "data"},
+    {"tree", "tree_kernels", "tree_files", "tree_links"},
+    {"paths", "taxonomy"},
+    {"data"},
     {"cost_table"},
     {"cost", "softmax", "builders"},
     {"evaluation", "trackers", "integrations"},
@@ -26,7 +27,7 @@ LAYERS = (
 )
 ABOVE_AGENTS = {"launch", "bench", "tune", "cli"}
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
-OPEN_TO_ENVS_AND_AGENTS = {"builders", "tree", "cost", "cost_table", "paths", "data", "errors", "state"}
+OPEN_TO_ENVS_AND_AGENTS = {"builders", "tree", "taxonomy", "cost", "cost_table", "paths", "data", "errors", "state"}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for package in ("treesearch", "envs", "agents")

@@ -4,9 +4,10 @@ from typing import Any
 
 from treesearch.builders import build_tree
 from treesearch.errors import TreeSearchError
+from treesearch.taxonomy import Taxonomy, taxonomy_tree
 from treesearch.tree import Tree
 
-__all__ = ["HierarchicalSoftmax", "Tree", "TreeSearchError", "build_tree"]
+__all__ = ["HierarchicalSoftmax", "Taxonomy", "Tree", "TreeSearchError", "build_tree", "taxonomy_tree"]
 __version__ = "0.1.0"
 
 

@@ -219,9 +219,9 @@ def build(
 ) -> None:
     """Build one tree with a named builder."""
     from treesearch.builders import BUILDERS, build_tree
-    from treesearch.builders.registry import did_you_mean
     from treesearch.config import load_config, parse_value
     from treesearch.data.counts import load_counts, load_vectors
+    from treesearch.errors import did_you_mean
 
     if builder not in BUILDERS:
         raise ConfigError(f"unknown builder {builder!r}{did_you_mean(builder, BUILDERS)}")
@@ -318,7 +318,7 @@ def bench(
 ) -> None:
     """Run a benchmark and print its table."""
     from treesearch.bench import BENCHMARKS, benchmark_table
-    from treesearch.builders.registry import did_you_mean
+    from treesearch.errors import did_you_mean
 
     if name not in BENCHMARKS:
         raise ConfigError(f"unknown benchmark {name!r}{did_you_mean(name, BENCHMARKS)}")

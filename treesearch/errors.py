@@ -13,6 +13,8 @@ Every error that a user can cause is one of these, and its message is one line: 
 
 from __future__ import annotations
 
+import difflib
+
 
 class TreeSearchError(Exception):
     """Root of all errors that treesearch raises on purpose."""
@@ -50,3 +52,17 @@ class MissingExtraError(TreeSearchError):
         super().__init__(
             f"this needs the package {package!r}, which is not installed; run: pip install 'treesearch[{extra}]'"
         )
+
+
+MOST_KNOWN = 100  # names in a message
+
+
+def did_you_mean(name: str, known: object) -> str:
+    """The tail of an error message for an unknown name: the nearest known one, or all of them if they are few."""
+    names = [str(entry) for entry in known]  # type: ignore[attr-defined]
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    if len(names) > MOST_KNOWN:
+        return ""
+    return f"; known: {', '.join(names)}" if names else "; it takes none"

@@ -40,6 +40,7 @@ class Tree:
     leaf_class: IntArray  # [M-N] class of leaf N+i
     projection_dim: IntArray  # [N] output size of the node's projection, NO_PROJECTION where it has none
     class_names: tuple[str, ...] | None = None  # [C] outside the identity
+    node_names: tuple[str, ...] | None = None  # [N] of the internal nodes, outside the identity
     metadata: Mapping[str, Any] = field(default_factory=dict)  # JSON-able, outside the identity
 
     NO_PARENT: ClassVar[int] = -1
@@ -55,6 +56,7 @@ class Tree:
         *,
         projection_dim: ArrayLike | None = None,
         class_names: Sequence[str] | None = None,
+        node_names: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Tree:
         """Build a tree from parent links in any numbering that has the internal nodes before the leaves.
@@ -64,13 +66,17 @@ class Tree:
             leaf_class: int [M-N], the class at each of the last M-N nodes.
             projection_dim: int [N], 0 for no projection; None for none anywhere.
             class_names: C names.
+            node_names: N names of the internal nodes, in the numbering of ``parent``.
             metadata: JSON-able provenance.
 
         Raises:
-            TreeError: The arrays are not a valid tree.
+            TreeError: The arrays are not a valid tree, or names are not one each.
         """
-        tree, _ = cls.from_parents_with_ids(parent, leaf_class, projection_dim=projection_dim)
-        return tree.annotate(class_names=class_names, metadata=metadata)
+        tree, new_id = cls.from_parents_with_ids(parent, leaf_class, projection_dim=projection_dim)
+        if node_names is not None:
+            _check_names("node_names", node_names, tree.num_internal, "internal node")
+            node_names = [node_names[given] for given in np.argsort(new_id[: tree.num_internal])]
+        return tree.annotate(class_names=class_names, node_names=node_names, metadata=metadata)
 
     @classmethod
     def from_parents_with_ids(
@@ -107,7 +113,7 @@ class Tree:
         # Renumbering by (internal, leaf) keeps the sibling order: list nodes by smallest class once more.
         child_ptr, child_idx = tree_kernels.children_csr(new_parent, new_id[by_smallest], num_internal)
         arrays = (new_parent, child_ptr, child_idx, new_class, projection_N[order[:num_internal]])
-        return _restore(arrays, None, {}), new_id
+        return _restore(arrays, None, None, {}), new_id
 
     @classmethod
     def from_nested(
@@ -135,20 +141,31 @@ class Tree:
                 raise TreeError(f"a nested tree holds class ids and lists only, but got {_one_line(entry)}")
         return cls.from_parents(internal_parent + leaf_parent, leaf_class, class_names=class_names, metadata=metadata)
 
-    def annotate(self, *, class_names: Sequence[str] | None = None, metadata: Mapping[str, Any] | None = None) -> Tree:
+    def annotate(
+        self,
+        *,
+        class_names: Sequence[str] | None = None,
+        node_names: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Tree:
         """The same tree with names and metadata; None keeps what it has.
 
+        Args:
+            class_names: C names.
+            node_names: N names of the internal nodes, in canonical order.
+            metadata: JSON-able.
+
         Raises:
-            TreeError: The number of names is not the number of classes, or a name is not a string.
+            TreeError: Names are not one per class or internal node, or a name is not a string.
         """
-        names = self.class_names if class_names is None else tuple(class_names)
-        if isinstance(class_names, str) or not all(isinstance(name, str) for name in names or ()):
-            raise TreeError(f"class_names must be strings, one per class, but got {_one_line(class_names)}")
-        if names is not None and len(names) != self.num_classes:
-            raise TreeError(
-                f"one name per class must be given, but got {len(names)} names for {self.num_classes} classes"
-            )
-        return replace(self, class_names=names, metadata=self.metadata if metadata is None else dict(metadata))
+        changes: dict[str, Any] = {}
+        if class_names is not None:
+            changes["class_names"] = _check_names("class_names", class_names, self.num_classes, "class")
+        if node_names is not None:
+            changes["node_names"] = _check_names("node_names", node_names, self.num_internal, "internal node")
+        if metadata is not None:
+            changes["metadata"] = dict(metadata)
+        return replace(self, **changes)
 
     def to_nested(self) -> Nested:
         """The tree as nested lists of class ids, children in canonical order."""
@@ -305,7 +322,7 @@ class Tree:
     def __reduce__(self) -> tuple[Any, ...]:
         # Between processes travel the arrays alone; they come back read-only, whatever the transport made of them.
         arrays = (self.parent, self.child_ptr, self.child_idx, self.leaf_class, self.projection_dim)
-        return _restore, (arrays, self.class_names, dict(self.metadata))
+        return _restore, (arrays, self.class_names, self.node_names, dict(self.metadata))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tree) and self.hash == other.hash
@@ -317,12 +334,17 @@ class Tree:
         return f"Tree(num_classes={self.num_classes}, num_internal={self.num_internal}, hash={self.hash[:12]!r})"
 
 
-def _restore(arrays: tuple[IntArray, ...], class_names: tuple[str, ...] | None, metadata: Mapping[str, Any]) -> Tree:
+def _restore(
+    arrays: tuple[IntArray, ...],
+    class_names: tuple[str, ...] | None,
+    node_names: tuple[str, ...] | None,
+    metadata: Mapping[str, Any],
+) -> Tree:
     """A tree from arrays that are known to be canonical; makes them read-only."""
     for array in arrays:
         array.flags.writeable = False
     parent, child_ptr, child_idx, leaf_class, projection_dim = arrays
-    return Tree(parent, child_ptr, child_idx, leaf_class, projection_dim, class_names, metadata)
+    return Tree(parent, child_ptr, child_idx, leaf_class, projection_dim, class_names, node_names, metadata)
 
 
 def check_counts(counts: ArrayLike, num_classes: int | None = None) -> NDArray[np.float64]:
@@ -347,6 +369,15 @@ def check_counts(counts: ArrayLike, num_classes: int | None = None) -> NDArray[n
     if not counts_C.sum() > 0:
         raise DataError("at least one count must be > 0, but all are 0; pass training counts or ones")
     return counts_C
+
+
+def _check_names(what: str, names: Sequence[str], num: int, owner: str) -> tuple[str, ...]:
+    given = tuple(names)
+    if isinstance(names, str) or not all(isinstance(name, str) for name in given):
+        raise TreeError(f"{what} must be strings, one per {owner}, but got {_one_line(names)}")
+    if len(given) != num:
+        raise TreeError(f"one name per {owner} must be given, but got {len(given)} names for {num} of them")
+    return given
 
 
 def _one_line(value: object) -> str:

@@ -109,12 +109,14 @@ def current_umask() -> int:
 
 
 def _header(tree: Tree) -> dict[str, Any]:
+    node_names = {} if tree.node_names is None else {"node_names": list(tree.node_names)}
     return {
         "format": FORMAT,
         "version": VERSION,
         "hash": tree.hash,
         "num_classes": tree.num_classes,
         "class_names": None if tree.class_names is None else list(tree.class_names),
+        **node_names,
         "metadata": dict(tree.metadata),
     }
 
@@ -175,9 +177,10 @@ def _from_fields(fields: dict[str, Any]) -> Tree:
             f"format must be {FORMAT!r} version {VERSION}, but got {fields.get('format')!r:.40}"
             f" version {fields.get('version')!r:.40}"
         )
-    names = fields.get("class_names")
-    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise TreeError("class_names must be null or a list of strings")
+    names = {key: fields.get(key) for key in ("class_names", "node_names")}
+    for key, own in names.items():
+        if own is not None and not (isinstance(own, list) and all(isinstance(name, str) for name in own)):
+            raise TreeError(f"{key} must be null or a list of strings")
     metadata = fields.get("metadata", {})
     if not isinstance(metadata, dict):
         raise TreeError("metadata must be an object")
@@ -185,7 +188,8 @@ def _from_fields(fields: dict[str, Any]) -> Tree:
         fields["parent"],
         fields["leaf_class"],
         projection_dim=fields["projection_dim"],
-        class_names=names,
+        class_names=names["class_names"],
+        node_names=names["node_names"],
         metadata=metadata,
     )
     if fields.get("hash") not in (None, tree.hash):

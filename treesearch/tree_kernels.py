@@ -185,3 +185,42 @@ def leaf_intervals(parent, child_ptr, child_idx):
             first[child_idx[edge]] = start
             start += count[child_idx[edge]]
     return first, count
+
+
+@njit(cache=True)
+def lowest_common_ancestors(parent, depth, first, second):
+    """The deepest node that is above both nodes of a pair, or one of them, int32 [P]; O(depth) a pair.
+
+    Args:
+        parent: int32, parent of each node, -1 at the root.
+        depth: int32, edges from the root.
+        first: int32 [P].
+        second: int32 [P].
+    """
+    found = np.empty(first.size, np.int32)
+    for pair in range(first.size):
+        a, b = first[pair], second[pair]
+        while a != b:
+            if depth[a] >= depth[b]:
+                a = parent[a]
+            else:
+                b = parent[b]
+        found[pair] = a
+    return found
+
+
+@njit(cache=True)
+def node_heights(parent):
+    """Edges from each node down to the deepest below it, int32; parents come before their children."""
+    height = np.zeros(parent.size, np.int32)
+    for node in range(parent.size - 1, 0, -1):
+        height[parent[node]] = max(height[parent[node]], height[node] + 1)
+    return height
+
+
+@njit(cache=True)
+def spread_up(parent, low, high):
+    """Give every node the smallest ``low`` and the largest ``high`` at or below it, in place; parents come first."""
+    for node in range(parent.size - 1, 0, -1):
+        low[parent[node]] = min(low[parent[node]], low[node])
+        high[parent[node]] = max(high[parent[node]], high[node])

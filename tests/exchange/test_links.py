@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from tests.nested import nested_trees
 from treesearch import Tree
 from treesearch.errors import TreeError
-from treesearch.exchange.links import GrowingTree, tree_from_links
+from treesearch.exchange.links import GrowingTree
+from treesearch.tree_links import tree_from_links
 
 
 def links(nested, single, order):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +15,7 @@ from treesearch.builders.frequency import adaptive, two_level
 from treesearch.builders.huffman import huffman
 from treesearch.builders.reassignment import NodeDirections, reassigned
 from treesearch.builders.similar_huffman import similar_huffman
-from treesearch.errors import ConfigError, DataError
+from treesearch.errors import ConfigError, DataError, did_you_mean
 from treesearch.tree import Tree, check_counts
 
 Builder = Callable[..., Tree]
@@ -126,12 +125,3 @@ def check_vectors(vectors: ArrayLike, num_classes: int) -> NDArray[np.float32]:
     if not finite.all():
         raise DataError(f"vectors must be finite, but the row of class {finite.argmin()} holds NaN or infinity")
     return vectors_CD
-
-
-def did_you_mean(name: str, known: object) -> str:
-    """The tail of an error message for an unknown name: the nearest known one, or all of them."""
-    names = [str(entry) for entry in known]  # type: ignore[attr-defined]
-    close = difflib.get_close_matches(name, names, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(names)}" if names else "; it takes none"

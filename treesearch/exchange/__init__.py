@@ -13,8 +13,7 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 
-from treesearch.builders.registry import did_you_mean
-from treesearch.errors import ConfigError, TreeError
+from treesearch.errors import ConfigError, TreeError, did_you_mean
 from treesearch.exchange import labels
 from treesearch.exchange.binarize import binarize as binarize_tree
 from treesearch.exchange.codes import read_codes, write_codes

@@ -14,9 +14,9 @@ import numpy as np
 
 from treesearch.errors import TreeError
 from treesearch.exchange.files import read_text, write_text
-from treesearch.exchange.links import tree_from_links
 from treesearch.tree import Tree
 from treesearch.tree_files import reading
+from treesearch.tree_links import tree_from_links
 
 Structure = list[tuple[int, int, int]]  # parent, node, label; -1 for none
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from treesearch.errors import TreeError
 from treesearch.exchange.labels import check_distinct
-from treesearch.exchange.links import tree_from_links
 from treesearch.exchange.node_link import EDGES, OLD_EDGES, read_node_link, shared_attribute, write_node_link
 from treesearch.tree import Tree
 from treesearch.tree_files import reading
+from treesearch.tree_links import tree_from_links
 
 MAX_NODES = 10**8  # eight digits
 _WNID = re.compile(r"[nvars]\d{8}")

@@ -15,10 +15,10 @@ from numpy.typing import ArrayLike
 
 from treesearch.errors import MissingExtraError, TreeError
 from treesearch.exchange.labels import ids_of_labels
-from treesearch.exchange.links import tree_from_links
 from treesearch.exchange.node_link import EDGES, NodeLinks, links_of, read_node_link, shared_attribute, write_node_link
 from treesearch.tree import Tree
 from treesearch.tree_files import reading
+from treesearch.tree_links import tree_from_links
 
 if TYPE_CHECKING:
     import networkx

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from treesearch.errors import TreeError
 from treesearch.exchange.files import write_folder
-from treesearch.exchange.links import tree_from_links
 from treesearch.tree import Tree
 from treesearch.tree_files import check_unpacked_size, json_object, reading
+from treesearch.tree_links import tree_from_links
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_matrix

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from treesearch.builders.registry import did_you_mean
-from treesearch.errors import ConfigError
+from treesearch.errors import ConfigError, did_you_mean
 
 MAX_NAMES = 8  # that an error lists
 

@@ -17,7 +17,6 @@ from pydantic import Field
 from rich import box
 from rich.table import Table
 
-from treesearch.builders.registry import did_you_mean
 from treesearch.config import (
     Config,
     Positive,
@@ -28,7 +27,7 @@ from treesearch.config import (
     validate,
     with_settings,
 )
-from treesearch.errors import ConfigError, RunError
+from treesearch.errors import ConfigError, RunError, did_you_mean
 from treesearch.launch import check_choices, load_data, pick_from_front, resume_search, run_search
 from treesearch.progress import ProgressReporter
 from treesearch.search.executors import describe

@@ -12,10 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from treesearch.builders.registry import did_you_mean
 from treesearch.config import EncoderConfig
 from treesearch.data import InputSpec
-from treesearch.errors import ConfigError
+from treesearch.errors import ConfigError, did_you_mean
 from treesearch.evaluation.encoders.base import Encoder
 from treesearch.evaluation.encoders.ids import BagEncoder, FeedForwardEncoder, GRUEncoder
 from treesearch.evaluation.encoders.numbers import IdentityEncoder, MLPEncoder

@@ -1,0 +1,273 @@
+"""Taxonomies from what people have: tables of links, lists of paths, nested JSON, graphs of `networkx`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from treesearch.errors import MissingExtraError, TreeError
+from treesearch.taxonomy.links import Parents, taxonomy_from_edges, taxonomy_from_links
+from treesearch.taxonomy.taxonomy import ROOT, Taxonomy
+from treesearch.tree import Tree
+
+if TYPE_CHECKING:
+    import networkx
+
+
+def taxonomy_tree(source: Any, *, classes: Sequence[str] | None = None, **options: Any) -> Tree:
+    """The tree of a taxonomy, with the names of classes and inner nodes.
+
+    ``Taxonomy.of(tree)`` gives the taxonomy back, with its levels and the nodes that decide nothing.
+
+    Args:
+        source: A file (`load_taxonomy`), pairs (child, parent), a list of paths, nested dicts and lists, or a
+            `networkx.DiGraph`.
+        classes: As in `taxonomy_from_edges`.
+        **options: Of the function that reads such a source: ``parents``, ``separator``.
+
+    Raises:
+        TreeError: The source is none of these, or no taxonomy.
+        DataError: A class is not in it.
+    """
+    return as_taxonomy(source, classes=classes, **options).tree
+
+
+def as_taxonomy(source: Any, *, classes: Sequence[str] | None = None, **options: Any) -> Taxonomy:
+    """The taxonomy of any source that `taxonomy_tree` takes; a `Taxonomy` is returned as it is.
+
+    Raises:
+        TreeError: As in `taxonomy_tree`.
+        DataError: As there.
+    """
+    if isinstance(source, Taxonomy):
+        return source
+    if isinstance(source, str | Path):
+        return load_taxonomy(source, classes=classes, **options)
+    if isinstance(source, Mapping):
+        return taxonomy_from_nested(source, classes=classes, **options)
+    if hasattr(source, "predecessors"):
+        return taxonomy_from_networkx(source, classes=classes, **options)
+    entries = list(source) if isinstance(source, Iterable) else []
+    if entries and all(isinstance(entry, str) for entry in entries):
+        return taxonomy_from_paths(entries, classes=classes, **options)
+    if entries and all(isinstance(entry, tuple | list) and len(entry) == 2 for entry in entries):
+        return taxonomy_from_edges(((str(child), str(parent)) for child, parent in entries), classes=classes, **options)
+    raise TreeError(
+        "a taxonomy must be a file, pairs (child, parent), a list of paths, nested dicts or a networkx.DiGraph, but got"
+        f" {type(source).__name__} {' '.join(repr(source).split()):.60}"
+    )
+
+
+def load_taxonomy(path: str | Path, *, classes: Sequence[str] | None = None, **options: Any) -> Taxonomy:
+    """Read a taxonomy from a UTF-8 file.
+
+    ``.json`` is nested (`taxonomy_from_nested`). Any other file holds either lines ``child TAB parent``
+    (`taxonomy_from_edges`) or, where no line has a tab, a path such as ``animal/dog/poodle`` a line
+    (`taxonomy_from_paths`). Blank lines are skipped.
+
+    Args:
+        path: The file.
+        classes: As in `taxonomy_from_edges`.
+        **options: Of the function that reads it: ``parents``, ``separator``.
+
+    Raises:
+        TreeError: It cannot be read, or is no taxonomy.
+        DataError: A class is not in it.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise TreeError(f"taxonomy {str(path)!r} cannot be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError as error:
+        raise TreeError(f"a taxonomy must be UTF-8, but {str(path)!r} is not ({error.reason}); convert it") from None
+    if path.suffix == ".json":
+        return taxonomy_from_nested(_json(text, path), classes=classes, **options)
+    lines = [(number, line.strip("\r")) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if not lines:
+        raise TreeError(f"taxonomy {str(path)!r} is empty; give lines of 'child TAB parent', or a path a line")
+    if not any("\t" in line for _, line in lines):
+        return taxonomy_from_paths([line.strip() for _, line in lines], classes=classes, **options)
+    edges = []
+    for number, line in lines:
+        fields = [field.strip() for field in line.split("\t")]
+        if len(fields) != 2 or not all(fields):
+            raise TreeError(f"lines must be 'child TAB parent', but line {number} of {str(path)!r} is {line!r:.60}")
+        edges.append((fields[0], fields[1]))
+    return taxonomy_from_edges(edges, classes=classes, **options)
+
+
+def taxonomy_from_paths(
+    paths: Iterable[str], *, classes: Sequence[str] | None = None, separator: str = "/"
+) -> Taxonomy:
+    """A taxonomy from paths such as ``animal/dog/poodle``; each path is a class, in their order.
+
+    Nodes are known by their whole path. The name of a node is the last part of it, or the whole where another node
+    has the same last part. A path that others go on from is a class at an inner node.
+
+    Args:
+        paths: Each once.
+        classes: Names (or whole paths) of the classes instead of all paths.
+        separator: Between the parts.
+
+    Raises:
+        TreeError: A path stands twice, or has an empty part.
+        DataError: As in `taxonomy_from_edges`.
+    """
+    given = [tuple(part.strip() for part in path.split(separator)) for path in paths]
+    number_of: dict[tuple[str, ...], int] = {(): 0}
+    child_E, parent_E = [], []
+    for path in given:
+        if not all(path):
+            raise TreeError(f"a path must have no empty part, but got {separator.join(path)!r:.60}")
+        for length in range(1, len(path) + 1):
+            if path[:length] not in number_of:
+                number_of[path[:length]] = len(number_of)
+                child_E.append(number_of[path[:length]])
+                parent_E.append(number_of[path[: length - 1]])
+    class_node = np.array([number_of[path] for path in given], np.int64)
+    if np.unique(class_node).size != class_node.size:
+        twice = Counter(given).most_common(1)[0][0]
+        raise TreeError(f"every path must stand once, but {separator.join(twice)!r:.60} stands twice; leave one out")
+    last = Counter(path[-1] for path in number_of if path)
+    whole = [separator.join(path) for path in number_of]
+    names = [ROOT] + [
+        path[-1] if last[path[-1]] == 1 else name for path, name in list(zip(number_of, whole, strict=True))[1:]
+    ]
+    wanted: Any = class_node
+    if classes is not None:
+        name_of = dict(zip(whole, names, strict=True))
+        wanted = [name_of.get(name, name) for name in classes]
+    return taxonomy_from_links(names, np.array(child_E, np.int32), np.array(parent_E, np.int32), classes=wanted)
+
+
+def taxonomy_from_nested(nested: Any, *, classes: Sequence[str] | None = None) -> Taxonomy:
+    """A taxonomy from nested dicts and lists, as JSON has them.
+
+    ``{"animal": {"dog": ["poodle", "beagle"], "cat": {}}}``: keys are nodes, what they hold is below them; a string,
+    ``{}``, ``[]`` or ``None`` has nothing below it. Or objects with ``name`` and ``children``:
+    ``{"name": "dog", "children": [{"name": "poodle"}]}``.
+
+    Args:
+        nested: The whole; keys at the top are level 1, but an object with ``name`` is the root itself.
+        classes: As in `taxonomy_from_edges`.
+
+    Raises:
+        TreeError: Another shape, or a name that stands twice.
+        DataError: As in `taxonomy_from_edges`.
+    """
+    names, child_E, parent_E = [ROOT], [], []
+    top = nested
+    if _is_object(nested):
+        names, top = [_name(nested["name"])], nested.get("children") or []
+    stack: list[tuple[int, Any]] = [(0, top)]
+    while stack:
+        above, content = stack.pop()
+        below: list[tuple[Any, Any]] = []
+        if _is_object(content):
+            below = [(content["name"], content.get("children"))]
+        elif isinstance(content, Mapping):
+            below = list(content.items())
+        elif isinstance(content, list | tuple):
+            for entry in content:
+                if _is_object(entry):
+                    below.append((entry["name"], entry.get("children")))
+                elif isinstance(entry, Mapping):
+                    below.extend(entry.items())
+                else:
+                    below.append((entry, None))
+        elif content is not None:
+            below = [(content, None)]
+        first = len(names)
+        for name, _ in below:
+            child_E.append(len(names))
+            parent_E.append(above)
+            names.append(_name(name))
+        stack.extend((first + place, inside) for place, (_, inside) in reversed(list(enumerate(below))))
+    return taxonomy_from_links(names, np.array(child_E, np.int32), np.array(parent_E, np.int32), classes=classes)
+
+
+def taxonomy_from_networkx(
+    graph: networkx.DiGraph[Any], *, classes: Sequence[str] | None = None, parents: Parents = "first"
+) -> Taxonomy:
+    """A taxonomy from a directed acyclic graph whose edges run from parent to child; nodes are named by ``str``.
+
+    A single node without parents is the root; several stand below the root ``ROOT``.
+
+    Args:
+        graph: Names must differ.
+        classes: As in `taxonomy_from_edges`.
+        parents: As there. ``first`` goes by the order in which the edges were added.
+
+    Raises:
+        MissingExtraError: networkx is not installed.
+        TreeError: It is no directed graph, or has a cycle, no node, or a node of several parents under
+            ``parents="error"``.
+        DataError: As in `taxonomy_from_edges`.
+    """
+    try:
+        import networkx
+    except ImportError:
+        raise MissingExtraError("networkx", "interop") from None
+    if not isinstance(graph, networkx.DiGraph) or graph.is_multigraph():
+        raise TreeError(f"a networkx.DiGraph must be given, but got {type(graph).__name__}")
+    if not networkx.is_directed_acyclic_graph(graph):
+        cycle = " -> ".join(f"{above!r:.40}" for above, _ in networkx.find_cycle(graph)[:5])
+        raise TreeError(f"a taxonomy must have no cycle, but {cycle} leads back; remove one of these edges")
+    nodes = list(graph.nodes)
+    roots = [node for node in nodes if graph.in_degree(node) == 0]
+    if len(roots) == 1:
+        nodes.remove(roots[0])
+        names, number_of = [str(roots[0])], {roots[0]: 0}
+    else:
+        names, number_of = [ROOT], {}
+    number_of |= {node: number for number, node in enumerate(nodes, start=1)}
+    names += [str(node) for node in nodes]
+    child_E = [number_of[root] for root in roots] if len(roots) > 1 else []
+    parent_E = [0] * len(child_E)
+    for node in nodes:
+        for above in graph.predecessors(node):
+            child_E.append(number_of[node])
+            parent_E.append(number_of[above])
+    return taxonomy_from_links(
+        names, np.array(child_E, np.int32), np.array(parent_E, np.int32), classes=classes, parents=parents
+    )
+
+
+def _is_object(content: Any) -> bool:
+    return (
+        isinstance(content, Mapping)
+        and isinstance(content.get("name"), str)
+        and content.keys()
+        <= {
+            "name",
+            "children",
+        }
+    )
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str) or not name.strip():
+        raise TreeError(f"names of a nested taxonomy must be strings, not empty, but got {name!r:.60}")
+    return name
+
+
+def _json(text: str, path: Path) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) != len(pairs):
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise TreeError(f"every node must have a name of its own, but {str(path)!r} has {twice!r:.60} twice")
+        return content
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise TreeError(f"taxonomy {str(path)!r} must be JSON, but {error}") from None
+    except RecursionError:
+        raise TreeError(f"taxonomy {str(path)!r} is nested too deep for JSON; give lines 'child TAB parent'") from None
