@@ -213,7 +213,7 @@ def test_a_chain_of_5000_classes_needs_no_recursion() -> None:
         (PAIR | {"leaf_class": [0, 2**90]}, "leaf_class must be a flat array of integers"),
         ({"parent": [], "leaf_class": []}, "at least one leaf"),
         ({"parent": [-1], "leaf_class": [0, 1]}, "at most as many leaves as nodes"),
-        (PAIR | {"class_names": ["a"]}, "one name per class must be given, but got 1 names for 2 of them"),
+        (PAIR | {"class_names": ["a"]}, "one name per class must be given, but got 1 names for 2 classes"),
         (PAIR | {"class_names": "ab"}, "class_names must be strings"),
         (PAIR | {"class_names": [1, 2]}, "class_names must be strings"),
     ],

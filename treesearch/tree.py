@@ -74,7 +74,7 @@ class Tree:
         """
         tree, new_id = cls.from_parents_with_ids(parent, leaf_class, projection_dim=projection_dim)
         if node_names is not None:
-            _check_names("node_names", node_names, tree.num_internal, "internal node")
+            _check_names("node_names", node_names, tree.num_internal, "internal node", "internal nodes")
             node_names = [node_names[given] for given in np.argsort(new_id[: tree.num_internal])]
         return tree.annotate(class_names=class_names, node_names=node_names, metadata=metadata)
 
@@ -160,9 +160,11 @@ class Tree:
         """
         changes: dict[str, Any] = {}
         if class_names is not None:
-            changes["class_names"] = _check_names("class_names", class_names, self.num_classes, "class")
+            changes["class_names"] = _check_names("class_names", class_names, self.num_classes, "class", "classes")
         if node_names is not None:
-            changes["node_names"] = _check_names("node_names", node_names, self.num_internal, "internal node")
+            changes["node_names"] = _check_names(
+                "node_names", node_names, self.num_internal, "internal node", "internal nodes"
+            )
         if metadata is not None:
             changes["metadata"] = dict(metadata)
         return replace(self, **changes)
@@ -371,12 +373,12 @@ def check_counts(counts: ArrayLike, num_classes: int | None = None) -> NDArray[n
     return counts_C
 
 
-def _check_names(what: str, names: Sequence[str], num: int, owner: str) -> tuple[str, ...]:
+def _check_names(what: str, names: Sequence[str], num: int, owner: str, owners: str) -> tuple[str, ...]:
     given = tuple(names)
     if isinstance(names, str) or not all(isinstance(name, str) for name in given):
         raise TreeError(f"{what} must be strings, one per {owner}, but got {_one_line(names)}")
     if len(given) != num:
-        raise TreeError(f"one name per {owner} must be given, but got {len(given)} names for {num} of them")
+        raise TreeError(f"one name per {owner} must be given, but got {len(given)} names for {num} {owners}")
     return given
 
 

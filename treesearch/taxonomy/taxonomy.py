@@ -1,6 +1,6 @@
 """`Taxonomy`: a hierarchy of labels as people drew it, and the tree of decisions that it makes over its classes.
 
-Shapes: **T** nodes of the taxonomy, **C** classes, **N** internal nodes of a tree, **M** all nodes of a tree, **P** pairs.
+Shapes: **T** nodes of the taxonomy, **C** classes, **M** nodes of a tree, **P** pairs.
 """
 
 from __future__ import annotations
