@@ -1,0 +1,1 @@
+"""Training objectives that use the tree."""
