@@ -93,6 +93,16 @@ def random_batch(
 
 def class_log_probs(layer: HierarchicalSoftmax, x_D: NDArray[Any]) -> NDArray[np.float64]:
     """Log-probability of every class for one example, [C]."""
+    branches = branch_log_probs(layer, x_D)
+    result = np.empty(layer.tree.num_classes)
+    for _, entry, steps in naive.walk(layer.tree.to_nested()):
+        if not isinstance(entry, list):
+            result[entry] = sum(branches[node][branch] for node, branch in steps)
+    return result
+
+
+def branch_log_probs(layer: HierarchicalSoftmax, x_D: NDArray[Any]) -> dict[int, NDArray[np.float64]]:
+    """Log-probability of each child of every internal node for one example."""
     biases = list(layer.biases) or [torch.zeros(len(matrix)) for matrix in layer.weights]
     tables = {
         matrix.shape[1]: (_array(matrix), _array(bias)) for matrix, bias in zip(layer.weights, biases, strict=True)
@@ -100,11 +110,9 @@ def class_log_probs(layer: HierarchicalSoftmax, x_D: NDArray[Any]) -> NDArray[np
     projections = map(_array, layer.projections)
     rows_used: Counter[int] = Counter()
     seen: dict[int, NDArray[Any]] = {}  # the vector that each node's decision sees
-    branches: dict[int, NDArray[Any]] = {}  # log-probability of each of its children
-    result = np.empty(layer.tree.num_classes)
+    branches: dict[int, NDArray[Any]] = {}
     for number, entry, steps in naive.walk(layer.tree.to_nested()):
         if not isinstance(entry, list):
-            result[entry] = sum(branches[node][branch] for node, branch in steps)
             continue
         vector = seen[steps[-1][0]] if steps else x_D
         if layer.tree.projection_dim[number]:
@@ -118,7 +126,7 @@ def class_log_probs(layer: HierarchicalSoftmax, x_D: NDArray[Any]) -> NDArray[np
         if len(entry) == 2:
             logits = np.append(logits, 0.0)  # sigmoid(z) is a softmax of z against 0
         branches[number] = logits - np.log(np.exp(logits).sum())
-    return result
+    return branches
 
 
 def rows_on_paths(layer: HierarchicalSoftmax, targets: torch.Tensor) -> dict[int, list[int]]:

@@ -13,6 +13,7 @@ from tests.softmax import oracle
 from tests.softmax.oracle import TREES, random_batch, random_layer
 from treesearch import Tree
 from treesearch.softmax import HierarchicalSoftmax, reference
+from treesearch.softmax.reference_decisions import grouped_matmul
 
 
 @pytest.mark.parametrize("num_classes", [3, 7, 600])
@@ -131,4 +132,4 @@ def test_grouped_matmul_against_a_loop() -> None:
     group[:70] = group[:70].flip(0)
     vectors = torch.randn(group.numel(), 4, generator=generator)
     expected = torch.stack([matrices[g] @ v for g, v in zip(group.tolist(), vectors, strict=True)])
-    torch.testing.assert_close(reference.grouped_matmul(vectors, group, matrices.__getitem__), expected)
+    torch.testing.assert_close(grouped_matmul(vectors, group, matrices.__getitem__), expected)

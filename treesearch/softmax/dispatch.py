@@ -14,6 +14,7 @@ from treesearch.softmax.checks import is_plain
 from treesearch.softmax.cpu_plan import kernel_layout
 from treesearch.softmax.full_kernels import full_tables
 from treesearch.softmax.layout import SoftmaxLayout
+from treesearch.softmax.node_targets import NodeTargets, check_nodes, check_targets
 from treesearch.softmax.topk import TopK
 
 Kernel = Literal["auto", "reference", "cpu", "gpu"]
@@ -78,6 +79,35 @@ class Dispatcher:
             return gpu.node_log_probs(forest, input, target, *parameters.with_biases(), sparse=sparse)
         tables = self._reference(input.device)
         return reference.node_log_probs(tables, input, target, *parameters.with_biases(), sparse=sparse)
+
+    @torch.compiler.disable  # shapes depend on the targets; compilers go round it
+    def node_cross_entropy(
+        self, input: Tensor, targets: NodeTargets, parameters: Parameters, *, sparse: bool
+    ) -> Tensor:
+        """Cross-entropy of the masses of the decisions that the targets list, by row, [B], in nats.
+
+        Raises:
+            DataError: The targets do not fit, or the call is traced.
+        """
+        _refuse_tracing("node_cross_entropy", input)
+        check_targets(targets, self.layout.tree, input)
+        tables = self._reference(input.device)
+        return reference.node_cross_entropy(tables, input, targets, *parameters.with_biases(), sparse=sparse)
+
+    @torch.compiler.disable
+    def subtree_log_probs(self, input: Tensor, nodes: Tensor | None, parameters: Parameters) -> Tensor:
+        """Log-probabilities of passing these nodes, [B, K], or all, [B, M], in nats.
+
+        Raises:
+            DataError: The nodes do not fit, or the call is traced.
+        """
+        _refuse_tracing("subtree_log_probs", input)
+        if nodes is None:
+            nodes = torch.arange(self.layout.tree.num_nodes, device=input.device)
+        check_nodes(nodes, self.layout.tree)
+        return reference.subtree_log_probs(
+            self._reference(input.device), input, nodes.long(), *parameters.with_biases()
+        )
 
     def full_log_prob(self, input: Tensor, parameters: Parameters) -> Tensor:
         """Log-probabilities of all classes, [B, C], in nats."""
@@ -165,3 +195,8 @@ class Dispatcher:
         self.__init__(state["layout"], state["kernel"])  # type: ignore[misc]
         if state["device"] is not None:
             self._forest_on(state["device"], build=True)
+
+
+def _refuse_tracing(name: str, input: Tensor) -> None:
+    if not is_plain(input):
+        raise DataError(f"{name} cannot be traced, exported or transformed by torch.func; call it eagerly")

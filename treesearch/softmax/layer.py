@@ -20,6 +20,7 @@ from treesearch.softmax.checks import check_range, flat_input, flat_target, is_p
 from treesearch.softmax.dispatch import Dispatcher, Kernel, Parameters
 from treesearch.softmax.initialization import draw_uniform, log_mass_biases, rows_from_linear
 from treesearch.softmax.layout import SoftmaxLayout
+from treesearch.softmax.node_targets import NodeTargets
 from treesearch.softmax.row_rates import row_rates
 from treesearch.softmax.topk import TopK, check_arguments
 from treesearch.tree import Tree
@@ -308,6 +309,26 @@ class HierarchicalSoftmax(nn.Module):
         shape = (*target.shape, self.tree.max_depth)
         return NodeLogProbs(log_prob.reshape(shape), node.reshape(shape))
 
+    def node_cross_entropy(self, input: Tensor, targets: NodeTargets) -> Tensor:
+        """Cross-entropy of soft targets at the decisions that ``targets`` lists, summed by row.
+
+        A decision adds ``-sum_k mass_k log P(child k | node)``, one that is not listed nothing. The path of a class
+        with one-hot masses gives the negative ``output`` of `forward`. Masses are constants. Shapes depend on the
+        targets: ``gpu`` layers and other devices take the reference kernel, and compilers break the graph here.
+
+        Args:
+            input: [B, D].
+            targets: Of B rows, on the device of the input.
+
+        Returns:
+            [B], nats. Gradients of parameters are row-sparse if the layer is ``sparse``.
+
+        Raises:
+            DataError: The input or the targets do not fit, or the call is traced, exported or transformed.
+        """
+        flat, parameters = self._flat_input(input), self._all_parameters()
+        return self._kernels.node_cross_entropy(flat, targets, parameters, sparse=self.sparse).view(input.shape[:-1])
+
     # -- all classes -------------------------------------------------------------------------------------------------
 
     def log_prob(self, input: Tensor) -> Tensor:
@@ -318,6 +339,24 @@ class HierarchicalSoftmax(nn.Module):
         """
         scores = self._kernels.full_log_prob(self._flat_input(input), self._all_parameters())
         return scores.reshape(*input.shape[:-1], self.tree.num_classes)
+
+    def subtree_log_probs(self, input: Tensor, nodes: Tensor | None = None) -> Tensor:
+        """Log-probabilities of passing the nodes of the tree, in nats; gradients are dense. By the reference kernel.
+
+        Args:
+            input: [B, D].
+            nodes: int64 [K], internal nodes or leaves; None for all M.
+
+        Returns:
+            [B, K] or [B, M]: 0 at the root (node 0), at leaves the log-probabilities of their classes.
+
+        Raises:
+            DataError: The input does not fit, nodes are no integers [K] in [0, M), or the call is traced, exported or
+                transformed.
+        """
+        flat, parameters = self._flat_input(input), self._all_parameters()
+        scores = self._kernels.subtree_log_probs(flat, nodes, parameters)
+        return scores.reshape(*input.shape[:-1], scores.shape[1])
 
     def predict(self, input: Tensor) -> Tensor:
         """The most probable class of each example, int64 [B]; exact, of equals the first.
