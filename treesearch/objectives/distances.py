@@ -10,11 +10,11 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from treesearch import tree_kernels
 from treesearch.errors import DataError
+from treesearch.objectives import kernels
 from treesearch.tree import Tree
 
 Kind = Literal["edges", "height"]
@@ -63,7 +63,7 @@ class TreeDistance:
             return np.zeros(self.tree.num_nodes)
         lengths = np.ones(self.tree.num_nodes) if self.lengths is None else np.array(self.lengths, np.float64)
         lengths[0] = 0.0
-        return _accumulate(self.tree.parent, lengths)
+        return kernels.accumulate(self.tree.parent, lengths)
 
     @cached_property
     def at_node(self) -> FloatArray:
@@ -89,8 +89,8 @@ class TreeDistance:
         if not (np.isfinite(beta) and beta >= 0):
             raise DataError(f"beta must be finite and >= 0, but got {beta}")
         tree = self.tree
-        below = _decayed_sums(tree.parent, self.from_root, beta, tree.num_internal)
-        others = _sums_of_siblings(tree.child_ptr, tree.child_idx, below)
+        below = kernels.decayed_sums(tree.parent, self.from_root, beta, tree.num_internal)
+        others = kernels.sums_of_siblings(tree.child_ptr, tree.child_idx, below)
         return Decay(beta, self.from_root, self.at_node, below, others)
 
 
@@ -104,38 +104,3 @@ class Decay:
     at_node: FloatArray  # [M]
     below: FloatArray  # [M] sum over the classes c below of exp(-beta * (from_root[c] - from_root[parent]))
     others: FloatArray  # [M] sum of ``below`` over the siblings
-
-
-@njit(cache=True)
-def _accumulate(parent, lengths):  # type: ignore[no-untyped-def]
-    total = lengths.copy()
-    for node in range(1, parent.size):
-        total[node] += total[parent[node]]
-    return total
-
-
-@njit(cache=True)
-def _decayed_sums(parent, from_root, beta, num_internal):  # type: ignore[no-untyped-def]
-    below = np.zeros(parent.size)
-    below[num_internal:] = 1.0
-    for node in range(parent.size - 1, 0, -1):
-        below[node] *= np.exp(-beta * (from_root[node] - from_root[parent[node]]))
-        below[parent[node]] += below[node]
-    return below
-
-
-@njit(cache=True)
-def _sums_of_siblings(child_ptr, child_idx, values):  # type: ignore[no-untyped-def]
-    """Sums without each child in turn: taking it off the whole would lose what is small beside it."""
-    others = np.zeros(values.size)
-    for node in range(child_ptr.size - 1):
-        first, last = child_ptr[node], child_ptr[node + 1]
-        total = 0.0
-        for edge in range(first, last):
-            others[child_idx[edge]] = total
-            total += values[child_idx[edge]]
-        total = 0.0
-        for edge in range(last - 1, first - 1, -1):
-            others[child_idx[edge]] += total
-            total += values[child_idx[edge]]
-    return others

@@ -31,12 +31,12 @@ class MultiLevelLoss:
     Labels are ids of `label_ids`: a class, or a coarse label, *node n or anything below it*, whose NLL is that of its
     subtree. A level that lies below a label adds nothing for it. The mean is over the examples that have a label.
 
-    A weight is a number, or a pair (at the start, at the end) between which it goes linearly with ``progress``.
+    A weight is a number >= 0, or a pair (at the start, at the end) between which it goes linearly with ``progress``.
 
     Args:
         taxonomy: Of the labels.
         label_weight: Of the NLL of the label itself.
-        level_weights: By level, 1 (below the root) to ``taxonomy.num_levels``: of the NLL of the label's ancestor there.
+        level_weights: By level, from 1, below the root: of the NLL of the label's ancestor there.
         node_weights: By name of a node: of the decision among its children, for labels below it. A node that has no
             decision of its own, since it has a single child, is refused.
         tree: Of the layer: the taxonomy's own, or one that refines it. None: its own.
@@ -87,11 +87,14 @@ class MultiLevelLoss:
             add(weight, depth_P < depth[label_P])
         for name, weight in (node_weights or {}).items():
             own = taxonomy.node(name)
-            if taxonomy.tree_node[own] >= taxonomy.tree.num_internal or (taxonomy.parent == own).sum() < 2 - (
-                taxonomy.class_at[own] >= 0
-            ):
+            below = _ancestors(taxonomy, above, int(taxonomy.depth[own]) + 1)
+            inside = _ancestors(taxonomy, above, int(taxonomy.depth[own])) == own
+            # A class at the node itself ends in a leaf of its own, a label of the node above all of its decisions.
+            until = np.where(below >= 0, self.tree.node_depths[node_T[below]], depth_end)
+            chosen_P = inside[label_P] & (depth_P >= self.tree.node_depths[node_T[own]]) & (depth_P < until[label_P])
+            if not chosen_P.any():
                 raise DataError(f"node_weights need a node with a decision of its own, but {name!r:.60} has none")
-            add(weight, self._node == node_T[own])
+            add(weight, chosen_P)
         if not (start_P.any() or change_P.any()) and self._node.size:
             raise DataError("at least one weight must be > 0, but all are 0")
         self._start, self._change = start_P.astype(np.float32), change_P.astype(np.float32)
@@ -143,8 +146,8 @@ class MultiLevelLoss:
         ptr = np.concatenate([[0], np.cumsum(self.tree.arities[node_E], dtype=np.int64)])
         mass_Q = np.zeros(ptr[-1], np.float32)
         mass_Q[ptr[:-1] + self._branch[entry_E]] = self._start[entry_E] + progress * self._change[entry_E]
-        arrays = (torch.from_numpy(array) for array in (row_E, node_E, ptr, mass_Q))
-        return NodeTargets(*arrays, num_rows=label_B.size).to(label.device)
+        row, node, starts, mass = map(torch.from_numpy, (row_E, node_E, ptr, mass_Q))
+        return NodeTargets(row, node, starts, mass, label_B.size).to(label.device)
 
     def __call__(self, layer: HierarchicalSoftmax, input: Tensor, label: Tensor, *, progress: float = 0.0) -> Tensor:
         """Mean loss in nats; NaN where no example has a label.
@@ -159,9 +162,7 @@ class MultiLevelLoss:
             DataError: As there, or shapes do not fit, or the layer is over another tree.
         """
         if layer.tree != self.tree:
-            raise DataError(
-                "the layer must be over the tree of the loss, but is over another one; pass tree=layer.tree"
-            )
+            raise DataError("the layer must be over the tree of the loss, but is over another; pass tree=layer.tree")
         loss_B = layer.node_cross_entropy(input, self.node_targets(label, progress=progress))
         return loss_B.sum() / (label != self.IGNORED).sum()
 

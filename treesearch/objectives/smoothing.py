@@ -9,15 +9,13 @@ classes). Nothing here is of size C x C: sums over subtrees do not depend on the
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from treesearch import tree_kernels
 from treesearch.errors import DataError
+from treesearch.objectives import kernels
 from treesearch.objectives.distances import Kind, TreeDistance
 from treesearch.paths import Paths, class_paths
 from treesearch.softmax import HierarchicalSoftmax
@@ -51,18 +49,14 @@ class HierarchicalSmoothing:
         self.smoothing = float(smoothing) if tree.num_classes > 1 else 0.0
         self.distance = own
         self._decay = own.decay(float(beta))
-        reach = _running_maximum(tree.parent, self._decay.others)[tree.class_leaf]
+        reach = kernels.running_maximum(tree.parent, self._decay.others)[tree.class_leaf]
         if self.smoothing and not reach.all():
             raise DataError(
                 f"beta must leave every class another one that is worth more than nothing, but with beta = {beta} the"
                 f" nearest of class {int(reach.argmin())} is not; lower it"
             )
         self._paths: Paths = class_paths(tree)
-        self._first, self._count = (
-            tree_kernels.leaf_intervals(tree.parent, tree.child_ptr, tree.child_idx)
-            if tree.num_internal
-            else (np.zeros(1, np.int32), np.ones(1, np.int32))
-        )
+        self._first, self._count = tree_kernels.leaf_intervals(tree.parent, tree.child_ptr, tree.child_idx)
         self._class_at = np.empty(tree.num_classes, np.int32)  # class at each place of the depth-first order
         self._class_at[self._first[tree.class_leaf]] = np.arange(tree.num_classes)
 
@@ -74,7 +68,7 @@ class HierarchicalSmoothing:
         """
         target_B = self._checked(target)
         target_BC = np.empty((target_B.size, self.tree.num_classes), np.float32)
-        _distributions(
+        kernels.distributions(
             target_B, self.tree.class_leaf, self.tree.parent, self._first, self._count, self._class_at,
             self._decay.from_root, self._decay.at_node, self._decay.others, self._decay.beta, self.smoothing,
             target_BC,
@@ -92,13 +86,13 @@ class HierarchicalSmoothing:
         """
         target_B = self._checked(target)
         paths, tree = self._paths, self.tree
-        row_E, node_E, ptr, mass_Q = _path_masses(
+        row_E, node_E, ptr, mass_Q = kernels.path_masses(
             target_B, paths.ptr, paths.node, paths.branch, tree.class_leaf, tree.parent, tree.child_ptr, tree.child_idx,
             self._decay.from_root, self._decay.at_node, self._decay.below, self._decay.others, self._decay.beta,
             self.smoothing,
         )  # fmt: skip
-        arrays = (torch.from_numpy(array) for array in (row_E, node_E, ptr, mass_Q))
-        return NodeTargets(*arrays, num_rows=target_B.size).to(target.device)
+        row, node, starts, mass = map(torch.from_numpy, (row_E, node_E, ptr, mass_Q))
+        return NodeTargets(row, node, starts, mass, target_B.size).to(target.device)
 
     def flat_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Mean cross-entropy of a flat softmax in nats.
@@ -147,93 +141,3 @@ class HierarchicalSmoothing:
         check_range(targets, self.tree.num_classes)
         found: np.ndarray[tuple[int], np.dtype[np.int64]] = targets.numpy()
         return found
-
-
-@njit(cache=True)
-def _running_maximum(parent, values):  # type: ignore[no-untyped-def]
-    largest = values.copy()
-    for node in range(1, parent.size):
-        largest[node] = max(largest[node], largest[parent[node]])
-    return largest
-
-
-@njit(cache=True)
-def _log_weight(leaf, above, from_root, at_node, beta):  # type: ignore[no-untyped-def]
-    """Logarithm of the factor that all classes that part from a leaf at a node have in common."""
-    return -beta * (from_root[leaf] - from_root[above] + at_node[above])
-
-
-@njit(cache=True)
-def _log_total(leaf, parent, from_root, at_node, others, beta):  # type: ignore[no-untyped-def]
-    """Logarithm of Z: the sum over all other classes, scaled by its largest term."""
-    top, total = -math.inf, 0.0
-    node = leaf
-    while parent[node] >= 0:
-        above = parent[node]
-        if others[node] > 0:
-            term = _log_weight(leaf, above, from_root, at_node, beta) + math.log(others[node])
-            if term > top:
-                total, top = total * math.exp(top - term) + 1.0, term
-            else:
-                total += math.exp(term - top)
-        node = above
-    return top + math.log(total) if total > 0 else top
-
-
-@njit(cache=True)
-def _distributions(  # type: ignore[no-untyped-def]
-    target_B, class_leaf, parent, first, count, class_at, from_root, at_node, others, beta, smoothing, target_BC
-):
-    for row in range(target_B.size):
-        own_C = target_BC[row]
-        leaf = class_leaf[target_B[row]]
-        log_total = _log_total(leaf, parent, from_root, at_node, others, beta)
-        own_C[target_B[row]] = 1.0 - smoothing
-        node = leaf
-        while parent[node] >= 0:
-            above = parent[node]
-            shift = _log_weight(leaf, above, from_root, at_node, beta) - log_total + beta * from_root[above]
-            for begin, end in (
-                (first[above], first[node]),
-                (first[node] + count[node], first[above] + count[above]),
-            ):
-                for place in range(begin, end):
-                    other = class_at[place]
-                    own_C[other] = smoothing * math.exp(shift - beta * from_root[class_leaf[other]])
-            node = above
-
-
-@njit(cache=True)
-def _path_masses(  # type: ignore[no-untyped-def]
-    target_B, path_ptr, path_node, path_branch, class_leaf, parent, child_ptr, child_idx, from_root, at_node, below,
-    others, beta, smoothing,
-):  # fmt: skip
-    num_entries, num_masses = 0, 0
-    for row in range(target_B.size):
-        for step in range(path_ptr[target_B[row]], path_ptr[target_B[row] + 1]):
-            num_entries += 1
-            num_masses += child_ptr[path_node[step] + 1] - child_ptr[path_node[step]]
-    row_E, node_E = np.empty(num_entries, np.int64), np.empty(num_entries, np.int64)
-    ptr, mass_Q = np.zeros(num_entries + 1, np.int64), np.empty(num_masses, np.float32)
-    entry, filled = 0, 0
-    for row in range(target_B.size):
-        target = target_B[row]
-        leaf = class_leaf[target]
-        start, end = path_ptr[target], path_ptr[target + 1]
-        log_total = _log_total(leaf, parent, from_root, at_node, others, beta)
-        staying = 1.0  # mass that has not left the path
-        for step in range(start, end):
-            node, branch = path_node[step], path_branch[step]
-            low, high = child_ptr[node], child_ptr[node + 1]
-            row_E[entry], node_E[entry] = row, node
-            share = 0.0
-            if others[child_idx[low + branch]] > 0:  # else too small to be written
-                share = smoothing * math.exp(_log_weight(leaf, node, from_root, at_node, beta) - log_total)
-            for edge in range(low, high):
-                mass_Q[filled + edge - low] = share * below[child_idx[edge]]
-            staying -= share * others[child_idx[low + branch]]
-            mass_Q[filled + branch] = max(staying, 1.0 - smoothing)
-            filled += high - low
-            entry += 1
-            ptr[entry] = filled
-    return row_E, node_E, ptr, mass_Q
