@@ -138,3 +138,68 @@ def path_masses(
             entry += 1
             ptr[entry] = filled
     return row_E, node_E, ptr, mass_Q
+
+
+@njit(cache=True)
+def sparse_masses(class_Bm, mass_Bm, parent, child_ptr, child_idx, class_leaf, prior_M, prior_C):
+    """Decisions on the paths of each row's classes and the masses of their children; see `SparseTeacher`.
+
+    Returns:
+        Rows, nodes, pointers and masses of `NodeTargets`, and the entropy of each row's targets, float32 [B].
+    """
+    num_nodes = parent.size
+    given_M, taken_M = np.zeros(num_nodes), np.zeros(num_nodes)  # of this row's classes: mass and prior below
+    seen_M = np.full(num_nodes, -1, np.int64)  # last row that came by
+    num_entries, num_masses = 0, 0
+    for row in range(class_Bm.shape[0]):
+        for place in range(class_Bm.shape[1]):
+            node = parent[class_leaf[class_Bm[row, place]]]
+            while node >= 0 and seen_M[node] != row:
+                seen_M[node] = row
+                num_entries += 1
+                num_masses += child_ptr[node + 1] - child_ptr[node]
+                node = parent[node]
+    row_E, node_E = np.empty(num_entries, np.int64), np.empty(num_entries, np.int64)
+    ptr, mass_Q = np.zeros(num_entries + 1, np.int64), np.empty(num_masses, np.float32)
+    entropy_B = np.zeros(class_Bm.shape[0], np.float32)
+    seen_M[:] = -1
+    entry, filled = 0, 0
+    for row in range(class_Bm.shape[0]):
+        begin, given, taken = entry, 0.0, 0.0
+        for place in range(class_Bm.shape[1]):
+            target = class_Bm[row, place]
+            given += mass_Bm[row, place]
+            taken += prior_C[target]
+            node = class_leaf[target]
+            while node >= 0:
+                if seen_M[node] != row:
+                    seen_M[node] = row
+                    given_M[node], taken_M[node] = 0.0, 0.0
+                    if child_ptr.size - 1 > node:
+                        row_E[entry], node_E[entry] = row, node
+                        entry += 1
+                given_M[node] += mass_Bm[row, place]
+                taken_M[node] += prior_C[target]
+                node = parent[node]
+        node_E[begin:entry].sort()
+        left = prior_M[0] - taken
+        rate = max(1.0 - given, 0.0) / left if left > 0 else 0.0
+        entropy = 0.0
+        for own in range(begin, entry):
+            node = node_E[own]
+            total, logs = 0.0, 0.0
+            for edge in range(child_ptr[node], child_ptr[node + 1]):
+                child = child_idx[edge]
+                mass = rate * prior_M[child]
+                if seen_M[child] == row:
+                    mass = given_M[child] + rate * max(prior_M[child] - taken_M[child], 0.0)
+                mass_Q[filled] = mass
+                filled += 1
+                if mass > 0:
+                    total += mass
+                    logs += mass * math.log(mass)
+            ptr[own + 1] = filled
+            if total > 0:
+                entropy += total * math.log(total) - logs
+        entropy_B[row] = entropy
+    return row_E, node_E, ptr, mass_Q, entropy_B

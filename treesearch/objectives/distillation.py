@@ -1,0 +1,224 @@
+"""Distillation: the probabilities of a flat teacher become targets at the nodes of a tree.
+
+Shapes: **B** batch, **C** classes, **D** features, **N** internal nodes, **M** all nodes, **m** classes of a cut teacher.
+
+With t(n) the teacher's mass below node n and p the student's decisions,
+``KL(t | p) over the classes = sum_n t(n) * KL(t(child) / t(n) | p(child | n))``: the classes' divergence falls apart
+into one at each node, weighted by the teacher's mass there (chain rule of relative entropy, Cover & Thomas 2006, 2.5).
+Temperatures are those of Hinton, Vinyals & Dean (2015), the loss multiplied by their square.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from treesearch import tree_kernels
+from treesearch.errors import DataError
+from treesearch.objectives import kernels
+from treesearch.softmax import HierarchicalSoftmax
+from treesearch.softmax.node_targets import NodeTargets
+from treesearch.tree import Tree, check_counts
+
+TOLERANCE = 1e-3  # by which a row of the teacher may miss 1; float16 does
+
+
+def subtree_masses(tree: Tree, probability: Tensor) -> Tensor:
+    """The sum of the probabilities below each node, [B, M], float64; one pass over the classes.
+
+    Args:
+        tree: Over C classes.
+        probability: [B, C].
+
+    Raises:
+        DataError: Its shape is another.
+    """
+    if probability.dim() != 2 or probability.shape[1] != tree.num_classes:
+        raise DataError(f"probabilities must be [B, {tree.num_classes}], but got {tuple(probability.shape)}")
+    first, count = tree_kernels.leaf_intervals(tree.parent, tree.child_ptr, tree.child_idx)
+    begin_M = torch.from_numpy(first.astype(np.int64)).to(probability.device)
+    end_M = begin_M + torch.from_numpy(count.astype(np.int64)).to(probability.device)
+    class_at = np.empty(tree.num_classes, np.int64)
+    class_at[first[tree.class_leaf]] = np.arange(tree.num_classes)
+    in_order_BC = probability.double().index_select(1, torch.from_numpy(class_at).to(probability.device))
+    sums_BC = torch.nn.functional.pad(in_order_BC.cumsum(1), (1, 0))
+    return (sums_BC.index_select(1, end_M) - sums_BC.index_select(1, begin_M)).clamp_(min=0)
+
+
+def node_divergences(layer: HierarchicalSoftmax, input: Tensor, teacher: Tensor) -> Tensor:
+    """KL of the teacher from the layer at each node in nats, weighted by the teacher's mass there, [B, N].
+
+    A row's sum is the divergence over all classes. For reports; to train, `distillation_loss` is cheaper.
+
+    Args:
+        layer: The student.
+        input: [B, D].
+        teacher: Probabilities [B, C].
+
+    Raises:
+        DataError: The teacher's rows are no probabilities over the classes.
+    """
+    tree = layer.tree
+    check_teacher(teacher, tree.num_classes)
+    mass_BM = subtree_masses(tree, teacher)
+    log_prob_BM = layer.subtree_log_probs(input).double()
+    child = torch.from_numpy(tree.child_idx.astype(np.int64)).to(input.device)
+    above = torch.from_numpy(tree.parent[tree.child_idx].astype(np.int64)).to(input.device)
+    taken_BE = log_prob_BM[:, child] - log_prob_BM[:, above]
+    own_BE = mass_BM[:, child]
+    wanted_BE = (own_BE / mass_BM[:, above]).log()
+    term_BE = torch.where(own_BE > 0, own_BE * (wanted_BE - taken_BE), 0.0)
+    return mass_BM.new_zeros(mass_BM.shape[0], tree.num_internal).index_add(1, above, term_BE)
+
+
+def distillation_loss(
+    layer: HierarchicalSoftmax,
+    input: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float = 1.0,
+    target: Tensor | None = None,
+    hard_weight: float = 0.0,
+) -> Tensor:
+    """Mean KL of a dense teacher from the student over all classes in nats, mixed with the loss of hard labels.
+
+    ``(1 - hard_weight) * temperature ** 2 * KL + hard_weight * NLL(target)``, where both distributions are raised to
+    1 / temperature and normalised.
+
+    Args:
+        layer: The student.
+        input: [B, D].
+        teacher: Probabilities [B, C] at temperature 1.
+        temperature: > 0.
+        target: int64 [B], where ``hard_weight`` is not zero.
+        hard_weight: In [0, 1].
+
+    Raises:
+        DataError: The teacher's rows are no probabilities, a setting is out of range, or there are no targets.
+    """
+    check_teacher(teacher, layer.num_classes)
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise DataError(f"temperature must be > 0, but got {temperature}")
+    log_prob_BC = layer.log_prob(input)
+    wanted_BC = teacher.to(log_prob_BC.dtype)
+    if temperature != 1:
+        log_prob_BC = (log_prob_BC / temperature).log_softmax(-1)
+        wanted_BC = (wanted_BC.log() / temperature).softmax(-1)
+    term_BC = torch.where(wanted_BC > 0, wanted_BC * (wanted_BC.log() - log_prob_BC), 0)
+    return _mixed(layer, input, temperature**2 * term_BC.sum(-1).mean(), target, hard_weight)
+
+
+@dataclass(frozen=True, eq=False)
+class SparseTeacher:
+    """The m most probable classes of a teacher; the rest of its mass is spread over the other classes by a prior.
+
+    At the nodes on the paths of the m classes the student's targets are the teacher's masses summed over subtrees, the
+    rest included; at other nodes it says nothing, and they are left out: O(m * depth) instead of O(C). The rest is what
+    a row lacks of 1, so that the teacher must be softened before it is cut.
+
+    Args:
+        tree: Of the student's layer.
+        counts: [C] prior of the classes; None: all alike.
+
+    Raises:
+        DataError: The counts do not fit the tree.
+    """
+
+    tree: Tree
+    counts: ArrayLike | None = None
+
+    def node_targets(self, indices: Tensor, probability: Tensor) -> tuple[NodeTargets, Tensor]:
+        """Targets at the nodes on the classes' paths, and the sum of their entropies in nats, float32 [B].
+
+        Args:
+            indices: int64 [B, m], different classes within a row.
+            probability: [B, m], >= 0, with sums up to 1.
+
+        Raises:
+            DataError: Shapes differ, a class is out of range or stands twice, or a row sums to more than 1.
+        """
+        if indices.dim() != 2 or indices.shape != probability.shape or indices.is_floating_point():
+            raise DataError(
+                "indices must be integers [B, m] and probabilities of the same shape, but got"
+                f" {indices.dtype} {tuple(indices.shape)} and {tuple(probability.shape)}"
+            )
+        class_Bm = indices.detach().cpu().long().contiguous().numpy()
+        mass_Bm = np.ascontiguousarray(probability.detach().cpu().double().numpy())
+        num_classes = self.tree.num_classes
+        if class_Bm.size and (class_Bm.min() < 0 or class_Bm.max() >= num_classes):
+            raise DataError(
+                f"indices must lie in [0, {num_classes}), but range from {class_Bm.min()} to {class_Bm.max()}"
+            )
+        total_B = mass_Bm.sum(1)
+        if not (mass_Bm >= 0).all() or (total_B > 1 + TOLERANCE).any():
+            raise DataError(
+                "a sparse teacher's rows must be >= 0 and sum to at most 1, but one has the smallest entry"
+                f" {mass_Bm.min():.4g} and one sums to {total_B.max():.4g}; give probabilities, not logits"
+            )
+        if class_Bm.shape[1] > 1 and (np.diff(np.sort(class_Bm, axis=1), axis=1) == 0).any():
+            raise DataError("the classes of a row must differ, but one stands twice; leave one out")
+        weight_C = np.ones(num_classes) if self.counts is None else check_counts(self.counts, num_classes)
+        tree = self.tree
+        row_E, node_E, ptr, mass_Q, entropy_B = kernels.sparse_masses(
+            class_Bm, mass_Bm, tree.parent, tree.child_ptr, tree.child_idx, tree.class_leaf,
+            tree.node_mass(weight_C), weight_C,
+        )  # fmt: skip
+        row, node, starts, mass = map(torch.from_numpy, (row_E, node_E, ptr, mass_Q))
+        targets = NodeTargets(row, node, starts, mass, class_Bm.shape[0])
+        return targets.to(indices.device), torch.from_numpy(entropy_B).to(indices.device)
+
+    def loss(
+        self,
+        layer: HierarchicalSoftmax,
+        input: Tensor,
+        indices: Tensor,
+        probability: Tensor,
+        *,
+        target: Tensor | None = None,
+        hard_weight: float = 0.0,
+    ) -> Tensor:
+        """Mean KL at the nodes on the classes' paths in nats, weighted by the teacher's mass; see `distillation_loss`.
+
+        Raises:
+            DataError: As in `node_targets` and `distillation_loss`, or the layer is over another tree.
+        """
+        if layer.tree != self.tree:
+            raise DataError("the layer must be over the tree of the teacher's targets, but is over another one")
+        targets, entropy_B = self.node_targets(indices, probability)
+        divergence_B = layer.node_cross_entropy(input, targets) - entropy_B
+        return _mixed(layer, input, divergence_B.mean(), target, hard_weight)
+
+
+def check_teacher(teacher: Tensor, num_classes: int) -> None:
+    """Check that rows are probabilities over the classes.
+
+    Raises:
+        DataError: They are not.
+    """
+    if teacher.dim() != 2 or teacher.shape[1] != num_classes:
+        raise DataError(f"a teacher must be [B, {num_classes}], but got {tuple(teacher.shape)}")
+    total_B = teacher.double().sum(1)
+    wrong_B = ~((total_B - 1).abs() <= TOLERANCE) | (teacher < 0).any(1)
+    if bool(wrong_B.any()):
+        row = int(wrong_B.nonzero()[0])
+        raise DataError(
+            f"a teacher's rows must be probabilities that sum to 1, but row {row} sums to {float(total_B[row]):.4g},"
+            f" smallest entry {float(teacher[row].min()):.4g}; give softmax(logits)"
+        )
+
+
+def _mixed(
+    layer: HierarchicalSoftmax, input: Tensor, soft: Tensor, target: Tensor | None, hard_weight: float
+) -> Tensor:
+    if not 0 <= hard_weight <= 1:
+        raise DataError(f"hard_weight must lie in [0, 1], but got {hard_weight}")
+    if hard_weight == 0:
+        return soft
+    if target is None:
+        raise DataError(f"hard labels must be given for hard_weight = {hard_weight}; pass target, or hard_weight=0")
+    return (1 - hard_weight) * soft + hard_weight * layer(input, target).loss
