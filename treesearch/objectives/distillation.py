@@ -1,6 +1,6 @@
 """Distillation: the probabilities of a flat teacher become targets at the nodes of a tree.
 
-Shapes: **B** batch, **C** classes, **D** features, **N** internal nodes, **M** all nodes, **m** classes of a cut teacher.
+Shapes: **B** batch, **C** classes, **D** features, **N** internal nodes, **M** all nodes, **m** of a cut teacher.
 
 With t(n) the teacher's mass below node n and p the student's decisions,
 ``KL(t | p) over the classes = sum_n t(n) * KL(t(child) / t(n) | p(child | n))``: the classes' divergence falls apart
