@@ -126,11 +126,10 @@ def check_categories(categories: Categories, num_classes: int) -> NDArray[np.int
             raise DataError(f"categories must be integers or labels (strings), but got {wrong!r:.40}")
     if missing.any():
         raise DataError(
-            f"every class must have a category, but class {missing.argmax()} has none; give such classes one of their own"
+            f"every class must have a category, but class {missing.argmax()} has none; make one for such classes"
         )
-    numbers = [
-        np.unique(level.astype(str) if rows.dtype == object else level, return_inverse=True)[1] for level in rows.T
-    ]
+    levels = (rows.astype(str) if rows.dtype == object else rows).T
+    numbers = [np.unique(level, return_inverse=True)[1] for level in levels]
     category_CL = np.stack(numbers, axis=1).astype(np.int64)
     if num_classes > 1 and not category_CL.any():
         raise DataError(

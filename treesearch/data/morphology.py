@@ -1,7 +1,7 @@
 """Morphological categories of subword units: prefix, stem, suffix, whole word, other.
 
-What a unit is shows in where it stands in words: alone, first, in the middle or last. That is a proxy: a stem that words
-mostly begin with counts as a prefix.
+What a unit is shows in where it stands in words: alone, first, in the middle or last. That is a proxy: a stem that
+mostly begins words counts as a prefix.
 
 Shapes: **C** units, **T** units of a text, **P** positions in a word, in the order of `POSITIONS`.
 """
@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from treesearch.data.categories import is_placeholder
 from treesearch.errors import DataError
 
 POSITIONS = ("alone", "first", "middle", "last")
@@ -39,6 +40,10 @@ class Convention:
     def text(self, unit: str) -> str:
         """The unit without its marker."""
         return unit.removesuffix(self.marker) if self.tells == "end" else unit.removeprefix(self.marker)
+
+    def special(self, unit: str) -> bool:
+        """Whether the unit is a token in brackets, a word of its own; ``<</w>`` only looks like one."""
+        return is_placeholder(unit) and not (self.tells == "end" and self.marked(unit))
 
 
 CONVENTIONS = {
@@ -94,10 +99,10 @@ def morphology_categories(
         met_C = total_C > 0
         category_C[met_C] = _BY_POSITION[most_C[met_C]]
         category_C[met_C & (count_CP.max(axis=1) < threshold * total_C)] = STEM
-    texts = units if rule is None else map(rule.text, units)
-    for unit, text in enumerate(texts):
-        if is_special(units[unit]) or not any(map(str.isalpha, text)):
-            category_C[unit] = OTHER
+    for number, unit in enumerate(units):
+        special = is_placeholder(unit) if rule is None else rule.special(unit)
+        if special or not any(map(str.isalpha, unit if rule is None else rule.text(unit))):
+            category_C[number] = OTHER
     return tuple(category_C.tolist())
 
 
@@ -146,7 +151,7 @@ def stream_positions(units: Sequence[str], stream: NDArray[np.integer], *, conve
     if rule is None:
         raise DataError("words in a stream are told by a convention, but got None; name one, or use word_positions")
     marked_C = np.array([rule.marked(unit) for unit in units], bool)
-    special_C = np.array([is_special(unit) for unit in units], bool)
+    special_C = np.array([rule.special(unit) for unit in units], bool)
     begins_C = special_C | (~marked_C if rule.tells == "continuation" else marked_C & (rule.tells == "start"))
     ends_C = special_C | (marked_C & (rule.tells == "end"))
     begins_T = begins_C[stream]
@@ -170,11 +175,6 @@ def detect_convention(units: Sequence[str]) -> str:
             f" {num_marked[best]} of {len(units)} do; name the convention"
         )
     return best
-
-
-def is_special(unit: str) -> bool:
-    """Whether a unit stands in brackets, as ``<unk>`` and ``[CLS]`` do; ``</w>`` after other text is none."""
-    return len(unit) > 2 and (unit[0], unit[-1]) in {("<", ">"), ("[", "]")}
 
 
 def _convention(units: Sequence[str], name: str | None) -> Convention | None:
