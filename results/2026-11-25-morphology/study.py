@@ -1,4 +1,4 @@
-"""Morphological trees on a subword language model: `python study.py ROWS.json [--table]`, WikiText-2 under $TREESEARCH_DATA.
+"""Morphological trees on a subword language model: `python study.py ROWS.json [--table]`, with $TREESEARCH_DATA set.
 
 A byte-pair encoding of 8,000 units is learned from every fifth line of the training text; so is the model, and words of
 the test text that those lines lack are unseen. Each tree is trained with every rate on the seed RATE_SEED; with the
@@ -39,10 +39,13 @@ def lines(split, every):
 def learn_units(text):
     tokenizer = Tokenizer(models.BPE(unk_token=UNK, end_of_word_suffix=END))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    count = Counter(character for line in text for word in line for character in word)
+    alphabet = sorted(count, key=lambda character: (-count[character], character))[:ALPHABET]
     trainer = trainers.BpeTrainer(
         vocab_size=NUM_UNITS,
         special_tokens=[UNK, EOS],
         end_of_word_suffix=END,
+        initial_alphabet=alphabet,  # the trainer's own choice among equally rare characters differs from run to run
         limit_alphabet=ALPHABET,
         show_progress=False,
     )
@@ -97,8 +100,8 @@ def make_trees(corpus, vectors):
     shuffled = np.random.default_rng(0).permutation(morphology)
     bands = np.minimum((np.cumsum(counts) - counts) * len(set(morphology)) // counts.sum(), len(set(morphology)) - 1)
 
-    def by(categories, within):
-        return build_tree("categories", counts=counts, vectors=vectors, categories=categories, within=within)
+    def by(categories, within, top="huffman"):
+        return build_tree("categories", counts=counts, vectors=vectors, categories=categories, within=within, top=top)
 
     trees = {
         "huffman": build_tree("huffman", counts=counts),
@@ -106,6 +109,8 @@ def make_trees(corpus, vectors):
         "clustered": build_tree("clustered", counts=counts, vectors=vectors),
         "morphology, huffman": by(morphology, "huffman"),
         "morphology, similar-huffman": by(morphology, "similar-huffman"),
+        "morphology (flat), similar-huffman": by(morphology, "similar-huffman", top="flat"),
+        "morphology, clustered": by(morphology, "clustered"),
         "shuffled, similar-huffman": by(shuffled, "similar-huffman"),
         "frequency, similar-huffman": by(bands.astype(int), "similar-huffman"),
     }
@@ -138,7 +143,7 @@ def run(tree, rate, seed, corpus, begins, letters, frequency):
     return row
 
 
-def table(rows):
+def table(rows, baseline):
     seeded = {}
     for row in rows:
         if row["seed"] != RATE_SEED:
@@ -150,12 +155,18 @@ def table(rows):
         for key in keys:
             values = [row[key] for row in own]
             mean = t_interval(values).mean
-            if tree == "huffman":
+            if tree == baseline:
                 cells.append(f"{mean:.3f}")
                 continue
-            gap = paired_difference(values, [row[key] for row in seeded["huffman"]][: len(values)])
+            gap = paired_difference(values, [row[key] for row in seeded[baseline]][: len(values)])
             cells.append(f"{mean:.3f} ({gap.mean:+.3f} ± {gap.high - gap.mean:.3f})")
         print(f"| {tree} (n={len(own)}) | {own[0]['rate']} | {own[0]['depth']:.2f} | " + " | ".join(cells) + " |")
+
+
+def tables(rows):
+    for baseline in ("huffman", "similar-huffman"):
+        print(f"\nMean over seeds (difference to {baseline}, paired by seed, with its 95 % t interval), nats")
+        table(rows, baseline)
 
 
 def main(path):
@@ -189,11 +200,11 @@ def main(path):
     for seed in SEEDS:  # of all trees in turn, so that an early end leaves pairs
         for name, rate in best.items():
             fill(name, rate, seed)
-    table(rows)
+    tables(rows)
 
 
 if __name__ == "__main__":
     if sys.argv[2:] == ["--table"]:
-        table(json.loads(Path(sys.argv[1]).read_text()))
+        tables(json.loads(Path(sys.argv[1]).read_text()))
     else:
         main(Path(sys.argv[1]))

@@ -119,7 +119,7 @@ def check_categories(categories: Categories, num_classes: int) -> NDArray[np.int
     if rows.dtype.kind in "iu":
         missing = (rows < 0).any(axis=1)
     else:
-        rows = rows.astype(object)
+        rows = np.array(categories, object).reshape(num_classes, -1)  # numpy would make labels of numbers among them
         missing = np.array([any(label is None or label == "" for label in row) for row in rows])
         wrong = next((label for label in rows[~missing].flat if not isinstance(label, str)), None)
         if wrong is not None:
@@ -133,14 +133,14 @@ def check_categories(categories: Categories, num_classes: int) -> NDArray[np.int
     category_CL = np.stack(numbers, axis=1).astype(np.int64)
     if num_classes > 1 and not category_CL.any():
         raise DataError(
-            f"there must be two categories at least, but all {num_classes} classes are of {rows[0, 0]!r:.40};"
+            f"there must be two categories at least, but all {num_classes} classes are of {rows[0, 0]!s:.40};"
             " use the builder of `within` itself"
         )
     return category_CL
 
 
 def _within(name: str, arity: int, seed: int) -> Callable[[NDArray[np.float64], NDArray[np.float32] | None], Tree]:
-    if name not in WITHIN:
+    if not isinstance(name, str) or name not in WITHIN:
         raise ConfigError(f"within must be one of {', '.join(WITHIN)}, but got {name!r:.40}")
     accepted = _PARAMETERS[name]
     if arity != 2 and name == "similar-huffman":

@@ -27,8 +27,8 @@ from collections.abc import Sequence
 
 from treesearch.data.categories import is_placeholder
 
-_SPACED = "+ - * ** / // % @ << >> & | ^ ~ := < > <= >= == !="
-_OPERATORS = frozenset(_SPACED.split())
+_OPERATOR_TEXT = "+ - * ** / // % @ << >> & | ^ ~ := < > <= >= == !="
+_OPERATORS = frozenset(_OPERATOR_TEXT.split())
 _BUILTINS = frozenset(dir(builtins))
 
 
