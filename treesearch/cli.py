@@ -350,7 +350,7 @@ def needs_vectors(builder: str, options: dict[str, Any]) -> bool:
     if builder == "adaptive":
         return "in_features" not in options
     if builder == "categories":
-        return options.get("within") in ("clustered", "interpolated", "similar-huffman")
+        builder = str(options.get("within"))
     return builder in ("clustered", "interpolated", "reassigned", "similar-huffman")
 
 

@@ -161,7 +161,12 @@ def test_many_levels_and_many_classes() -> None:
         ({"within": "hufman"}, ConfigError, "within must be one of huffman, .*, but got 'hufman'"),
         ({"within": ["flat"]}, ConfigError, "within must be one of"),
         ({"top": "clustered"}, ConfigError, "top must be 'huffman' or 'flat', but got 'clustered'"),
-        ({"within": "similar-huffman", "arity": 3}, ConfigError, "similar-huffman is binary, but got arity 3"),
+        (
+            {"within": "similar-huffman", "arity": 3},
+            ConfigError,
+            "top: huffman, within: similar-huffman has none; leave 3",
+        ),
+        ({"within": "flat", "top": "flat", "arity": 3}, ConfigError, "top: flat, within: flat has none; leave 3 out"),
         ({"arity": 1}, ConfigError, "arity must be an integer >= 2"),
         ({"within": "clustered", "categories": [0, 0, 1]}, DataError, "needs vectors"),
     ],

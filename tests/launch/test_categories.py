@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs import ConstructionTask
 from treesearch import build_tree
 from treesearch.config import Config, make_config
 from treesearch.data import Dataset
@@ -14,9 +13,10 @@ from treesearch.data.categories import number_categories
 from treesearch.data.morphology import morphology_categories, stream_positions
 from treesearch.data.syntax import syntax_categories
 from treesearch.errors import ConfigError, DataError
-from treesearch.launch import check_choices, load_data
+from treesearch.launch import check_choices, load_data, prepare_run
 from treesearch.launch.categories import resolve_categories
-from treesearch.launch.parts import builder_candidates
+from treesearch.launch.parts import builder_candidates, make_task
+from treesearch.progress import ProgressReporter
 
 TEXT = "un ##do ##ing it , walk ##ing un ##walk ##s , walk it 7\n"
 NAMES = ("<num>", "def", "x", "return", "y")
@@ -44,15 +44,16 @@ def test_builders_and_splits_take_rules_by_name(tmp_path: Path) -> None:
     config, dataset = load(tmp_path, builder, categories="morphology", actions=actions)
     assert dataset.class_names is not None
     check_choices(config, dataset)
-    vectors = np.random.default_rng(0).standard_normal((dataset.num_classes, 4)).astype(np.float32)
-    task = ConstructionTask(dataset.counts.astype(float), vectors)
+    with ProgressReporter() as progress:
+        task = make_task(config, dataset, prepare_run(config, dataset, progress))
     found = builder_candidates(config, dataset, task)[1]
     labels = morphology_categories(
         dataset.class_names, stream_positions(dataset.class_names, dataset.train.labels), convention="wordpiece"
     )
     assert set(labels) == {"word", "prefix", "stem", "suffix", "other"}
+    assert np.array_equal(task.categories, number_categories(labels))
     expected = build_tree(
-        "categories", counts=dataset.counts, vectors=vectors, categories=labels, within="clustered", top="flat"
+        "categories", counts=task.counts, vectors=task.vectors, categories=labels, within="clustered", top="flat"
     )
     assert found.tree == expected
     assert found.label == "categories(categories=morphology, top=flat, within=clustered)"

@@ -58,7 +58,7 @@ def grouped(
             different coarser categories are never one. Two at least.
         within: Builder of the tree over the classes of each finest category, a key of `WITHIN`.
         top: ``huffman`` (decisions among categories by their mass) or ``flat`` (one decision among all of them).
-        arity: Children per node, of ``top="huffman"`` and of ``within`` where that has an arity.
+        arity: Children per node, of ``top="huffman"`` and of ``within``; of a binary ``within`` it must be 2.
 
     A category that holds one class, or one finer category, takes no decision. The tree depends on the grouping alone,
     not on what categories are called: ties go to the category with the smaller class id. O(C log C) for each level, and
@@ -72,6 +72,10 @@ def grouped(
     if top not in TOP:
         raise ConfigError(f"top must be 'huffman' or 'flat', but got {top!r:.40}")
     build_within = _within(within, arity, seed)
+    if arity != 2 and "arity" not in _PARAMETERS[within] and (within != "flat" or top == "flat"):
+        raise ConfigError(
+            f"arity applies to all decisions, but top: {top}, within: {within} has none; leave {arity} out"
+        )
     if categories is None:
         raise DataError("builder 'categories' needs the category of each class, but got none; pass categories")
     category_CL = check_categories(categories, counts.size)
@@ -143,8 +147,6 @@ def _within(name: str, arity: int, seed: int) -> Callable[[NDArray[np.float64], 
     if not isinstance(name, str) or name not in WITHIN:
         raise ConfigError(f"within must be one of {', '.join(WITHIN)}, but got {name!r:.40}")
     accepted = _PARAMETERS[name]
-    if arity != 2 and name == "similar-huffman":
-        raise ConfigError(f"within: {name} is binary, but got arity {arity}; use clustered, or arity 2")
     own: dict[str, Any] = {key: value for key, value in {"arity": arity, "seed": seed}.items() if key in accepted}
 
     def build(counts: NDArray[np.float64], vectors: NDArray[np.float32] | None) -> Tree:

@@ -172,7 +172,7 @@ def detect_convention(units: Sequence[str]) -> str:
         markers = ", ".join(repr(rule.marker) for rule in CONVENTIONS.values())
         raise DataError(
             f"one in a hundred units must carry a marker of word boundaries ({markers}), but at most"
-            f" {num_marked[best]} of {len(units)} do; name the convention"
+            f" {num_marked[best]} of {len(units)} do; name the convention, or give units of words"
         )
     return best
 
