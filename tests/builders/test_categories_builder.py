@@ -164,9 +164,13 @@ def test_many_levels_and_many_classes() -> None:
         (
             {"within": "similar-huffman", "arity": 3},
             ConfigError,
-            "top: huffman, within: similar-huffman has none; leave 3",
+            "with top: huffman, within: similar-huffman, .*, but got 3",
         ),
-        ({"within": "flat", "top": "flat", "arity": 3}, ConfigError, "top: flat, within: flat has none; leave 3 out"),
+        (
+            {"within": "flat", "top": "flat", "arity": 3},
+            ConfigError,
+            "with top: flat, within: flat, which has none of its own, but got 3",
+        ),
         ({"arity": 1}, ConfigError, "arity must be an integer >= 2"),
         ({"within": "clustered", "categories": [0, 0, 1]}, DataError, "needs vectors"),
     ],
