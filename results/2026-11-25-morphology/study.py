@@ -111,6 +111,7 @@ def make_trees(corpus, vectors):
         "morphology, similar-huffman": by(morphology, "similar-huffman"),
         "morphology (flat), similar-huffman": by(morphology, "similar-huffman", top="flat"),
         "morphology, clustered": by(morphology, "clustered"),
+        "shuffled, huffman": by(shuffled, "huffman"),
         "shuffled, similar-huffman": by(shuffled, "similar-huffman"),
         "frequency, similar-huffman": by(bands.astype(int), "similar-huffman"),
     }

@@ -74,7 +74,7 @@ def grouped(
     build_within = _within(within, arity, seed)
     if arity != 2 and "arity" not in _PARAMETERS[within] and (within != "flat" or top == "flat"):
         raise ConfigError(
-            f"arity must be 2 with top: {top}, within: {within}, which has none of its own, but got {arity}; leave it out"
+            f"arity must be 2 with top: {top}, within: {within}, which has none, but got {arity}; leave it out"
         )
     if categories is None:
         raise DataError("builder 'categories' needs the category of each class, but got none; pass categories")
