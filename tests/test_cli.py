@@ -43,6 +43,7 @@ def work(tmp_path, tiny_config):
     (folder / "tiny.yaml").write_bytes(tiny_config.read_bytes())
     (folder / "no-tab.tsv").write_text("w00 animal\n")
     (folder / "strangers.tsv").write_text("unicorn\tmyth\n")
+    (folder / "groups.tsv").write_text('of\tnoun\nquo"te\tnoun\n')
     (folder / "list.yaml").write_text("[1, 2]")
     (folder / "broken.yaml").write_text("a: [1")
     (folder / "not-a-run").mkdir()
@@ -558,6 +559,7 @@ def test_export_without_projections(work):
         ("flat", 1),
         ("clustered --vectors vectors.npy", None),
         ("random --seed 3", None),
+        ("categories --option categories=groups.tsv", 1 + 19 / 16),  # {the, and, [bold]} and {of, quo"te}
     ],
 )
 def test_build(work, arguments, depth):
@@ -603,6 +605,9 @@ def test_build_from_a_config(work):
         ("clustered --counts counts.tsv --vectors short.npy", "must have shape (5, D >= 1)"),
         ("clustered --counts counts.tsv --vectors none.npy", "none.npy"),
         ("clustered --counts counts.tsv --vectors counts.tsv", "cannot be read as .npy"),
+        ("categories --counts counts.tsv", "categories of builder 'categories' must be given: syntax, morphology, or"),
+        ("categories --counts counts.tsv --option categories=sintax", "did you mean 'syntax'?"),
+        ("categories --counts counts.tsv --option categories=none.tsv", "none.tsv cannot be read"),
         ("huffman --config none.yaml", "no config file at none.yaml"),
         ("huffman --config tiny.yaml --set data.trian=x", "did you mean 'train'?"),
         ("huffman --config tiny.yaml --set data.train=none.txt", "does not exist"),

@@ -236,11 +236,16 @@ def build(
                 f"--option needs key=value of the builder's own, such as arity=16, but got {assignment!r}"
             )
         options[key] = parse_value(text)
-    class_vectors, directions = None if vectors is None else load_vectors(vectors), None
+    class_vectors, directions, categories = None if vectors is None else load_vectors(vectors), None, None
     if counts is not None:
         class_counts, names = load_counts(counts)
+        if builder == "categories":
+            from treesearch.launch.categories import named_categories
+
+            categories, options = named_categories(builder, options, names, None)
     else:
         from treesearch.launch import SIMILARITY, load_data, make_directions, named_vectors, prepare_run
+        from treesearch.launch.categories import named_categories, token_stream
         from treesearch.progress import ProgressReporter
 
         assert config is not None
@@ -250,11 +255,20 @@ def build(
         if class_vectors is not None and SIMILARITY in options:
             raise ConfigError(f"give either --vectors or --option {SIMILARITY}={options[SIMILARITY]}, not both")
         class_vectors, options = named_vectors(builder, options, class_vectors, dataset)
+        categories, options = named_categories(builder, options, names, token_stream(resolved, dataset))
         if class_vectors is None and needs_vectors(builder, options):
             with ProgressReporter() as progress:
                 preparation = prepare_run(resolved, dataset, progress)
             class_vectors, directions = preparation.vectors, make_directions(resolved, dataset, preparation)
-    tree = build_tree(builder, counts=class_counts, vectors=class_vectors, seed=seed, directions=directions, **options)
+    tree = build_tree(
+        builder,
+        counts=class_counts,
+        vectors=class_vectors,
+        seed=seed,
+        directions=directions,
+        categories=categories,
+        **options,
+    )
     with _writing(out):
         tree.annotate(class_names=names).save(out)
     _tell(f"wrote {out}: {tree!r}")
@@ -335,6 +349,8 @@ def needs_vectors(builder: str, options: dict[str, Any]) -> bool:
         return options.get("by") == "similarity"
     if builder == "adaptive":
         return "in_features" not in options
+    if builder == "categories":
+        builder = str(options.get("within"))
     return builder in ("clustered", "interpolated", "reassigned", "similar-huffman")
 
 

@@ -294,14 +294,15 @@ class EnvironmentConfig(Section):
     actions: tuple[str, ...] | None = None  # names; null for the default set
     max_decisions: Positive = 32
     closer: str | None = None  # action that closes what is left; null for the default
-    categories: Path | None = None  # file of lines 'class name TAB category', for splits by category
+    # Of classes, for splits by category: syntax, morphology, or a file of lines 'class name TAB category'.
+    categories: Path | None = None
 
     @model_validator(mode="after")
     def _categories_are_used(self) -> EnvironmentConfig:
         actions = self.actions or ()
         by_category = [name for name in actions if name.split("-")[0] == "category"]
         if by_category and self.categories is None:
-            raise ValueError(f"action {by_category[0]!r} needs categories, a file of lines 'class name TAB category'")
+            raise ValueError(f"action {by_category[0]!r} needs categories: syntax, morphology or a file")
         if self.categories is not None and not by_category and not any(":" in name for name in actions):
             raise ValueError(f"categories {str(self.categories)!r} applies to the action 'category'; add it to actions")
         return self
@@ -505,7 +506,17 @@ def make_config(raw: Mapping[str, Any]) -> Config:
             values[name] = {
                 key: _expand(f"{name}.{key}", value) if key in path_keys else value for key, value in section.items()
             }
+    search = values.get("search")
+    if isinstance(search, dict) and isinstance(search.get("builders"), list | tuple):
+        values["search"] = {**search, "builders": [_expand_categories(entry) for entry in search["builders"]]}
     return validate(Config, values)
+
+
+def _expand_categories(entry: Any) -> Any:
+    """A builder with the path of its categories expanded."""
+    if not isinstance(entry, dict) or "categories" not in entry:
+        return entry
+    return {**entry, "categories": _expand("search.builders: categories", entry["categories"])}
 
 
 S = TypeVar("S", bound=Section)

@@ -27,7 +27,9 @@ def compile_kernels() -> None:
     directions = TrainedDirections(data, counts, learning_rate=0.01)
     memo = NodeMemo()
     for name in BUILDERS:
-        tree = build_tree(name, counts=counts, vectors=vectors, directions=directions)
+        tree = build_tree(
+            name, counts=counts, vectors=vectors, directions=directions, categories=np.arange(num_classes) % 2
+        )
         memo.store(memo_keys(tree), memo.look_up(memo_keys(tree)))
         tree.depths, tree.hash, tree.expected_depth(counts)
         evaluate_frozen(tree, train=data, valid=data, counts=counts, vectors=vectors)

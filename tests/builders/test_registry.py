@@ -35,6 +35,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("two-level", {"by": "similarity"}),
     ("adaptive", {}),
     ("reassigned", {"arity": 4, "rounds": 1}),
+    ("categories", {"arity": 3}),
+    ("categories", {"within": "similar-huffman", "top": "flat"}),
 ]
 every_variant = pytest.mark.parametrize(
     ("name", "options"), VARIANTS, ids=[builder_label(name, options) for name, options in VARIANTS]
@@ -52,7 +54,8 @@ def inputs(num_classes: int, seed: int = 0) -> dict[str, Any]:
         means = np.stack([vectors[part].mean(0) for part in parts])
         return np.einsum("nd,kd->nk", vectors[np.sort(np.concatenate(parts))], means).astype(np.float64)
 
-    return {"counts": counts, "vectors": vectors, "directions": directions}
+    categories = np.arange(num_classes) % 4
+    return {"counts": counts, "vectors": vectors, "directions": directions, "categories": categories}
 
 
 def hashes(seed: int) -> list[str]:

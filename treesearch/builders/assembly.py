@@ -32,8 +32,8 @@ class TreeAssembly:
         self._num_internal += 1
         return self._num_internal - 1
 
-    def add_leaves(self, parent: int, classes: ClassIds) -> None:
-        """Hang each of ``classes`` directly under ``parent``."""
+    def add_leaves(self, parent: int | IntArray, classes: ClassIds) -> None:
+        """Hang each of ``classes`` directly under ``parent``, one for all or one each."""
         self._leaf_parent.append(np.full(len(classes), parent, np.int32))
         self._leaf_class.append(np.asarray(classes, np.int64))
 
@@ -49,6 +49,21 @@ class TreeAssembly:
         Returns:
             Provisional id of the subtree's root; -1 where the subtree is a single leaf.
         """
+        root = self._num_internal if subtree.num_internal else -1
+        self.add_leaves(self.graft_top(parent, subtree, projection_dim=projection_dim), classes)
+        return root
+
+    def graft_top(self, parent: int, subtree: Tree, *, projection_dim: int = Tree.NO_PROJECTION) -> IntArray:
+        """Hang the internal nodes of ``subtree`` under ``parent``; what stands in for its classes is hung there later.
+
+        Args:
+            parent: As for `graft`.
+            subtree: Any tree.
+            projection_dim: As for `graft`.
+
+        Returns:
+            Provisional id of the node above each class of ``subtree``, int32; ``parent`` where that is a single leaf.
+        """
         shift, num_internal = self._num_internal, subtree.num_internal
         linked = np.where(subtree.parent >= 0, subtree.parent + shift, parent).astype(np.int32)
         projection = subtree.projection_dim.copy()
@@ -56,10 +71,9 @@ class TreeAssembly:
             projection[0] = projection_dim
         self._parent.append(linked[:num_internal])
         self._projection.append(projection)
-        self._leaf_parent.append(linked[num_internal:])
-        self._leaf_class.append(np.asarray(classes, np.int64)[subtree.leaf_class])
         self._num_internal += num_internal
-        return shift if num_internal else -1
+        above: IntArray = linked[subtree.class_leaf]
+        return above
 
     def finish(self) -> tuple[Tree, IntArray]:
         """The canonical tree and the canonical id of each provisional internal node, int32 [N]."""

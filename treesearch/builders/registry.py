@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from treesearch.builders.balanced import balanced, flat, random
+from treesearch.builders.categories import Categories, grouped
 from treesearch.builders.clustering import clustered, interpolated
 from treesearch.builders.frequency import adaptive, two_level
 from treesearch.builders.huffman import huffman
@@ -31,9 +32,10 @@ BUILDERS: dict[str, Builder] = {
     "two-level": two_level,
     "adaptive": adaptive,
     "reassigned": reassigned,
+    "categories": grouped,
 }
 _PARAMETERS = {name: tuple(inspect.signature(builder).parameters) for name, builder in BUILDERS.items()}
-_STANDARD_INPUTS = ("counts", "vectors", "seed", "directions")
+_STANDARD_INPUTS = ("counts", "vectors", "seed", "directions", "categories")
 
 
 def build_tree(
@@ -43,6 +45,7 @@ def build_tree(
     vectors: ArrayLike | None = None,
     seed: int = 0,
     directions: NodeDirections | None = None,
+    categories: Categories | None = None,
     **options: Any,
 ) -> Tree:
     """Build a tree with a named builder.
@@ -53,6 +56,7 @@ def build_tree(
         vectors: [C, D] class vectors, finite; needed by builders that group by similarity.
         seed: Decides every random choice of the builder.
         directions: Trains the softmax of a node; needed by builders that go by what nodes have learned.
+        categories: [C] or [C, L], the category of each class, integers or labels; needed by the builder of that name.
         **options: Options of the builder; see its docstring.
 
     Returns:
@@ -60,7 +64,7 @@ def build_tree(
 
     Raises:
         ConfigError: Unknown builder or option, or a value that the builder refuses.
-        DataError: Counts or vectors cannot be used.
+        DataError: Counts, vectors or categories cannot be used.
     """
     builder = BUILDERS.get(name)
     if builder is None:
@@ -80,6 +84,8 @@ def build_tree(
         inputs["seed"] = seed
     if "directions" in accepted:
         inputs["directions"] = directions
+    if "categories" in accepted:
+        inputs["categories"] = categories
     tree = builder(**inputs, **options)
     plain = {
         key: value.tolist() if isinstance(value, np.ndarray | np.generic) else value for key, value in options.items()

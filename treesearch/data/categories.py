@@ -1,4 +1,4 @@
-"""Categories of classes from a file."""
+"""Categories of classes: numbers for labels, and labels from a file."""
 
 from __future__ import annotations
 
@@ -39,5 +39,15 @@ def load_categories(path: Path, class_names: Sequence[str]) -> NDArray[np.int64]
             raise DataError(f"{path}, line {number}: class {name!r:.40} has two categories; give it one")
     if not any(name in category_of for name in class_names):
         raise DataError(f"{path} names none of the {len(class_names)} classes; the first is {class_names[0]!r:.40}")
+    return number_categories([category_of.get(name) for name in class_names])
+
+
+def number_categories(labels: Sequence[str | None]) -> NDArray[np.int64]:
+    """Labels as numbers by first appearance, int64 [C]; None is a label too."""
     number_of: dict[str | None, int] = {}
-    return np.array([number_of.setdefault(category_of.get(name), len(number_of)) for name in class_names], np.int64)
+    return np.array([number_of.setdefault(label, len(number_of)) for label in labels], np.int64)
+
+
+def is_placeholder(name: str) -> bool:
+    """Whether a name is in brackets, as ``<unk>`` and ``[CLS]`` are, and has a letter."""
+    return (name[:1], name[-1:]) in {("<", ">"), ("[", "]")} and any(map(str.isalpha, name))

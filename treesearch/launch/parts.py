@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from envs import ConstructionTask
 from treesearch.builders import build_tree, builder_label, split_builder
+from treesearch.builders.categories import check_categories
 from treesearch.config import Config, FeaturesConfig, InteractionsConfig, LabelsConfig, with_settings
 from treesearch.cost import CostModel
 from treesearch.cost_table import CostTable
@@ -24,13 +25,13 @@ from treesearch.data import (
     load_python_stdlib,
     load_text,
 )
-from treesearch.data.categories import load_categories
 from treesearch.errors import ConfigError
 from treesearch.evaluation.calibration import calibrate
 from treesearch.evaluation.directions import TrainedDirections
 from treesearch.evaluation.encoders import check_encoder
 from treesearch.evaluation.joint import resolve_device
 from treesearch.evaluation.preparation import Preparation, prepare
+from treesearch.launch.categories import CATEGORIES, named_categories, resolve_categories, token_stream
 from treesearch.launch.proposer import make_proposer
 from treesearch.progress import ProgressReporter
 from treesearch.search.executors import Executor, LocalExecutor, WorkerFactory
@@ -172,7 +173,8 @@ def make_task(config: Config, dataset: Dataset, preparation: Preparation) -> Con
     """What trees are built for.
 
     Raises:
-        DataError: The file of categories cannot be used.
+        ConfigError: The categories are unknown, or the data have no class names.
+        DataError: The file of categories cannot be used, or class names do not fit their rule.
     """
     return ConstructionTask(
         dataset.counts.astype(np.float64),
@@ -180,18 +182,17 @@ def make_task(config: Config, dataset: Dataset, preparation: Preparation) -> Con
         config.encoder.features,
         config.cost.weight,
         config.seed,
-        categories=_categories(config, dataset.class_names),
+        categories=_categories(config, dataset),
         directions=make_directions(config, dataset, preparation),
     )
 
 
-def _categories(config: Config, class_names: Sequence[str] | None) -> NDArray[np.int64] | None:
-    path = config.environment.categories
-    if path is None:
+def _categories(config: Config, dataset: Dataset) -> NDArray[np.int64] | None:
+    wanted = config.environment.categories
+    if wanted is None:
         return None
-    if class_names is None:
-        raise ConfigError("environment.categories are by class name, but the data have none; set data.class_names")
-    return load_categories(path, class_names)
+    stream = token_stream(config, dataset)
+    return resolve_categories(wanted, dataset.class_names, where="environment.categories", stream=stream)
 
 
 V = TypeVar("V")
@@ -212,7 +213,8 @@ def named_vectors(
         ConfigError: The data have no vectors of that name.
     """
     rest = dict(options)
-    if name not in BY_SIMILARITY or SIMILARITY not in rest:
+    groups_by = rest.get("within") if name == CATEGORIES else name
+    if groups_by not in BY_SIMILARITY or SIMILARITY not in rest:
         return own, rest
     wanted = rest.pop(SIMILARITY)
     if name == "two-level" and rest.get("by") != "similarity":
@@ -276,7 +278,8 @@ def check_choices(config: Config, dataset: Dataset, *, policy: Path | None = Non
     if config.cost.table is not None:
         measured_cost_model(config, counts, CostTable.load(config.cost.table))
     placeholder = np.zeros((counts.size, features), np.float32)
-    categories = _categories(config, dataset.class_names)
+    categories = _categories(config, dataset)
+    stream = token_stream(config, dataset)
     task = ConstructionTask(
         counts,
         placeholder,
@@ -290,9 +293,15 @@ def check_choices(config: Config, dataset: Dataset, *, policy: Path | None = Non
     few = np.sort(counts)[::-1][:64]
     for entries, directions in ((config.search.builders, _no_directions), (config.encoder.trees, None)):
         for name, options in map(split_builder, entries):
-            vectors = placeholder
+            vectors, groups = placeholder, None
             if entries is config.search.builders:
                 vectors, options = named_vectors(name, options, placeholder, dataset)
+                groups, options = named_categories(name, options, dataset.class_names, stream)
+                if groups is not None:  # the few classes below might be all of one
+                    check_categories(groups, counts.size)
+                    groups = np.arange(few.size) % 2
+            elif name == CATEGORIES:
+                raise ConfigError(f"encoder.trees cannot hold builder {name!r}; search.builders can")
             if "cutoffs" in options:  # those are meant for the whole vocabulary
                 continue
             try:
@@ -302,6 +311,7 @@ def check_choices(config: Config, dataset: Dataset, *, policy: Path | None = Non
                     vectors=vectors[: few.size],
                     seed=config.seed,
                     directions=directions,
+                    categories=groups,
                     **options,
                 )
             except ConfigError as error:
@@ -318,17 +328,21 @@ def builder_candidates(config: Config, dataset: Dataset, task: ConstructionTask)
     """The trees of the configured builders, in their order.
 
     Raises:
-        ConfigError: A builder asks for class vectors that the data do not have.
+        ConfigError: A builder asks for class vectors that the data do not have, or for unknown categories.
+        DataError: A file of categories cannot be used.
     """
     candidates = []
+    stream = token_stream(config, dataset)
     for name, options in map(split_builder, config.search.builders):
         vectors, own = named_vectors(name, options, task.vectors, dataset)
+        categories, own = named_categories(name, own, dataset.class_names, stream)
         tree = build_tree(
             name,
             counts=task.counts,
             vectors=vectors,
             seed=config.seed,
             directions=task.directions,
+            categories=categories,
             **own,
         )
         candidates.append(Candidate(tree, BUILDER, builder_label(name, options)))
