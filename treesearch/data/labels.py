@@ -36,6 +36,7 @@ def load_documents(
     context: int,
     max_words: int | None = None,
     min_word_count: int = 1,
+    unseen_labels: bool = False,
 ) -> Dataset:
     """Read three files of lines ``text TAB label`` (UTF-8; blank lines are skipped).
 
@@ -51,17 +52,21 @@ def load_documents(
         context: n, words of a document at most.
         max_words: Different words at most, the most frequent, ties by name; None: all.
         min_word_count: Training occurrences that a word needs.
+        unseen_labels: Whether labels that no training document has are classes too, after all others.
 
     Raises:
-        DataError: A file cannot be read, a line has no label, a label is not among those of training, or there are
-            fewer than three.
+        DataError: A file cannot be read, a line has no label, a label is not among those of training (unless such are
+            classes too), or there are fewer than three.
 
     Warns:
         CutDocumentsWarning: More than a tenth of the training documents are longer.
+        SmoothedClassWarning: There are classes without a training document.
     """
     paths = {"train": Path(train), "valid": Path(valid), "test": Path(test)}
     read = {name: _read_lines(path) for name, path in paths.items()}
     label_counts = Counter(label for _, label in read["train"])
+    if unseen_labels:
+        label_counts.update({label: 0 for lines in read.values() for _, label in lines})
     names = sorted(label_counts, key=lambda label: (-label_counts[label], label))
     if len(names) < MIN_CLASSES:
         raise DataError(f"a search needs at least {MIN_CLASSES} classes, but {str(train)!r} has {len(names)} labels")

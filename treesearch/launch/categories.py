@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from treesearch.builders.registry import did_you_mean
 from treesearch.config import Config
 from treesearch.data import Dataset
 from treesearch.data.categories import load_categories, number_categories
 from treesearch.data.morphology import morphology_categories, stream_positions
 from treesearch.data.syntax import syntax_categories
-from treesearch.errors import ConfigError
+from treesearch.errors import ConfigError, did_you_mean
 
 CATEGORIES = "categories"  # the builder, and its option that names what its groups are
 TokenStream = NDArray[np.integer] | None  # [T], the training text as class ids, where classes are words of a text
