@@ -10,7 +10,7 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from treesearch.applications.commands import apply
+from treesearch.console import print_rows, stdout, tell
 from treesearch.errors import ConfigError, ExecutionError, TreeSearchError
 from treesearch.exchange import FORMATS, export_tree, format_help, import_tree
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from treesearch.tree import Tree
 
 app = typer.Typer(
@@ -34,6 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(apply, name="apply")
 
 INTERRUPTED = 130  # exit code
 
@@ -61,7 +63,7 @@ def search(
     with ProgressReporter() as progress:
         comparison = run_search(resolved, folder, progress, policy=policy)
     _print_comparison(comparison)
-    _tell(f"best tree: {folder.best_tree_file}")
+    tell(f"best tree: {folder.best_tree_file}")
 
 
 @app.command()
@@ -78,7 +80,7 @@ def resume(
     with ProgressReporter() as progress:
         comparison = resume_search(folder, progress, overrides=set_ or ())
     _print_comparison(comparison)
-    _tell(f"best tree: {folder.best_tree_file}")
+    tell(f"best tree: {folder.best_tree_file}")
 
 
 @app.command()
@@ -106,9 +108,9 @@ def compare(
         _print_front(_only_run(paths, "--front"), as_json=as_json)
     elif folders and len(paths) > 1:
         rows = [runs.run_row(path) for path in paths]
-        _print_rows(rows, runs.runs_table, as_json=as_json)
+        print_rows(rows, runs.runs_table, as_json=as_json)
         for line in runs.differences(rows):
-            _tell(line)
+            tell(line)
     elif folders:
         comparison = RunFolder(paths[0]).comparison()
         if as_json:
@@ -120,8 +122,8 @@ def compare(
 
         rows = [runs.file_row(path, counts) for path in paths]
         if counts is None:
-            _tell("no --counts, so every class weighs the same")
-        _print_rows(rows, comparison_table, as_json=as_json)
+            tell("no --counts, so every class weighs the same")
+        print_rows(rows, comparison_table, as_json=as_json)
 
 
 @app.command()
@@ -158,7 +160,7 @@ def export(
     weights = run_counts(source) if counts is None else load_counts(counts)[0]
     with _writing(out):
         export_tree(tree, out, format=format, drop_projections=drop_projections, binarize=binarize, counts=weights)
-    _tell(f"wrote {out}{what}")
+    tell(f"wrote {out}{what}")
 
 
 @app.command("import")
@@ -177,7 +179,7 @@ def import_(
     tree = import_tree(path, format=format, class_names=None if names is None else read_names(names))
     with _writing(out):
         tree.save(out)
-    _tell(f"wrote {out}: {tree!r}")
+    tell(f"wrote {out}: {tree!r}")
 
 
 @app.command()
@@ -271,7 +273,7 @@ def build(
     )
     with _writing(out):
         tree.annotate(class_names=names).save(out)
-    _tell(f"wrote {out}: {tree!r}")
+    tell(f"wrote {out}: {tree!r}")
 
 
 @app.command()
@@ -303,7 +305,7 @@ def study(
             num_processes=processes,
             progress=progress,
         )
-    _print_rows(rows, study_table, as_json=as_json)
+    print_rows(rows, study_table, as_json=as_json)
 
 
 @app.command()
@@ -320,7 +322,7 @@ def sweep(
     resolved, space = load_sweep(config, set_ or ())
     with ProgressReporter() as progress:
         rows = run_sweep(resolved, space, out, progress)
-    _print_rows(rows, sweep_table, as_json=as_json)
+    print_rows(rows, sweep_table, as_json=as_json)
     if all(row["error"] for row in rows):
         raise ExecutionError(f"all searches of the sweep failed, the first with: {rows[0]['error']}")
 
@@ -340,7 +342,7 @@ def bench(
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
-        _stdout().print(benchmark_table(name, rows))
+        stdout().print(benchmark_table(name, rows))
 
 
 def needs_vectors(builder: str, options: dict[str, Any]) -> bool:
@@ -356,28 +358,28 @@ def needs_vectors(builder: str, options: dict[str, Any]) -> bool:
 
 def main() -> None:
     """Entry point: runs a command and turns errors into one line and an exit code."""
-    warnings.showwarning = lambda message, *_, **__: _tell(f"warning: {message}")
+    warnings.showwarning = lambda message, *_, **__: tell(f"warning: {message}")
     try:
         returned = app(standalone_mode=False)  # typer makes of an interrupt, and of an exit, what it returns
         code = returned if isinstance(returned, int) else 0
     except (typer.Exit, SystemExit) as stop:
         code = stop.exit_code if isinstance(stop, typer.Exit) else int(stop.code or 0)
     except typer._click.exceptions.NoArgsIsHelpError as error:
-        _tell(error.format_message())
+        tell(error.format_message())
         code = 2
     except typer._click.exceptions.ClickException as error:
-        _tell(f"error: {error.format_message()}")
+        tell(f"error: {error.format_message()}")
         code = 2
     except ExecutionError as error:
-        _tell(f"error: {error}")
+        tell(f"error: {error}")
         code = 1
     except TreeSearchError as error:
-        _tell(f"error: {error}")
+        tell(f"error: {error}")
         code = 2
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:
-        _tell("interrupted")
+        tell("interrupted")
     sys.exit(code)
 
 
@@ -425,13 +427,6 @@ def _only_run(paths: list[Path], option: str) -> Path:
     return paths[0]
 
 
-def _print_rows(rows: list[dict[str, Any]], table: Callable[[list[dict[str, Any]]], Table], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
-    else:
-        _stdout().print(table(rows))
-
-
 def _print_front(path: Path, *, as_json: bool) -> None:
     from treesearch.report.runs import front_table, hypervolume_line, run_front
     from treesearch.search.run_folder import RunFolder
@@ -440,14 +435,14 @@ def _print_front(path: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"rung": rung, **front}, indent=2, ensure_ascii=False))
     else:
-        _stdout().print(front_table(rung, front))
+        stdout().print(front_table(rung, front))
         print(hypervolume_line(front))
 
 
 def _print_comparison(comparison: dict[str, Any]) -> None:
     from treesearch.report.tables import comparison_notes, comparison_table
 
-    _stdout().print(comparison_table(comparison["rows"]))
+    stdout().print(comparison_table(comparison["rows"]))
     for note in comparison_notes(comparison["rows"], comparison.get("gains", ())):
         print(note)
     agreement = ""
@@ -470,15 +465,6 @@ def _print_evaluations(path: Path) -> None:
         if index == 0:
             print("\t".join(record))
         print("\t".join("" if value is None else str(value) for value in record.values()))
-
-
-def _stdout() -> Console:
-    """Standard output; 100 columns where it is no terminal."""
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 100)
-
-
-def _tell(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Applications: what the toolbox is for, each a command `treesearch apply NAME`."""

@@ -1,0 +1,68 @@
+"""The commands `treesearch apply NAME`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from treesearch.console import print_rows, tell
+
+apply = typer.Typer(
+    help="Run an application: what the toolbox is for, on your own data.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@apply.callback()
+def _applications() -> None:
+    """Run an application: what the toolbox is for, on your own data."""
+
+
+@apply.command()
+def taxonomy(
+    train: Annotated[Path, typer.Option(help="Documents to learn from: lines 'text TAB label'.")],
+    valid: Annotated[Path, typer.Option(help="Documents that choose learning rate and epoch.")],
+    test: Annotated[Path, typer.Option(help="Documents of the table.")],
+    taxonomy: Annotated[
+        Path, typer.Option(help="Lines 'child TAB parent', ROOT at the top; or a path a line, or nested JSON.")
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each classifier; intervals from two on.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the documents.")] = 25,
+    smoothing: Annotated[float, typer.Option(help="Share of a target's mass that goes to other classes.")] = 0.2,
+    beta: Annotated[float, typer.Option(help="How fast it falls, per edge between the classes.")] = 1.0,
+    level_weight: Annotated[float, typer.Option(help="Of the loss of each level above the classes.")] = 1.0,
+    penalty: Annotated[float, typer.Option(help="Of separate heads that disagree.")] = 1.0,
+    models: Annotated[list[str] | None, typer.Option(help="Train these classifiers alone. Repeatable.")] = None,
+) -> None:
+    """Classify documents whose labels have a taxonomy: a flat softmax, hierarchical ones, a head for each level."""
+    import torch
+
+    from treesearch.applications.taxonomy import (
+        CLASSIFIERS,
+        ObjectiveSettings,
+        TrainingSettings,
+        compare_classifiers,
+        load_task,
+        taxonomy_notes,
+        taxonomy_table,
+    )
+    from treesearch.progress import ProgressReporter
+
+    dataset, labels = load_task(train, valid, test, taxonomy)
+    tell(f"{labels.num_classes} classes in {labels.num_levels} levels, {len(dataset.train)} documents to learn from")
+    torch.set_num_threads(1)  # small products: more threads wait for each other
+    with ProgressReporter() as progress:
+        rows = compare_classifiers(
+            dataset,
+            labels,
+            num_seeds=seeds,
+            names=tuple(models or CLASSIFIERS),
+            settings=TrainingSettings(epochs=epochs),
+            objective=ObjectiveSettings(smoothing, beta, level_weight, penalty),
+            on_step=lambda name, done, total: progress.update("training", done, total, name),
+        )
+    print_rows(rows, taxonomy_table, as_json=as_json)
+    for note in taxonomy_notes(rows):
+        tell(note)

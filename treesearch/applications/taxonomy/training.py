@@ -1,0 +1,206 @@
+"""Training of one classifier on bags of words, and its results on the test split.
+
+Shapes: **B** batch, **C** classes, **D** features.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from treesearch.applications.taxonomy.classifiers import CLASSIFIERS, Classifier, ObjectiveSettings, reset
+from treesearch.data import Dataset, Split
+from treesearch.evaluation.encoders import BagEncoder
+from treesearch.evaluation.examples import Examples
+from treesearch.metrics import (
+    HierarchicalMetrics,
+    Levels,
+    class_levels,
+    consistency_violations,
+    marginal_levels,
+)
+from treesearch.softmax import RowwiseAdam
+from treesearch.taxonomy import Taxonomy
+
+BETAS = (0.9, 0.99)
+SCORE_BATCH = 512
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The same for every classifier."""
+
+    features: int = 256  # D
+    embedding: int = 256
+    dropout: float = 0.3  # of features
+    word_dropout: float = 0.2  # of words
+    epochs: int = 25
+    batch_size: int = 64
+    learning_rates: tuple[float, ...] = (0.003, 0.01)  # each classifier takes its best on the validation split
+
+
+class TextClassifier(nn.Module):
+    """A bag-of-words encoder under a classifier; ids of words are left out at random while it learns."""
+
+    def __init__(self, dataset: Dataset, head: Classifier, settings: TrainingSettings) -> None:
+        super().__init__()
+        assert dataset.spec.padding is not None
+        self.encoder = BagEncoder(
+            dataset.spec.num_ids,
+            embedding=settings.embedding,
+            features=settings.features,
+            padding=dataset.spec.padding,
+        )
+        self.head = head
+        self._padding, self._settings = dataset.spec.padding, settings
+
+    def forward(self, ids_Bn: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Features [B, D]; with a generator, as they are learned from."""
+        if generator is None:
+            features: Tensor = self.encoder(ids_Bn)
+            return features
+        lost_Bn = torch.rand(ids_Bn.shape, generator=generator) < self._settings.word_dropout
+        features = self.encoder(torch.where(lost_Bn, self._padding, ids_Bn))
+        kept_BD = torch.rand(features.shape, generator=generator) >= self._settings.dropout
+        return features * kept_BD / (1 - self._settings.dropout)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A classifier with the parameters of its best epoch."""
+
+    model: TextClassifier
+    valid_nll: float  # nats
+    epoch: int  # from 1
+    seconds: float  # of training, scores on the validation split not counted
+
+
+def train_classifier(
+    name: str,
+    dataset: Dataset,
+    taxonomy: Taxonomy,
+    *,
+    settings: TrainingSettings,
+    objective: ObjectiveSettings,
+    learning_rate: float,
+    seed: int,
+    on_epoch: Callable[[], None] = lambda: None,
+) -> Trained:
+    """Train with Adam, the rate falling linearly to zero; the epoch with the least validation NLL is kept.
+
+    Args:
+        name: A key of `CLASSIFIERS`.
+        dataset: Of documents, its classes those of the taxonomy.
+        taxonomy: Of the labels.
+        settings: Of the training.
+        objective: Of the loss.
+        learning_rate: At the first step.
+        seed: Of parameters, order and dropout: the encoder starts the same for every classifier.
+        on_epoch: Called after each epoch.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model = TextClassifier(dataset, CLASSIFIERS[name](settings.features, taxonomy, objective), settings)
+    model.encoder.reset_parameters(generator)
+    reset(model.head, generator)
+    table = model.encoder.row_sparse_parameters()
+    ids = set(map(id, table))
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in ids]
+    optimizers: list[torch.optim.Optimizer] = [RowwiseAdam(table, betas=BETAS)]
+    optimizers.append(torch.optim.Adam(rest, betas=BETAS, fused=True))
+    examples = Examples.of(dataset.train, torch.device("cpu"))
+    num_steps = settings.epochs * math.ceil(len(examples) / settings.batch_size)
+    step, seconds, best = 0, 0.0, (math.inf, 0, copy.deepcopy(model.state_dict()))
+    for epoch in range(1, settings.epochs + 1):
+        begin = time.perf_counter()
+        for ids_Bn, target_B in examples.shuffled(settings.batch_size, generator):
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate * (1 - step / num_steps)
+            model.head.loss(model(ids_Bn, generator), target_B).backward()  # type: ignore[no-untyped-call]
+            for optimizer in optimizers:
+                optimizer.step()
+            step += 1
+        seconds += time.perf_counter() - begin
+        nll = mean_nll(model, dataset.valid)
+        if nll < best[0]:
+            best = (nll, epoch, copy.deepcopy(model.state_dict()))
+        on_epoch()
+    model.load_state_dict(best[2])
+    return Trained(model, best[0], best[1], seconds)
+
+
+@torch.no_grad()
+def mean_nll(model: TextClassifier, split: Split) -> float:
+    """Mean NLL of the classes of a split in nats."""
+    total = 0.0
+    for ids_Bn, target_B in Examples.of(split, torch.device("cpu")).in_order(SCORE_BATCH):
+        scores_BC = model.head.log_prob(model(ids_Bn))
+        total += float(nn.functional.nll_loss(scores_BC, target_B, reduction="sum"))
+    return total / len(split)
+
+
+@torch.no_grad()
+def result_row(
+    trained: Trained, dataset: Dataset, taxonomy: Taxonomy, train_counts: NDArray[np.int64]
+) -> dict[str, Any]:
+    """The results of one classifier on the test split.
+
+    Args:
+        trained: The classifier.
+        dataset: Gives the test split.
+        taxonomy: Of its classes.
+        train_counts: [C] training documents of each class.
+
+    Returns:
+        As `compare_classifiers` has them; None for what has no example. ``metrics`` holds the rest of
+        `treesearch.metrics.HierarchicalMetrics`, from the class probabilities; ``marginal_violations`` is the share of
+        documents for which the nodes of most mass at each level are not on one path.
+    """
+    head, levels = trained.model.head, Levels.of(taxonomy)
+    ks = (1, 5) if taxonomy.num_classes > 5 else (1,)
+    metrics = HierarchicalMetrics(levels, counts=train_counts, ks=ks)
+    predicted, marginal = [], []
+    for ids_Bn, target_B in Examples.of(dataset.test, torch.device("cpu")).in_order(SCORE_BATCH):
+        hidden_BD = trained.model(ids_Bn)
+        scores_BC = head.log_prob(hidden_BD)
+        metrics.update(scores_BC, target_B)
+        predicted.append(head.levels(hidden_BD, scores_BC.argmax(-1)))
+        marginal.append(marginal_levels(scores_BC, levels))
+    found = metrics.compute()
+    nodes_TL = torch.cat(predicted)
+    truth_TL = class_levels(torch.from_numpy(dataset.test.labels.astype(np.int64)), levels)
+    known_TL = truth_TL != Taxonomy.NO_NODE
+    hits_L = ((nodes_TL == truth_TL) & known_TL).sum(0).double() / known_TL.sum(0)
+    row = {
+        "accuracy": found.pop("accuracy"),
+        "accuracy_by_level": hits_L.tolist(),
+        "rare_accuracy": found.pop("rare_accuracy"),
+        "severity": found.pop("mistake_severity"),
+        "nll": found.pop("nll"),
+        "violations": consistency_violations(nodes_TL, levels),
+        "seconds": trained.seconds,
+        "epoch": trained.epoch,
+        "valid_nll": trained.valid_nll,
+        "marginal_violations": consistency_violations(torch.cat(marginal), levels),
+        "metrics": found,
+    }
+    return {key: _or_none(value) for key, value in row.items()}
+
+
+def _or_none(value: Any) -> Any:
+    """NaN, a mean over nothing, as None: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _or_none(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_or_none(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
