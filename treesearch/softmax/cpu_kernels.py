@@ -39,11 +39,9 @@ from treesearch.softmax.cpu_plan import (
 )
 from treesearch.softmax.pointers import float32_at, int64_at, prefetch, prefetch_all
 from treesearch.softmax.vector_math import REORDER, exp32, log1p32
+from treesearch.softmax.wide_kernels import small_combinations, small_products, softmax_residuals
 
 SMALL_PRODUCT = 8192  # m * K up to which written-out loops beat a call of BLAS
-
-LANES = 16  # float32 numbers of the widest vector instructions
-SUMMED = 1024  # numbers summed in single precision, before the sum goes into one in double
 AHEAD = 8  # decisions between asking for a node's weights and using them
 
 
@@ -104,102 +102,6 @@ def _decide_binary(
                 grad[d] += gradient * weight[d]
 
 
-@njit(cache=True, error_model="numpy")
-def softmax_residuals(logits_mK, bias_K, targets_m, nll_m):
-    """From products to ``softmax - one-hot`` in place; the NLL of each target, in nats, goes to ``nll_m``.
-
-    Sums in a fixed order, a vector's lanes apart: in another one they would differ in the last digit from one
-    compilation to the next.
-    """
-    arity, step, block = np.uint64(bias_K.size), np.uint64(LANES), np.uint64(SUMMED)
-    whole = arity - arity % step
-    lanes_L = np.empty(LANES, np.float32)
-    for i in range(logits_mK.shape[0]):
-        row_K = logits_mK[i]
-        top = np.float32(-np.inf)
-        if whole:
-            lanes_L[:] = top
-            for k in range(np.uint64(0), whole, step):
-                for lane in range(step):
-                    logit = row_K[k + lane] + bias_K[k + lane]
-                    row_K[k + lane] = logit
-                    lanes_L[lane] = logit if logit > lanes_L[lane] else lanes_L[lane]
-            for lane in range(step):
-                top = max(top, lanes_L[lane])
-        for k in range(whole, arity):
-            row_K[k] += bias_K[k]
-            top = row_K[k] if row_K[k] > top else top
-        below = top - row_K[targets_m[i]]
-        total = 0.0  # in double: there may be 100,000 terms, one of them 1 and the others tiny
-        for begin in range(np.uint64(0), whole, block):
-            lanes_L[:] = np.float32(0.0)
-            for k in range(begin, min(begin + block, whole), step):
-                for lane in range(step):
-                    odds = exp32(row_K[k + lane] - top)
-                    row_K[k + lane] = odds
-                    lanes_L[lane] += odds
-            for lane in range(step):
-                total += lanes_L[lane]
-        for k in range(whole, arity):
-            row_K[k] = exp32(row_K[k] - top)
-            total += row_K[k]
-        normaliser = np.float32(total)
-        nll_m[i] = np.log(normaliser) + below
-        scale = np.float32(1.0) / normaliser
-        for k in range(arity):
-            row_K[k] *= scale
-        row_K[targets_m[i]] -= np.float32(1.0)
-
-
-@njit(cache=True, fastmath=REORDER, error_model="numpy")
-def _small_products(rows_md, weight_Kd, out_mK):
-    """``rows @ weight.T`` without a call of BLAS, four products at a time."""
-    num, dim, arity = np.uint64(rows_md.shape[0]), np.uint64(rows_md.shape[1]), np.uint64(weight_Kd.shape[0])
-    four = np.uint64(4)
-    whole = arity - arity % four
-    for i in range(num):
-        for k in range(np.uint64(0), whole, four):
-            a, b, c, e = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-            for d in range(dim):
-                value = rows_md[i, d]
-                a += weight_Kd[k, d] * value
-                b += weight_Kd[k + np.uint64(1), d] * value
-                c += weight_Kd[k + np.uint64(2), d] * value
-                e += weight_Kd[k + np.uint64(3), d] * value
-            out_mK[i, k] = a
-            out_mK[i, k + np.uint64(1)] = b
-            out_mK[i, k + np.uint64(2)] = c
-            out_mK[i, k + np.uint64(3)] = e
-        for k in range(whole, arity):
-            a = np.float32(0.0)
-            for d in range(dim):
-                a += weight_Kd[k, d] * rows_md[i, d]
-            out_mK[i, k] = a
-
-
-@njit(cache=True, fastmath=REORDER, error_model="numpy")
-def _small_combinations(coefficients_mK, rows_Kd, out_md):
-    """Add ``coefficients @ rows`` to ``out`` without a call of BLAS, four rows at a time."""
-    num, arity, dim = np.uint64(out_md.shape[0]), np.uint64(rows_Kd.shape[0]), np.uint64(rows_Kd.shape[1])
-    four = np.uint64(4)
-    whole = arity - arity % four
-    for i in range(num):
-        for k in range(np.uint64(0), whole, four):
-            a, b = coefficients_mK[i, k], coefficients_mK[i, k + np.uint64(1)]
-            c, e = coefficients_mK[i, k + np.uint64(2)], coefficients_mK[i, k + np.uint64(3)]
-            for d in range(dim):
-                out_md[i, d] += (
-                    a * rows_Kd[k, d]
-                    + b * rows_Kd[k + np.uint64(1), d]
-                    + c * rows_Kd[k + np.uint64(2), d]
-                    + e * rows_Kd[k + np.uint64(3), d]
-                )
-        for k in range(whole, arity):
-            a = coefficients_mK[i, k]
-            for d in range(dim):
-                out_md[i, d] += a * rows_Kd[k, d]
-
-
 @njit(cache=True)
 def _decide_wide(layout, entries, group_ptr, order, num_groups, weight_address_W, bias_address_W, has_bias, inputs,
                  hidden, input_grad, hidden_grad, nll_B, wide_residual, keeps, wants_inputs):  # fmt: skip
@@ -223,7 +125,7 @@ def _decide_wide(layout, entries, group_ptr, order, num_groups, weight_address_W
         done += num * arity
         small = num * arity <= SMALL_PRODUCT
         if small:
-            _small_products(rows_md, weight_Kd, residual_mK)
+            small_products(rows_md, weight_Kd, residual_mK)
         else:
             np.dot(rows_md, weight_Kd.T, residual_mK)
         bias_K = node_vector(layout, bias_address_W, node) if has_bias else np.zeros(arity, np.float32)
@@ -234,7 +136,7 @@ def _decide_wide(layout, entries, group_ptr, order, num_groups, weight_address_W
         if keeps and (scoped or wants_inputs):
             if small:
                 rows_md[:] = np.float32(0.0)
-                _small_combinations(residual_mK, weight_Kd, rows_md)
+                small_combinations(residual_mK, weight_Kd, rows_md)
             else:
                 np.dot(residual_mK, weight_Kd, rows_md)
             scatter_rows(hidden_grad if scoped else input_grad, start_m, 0, num, rows_md)
@@ -410,7 +312,7 @@ def backward_pass(
         if has_bias:
             bias_grad_K += np.dot(scale_m, residual_mK)
         if small:
-            _small_combinations(residual_mK.T, rows_md, weight_grad.reshape(arity, dim))
+            small_combinations(residual_mK.T, rows_md, weight_grad.reshape(arity, dim))
         else:
             np.dot(residual_mK.T, rows_md, weight_grad.reshape(arity, dim))
 
