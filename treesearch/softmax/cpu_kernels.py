@@ -1,7 +1,7 @@
 """Hierarchical softmax of a batch on the CPU, compiled by numba: nothing is gathered that is not used at once.
 
-Shapes: **B** batch (rows of inputs), **D** features, **N** internal nodes, **E** path entries, **K** arity, **m** rows
-at one node, **d** inputs of a node.
+Shapes: **B** batch (rows of inputs), **D** features, **N** internal nodes, **E** decisions, **K** arity, **Q** masses,
+**m** rows at one node, **d** inputs of a node.
 
 The forward pass is the longer one: the gradient of a row's NLL with respect to its input needs the weights that have
 just been read, and is linear in the gradient that comes from above, so it is added up at once and scaled later. The
@@ -32,6 +32,7 @@ from treesearch.softmax.cpu_plan import (
     node_vector,
     num_rows,
     plan_batch,
+    plan_decisions,
     project_all,
     scatter_rows,
     scope_inputs,
@@ -53,18 +54,45 @@ class Saved(NamedTuple):
     group_ptr: NDArray[np.int64]  # decisions by node
     order: NDArray[np.int64]  # [E]
     num_groups: int
-    residual: NDArray[np.float32]  # [E] of binary decisions: probability of child 0 minus one if it was taken
-    wide_residual: NDArray[np.float32]  # probabilities minus one-hot [m, K] of wide nodes, node after node
+    residual: NDArray[np.float32]  # [E] of binary decisions: probability of child 0, times all mass, minus its mass
+    wide_residual: NDArray[np.float32]  # the same of all children [m, K] of wide nodes, node after node
     hidden: NDArray[np.float32]  # outputs of the projections
     hidden_grad: NDArray[np.float32]  # gradient of each row's NLL there
     input_grad: NDArray[np.float32]  # [B * D] gradient of each row's NLL
     touched: NDArray[np.int64]  # [W] logit rows of the nodes on the paths
 
 
+@njit(inline="always")
+def _take(logit, branch):
+    """NLL of one child of a binary node, and its derivative by the logit."""
+    taken = logit if branch == 0 else -logit
+    tail = exp32(-abs(taken))
+    missed = (np.float32(1.0) if taken < np.float32(0.0) else tail) / (np.float32(1.0) + tail)  # 1 - P(taken)
+    return max(-taken, np.float32(0.0)) + log1p32(tail), -missed if branch == 0 else missed
+
+
+@njit(inline="always")
+def _share(logit, first, second):
+    """NLL of both children of a binary node by their masses, and its derivative by the logit.
+
+    A child without mass adds nothing, whatever it has.
+    """
+    tail = exp32(-abs(logit))
+    likelier, other = np.float32(1.0) / (np.float32(1.0) + tail), tail / (np.float32(1.0) + tail)
+    negative = logit < np.float32(0.0)
+    nll = (first + second) * log1p32(tail)
+    missed = first if negative else second  # the mass that is not where the larger probability is
+    if missed > np.float32(0.0):
+        nll += missed * abs(logit)
+    # P(child 0) * (first + second) - first, without a difference of large numbers
+    return nll, second * (other if negative else likelier) - first * (likelier if negative else other)
+
+
 @njit(cache=True, fastmath=REORDER, error_model="numpy")
 def _decide_binary(
     node_table, weight_address_W, bias_address_W, has_bias, entry_node, entry_branch, entry_owner, entry_start,
     input_address, hidden_address, input_grad_address, hidden_grad_address, nll_B, residual_E, keeps, wants_inputs,
+    mass_ptr, mass_Q,
 ):  # fmt: skip
     """All decisions at binary nodes, in the order of the batch: a row's input and its gradient stay in cache."""
     for entry in range(entry_node.size):
@@ -88,13 +116,13 @@ def _decide_binary(
             logit += weight[d] * values[d]
         if has_bias:
             logit += float32_at(bias_address_W[width] + 4 * row, 1)[0]
-        taken = logit if entry_branch[entry] == 0 else -logit
-        tail = exp32(-abs(taken))
-        nll_B[entry_owner[entry]] += max(-taken, np.float32(0.0)) + log1p32(tail)
+        if mass_Q is None:
+            nll, gradient = _take(logit, entry_branch[entry])
+        else:
+            nll, gradient = _share(logit, mass_Q[mass_ptr[entry]], mass_Q[mass_ptr[entry] + 1])
+        nll_B[entry_owner[entry]] += nll
         if not keeps:
             continue
-        missed = (np.float32(1.0) if taken < np.float32(0.0) else tail) / (np.float32(1.0) + tail)  # 1 - P(taken)
-        gradient = -missed if entry_branch[entry] == 0 else missed
         residual_E[entry] = gradient
         if scoped or wants_inputs:
             grad = float32_at((hidden_grad_address if scoped else input_grad_address) + offset, np.int64(dim))
@@ -104,7 +132,8 @@ def _decide_binary(
 
 @njit(cache=True)
 def _decide_wide(layout, entries, group_ptr, order, num_groups, weight_address_W, bias_address_W, has_bias, inputs,
-                 hidden, input_grad, hidden_grad, nll_B, wide_residual, keeps, wants_inputs):  # fmt: skip
+                 hidden, input_grad, hidden_grad, nll_B, wide_residual, keeps, wants_inputs, mass_ptr,
+                 mass_Q):  # fmt: skip
     """All decisions at wide nodes, node by node, as products of matrices."""
     done = 0
     for group in range(num_groups):
@@ -130,7 +159,10 @@ def _decide_wide(layout, entries, group_ptr, order, num_groups, weight_address_W
             np.dot(rows_md, weight_Kd.T, residual_mK)
         bias_K = node_vector(layout, bias_address_W, node) if has_bias else np.zeros(arity, np.float32)
         nll_m = np.empty(num, np.float32)
-        softmax_residuals(residual_mK, bias_K, entries.branch[order[low:high]], nll_m)
+        if mass_Q is None:
+            softmax_residuals(residual_mK, bias_K, entries.branch[order[low:high]], nll_m)
+        else:
+            softmax_residuals(residual_mK, bias_K, mass_ptr[order[low:high]], nll_m, mass_Q)
         for i in range(num):
             nll_B[entries.owner[order[low + i]]] += nll_m[i]
         if keeps and (scoped or wants_inputs):
@@ -159,18 +191,58 @@ def forward_pass(
         keeps: Whether a backward pass follows.
         wants_inputs: Whether it wants the gradient of the inputs.
     """
-    batch, num_features = inputs_BD.shape
+    first_B, last_B = layout.path_ptr[targets_B], layout.path_ptr[targets_B + 1]
+    entries, openings = plan_batch(layout, first_B, last_B, inputs_BD.shape[1])
+    return _decide_all(
+        layout, weight_address_W, bias_address_W, has_bias, projection_address_S, inputs_BD, entries, openings, keeps,
+        wants_inputs, None, None,
+    )  # fmt: skip
+
+
+@njit(cache=True)
+def soft_forward_pass(
+    layout, weight_address_W, bias_address_W, has_bias, projection_address_S, inputs_BD, row_E, node_E, mass_ptr,
+    mass_Q, keeps, wants_inputs,
+):  # fmt: skip
+    """The same for decisions whose children have masses; a row's NLL is that of all children, times their masses.
+
+    Args:
+        layout: The tree.
+        weight_address_W: As in `forward_pass`.
+        bias_address_W: As there.
+        has_bias: As there.
+        projection_address_S: As there.
+        inputs_BD: As there.
+        row_E: int64 row of each decision, never falling; all in range.
+        node_E: int64 internal nodes; all in range.
+        mass_ptr: int64 [E+1], where the masses of each decision begin.
+        mass_Q: float32, contiguous.
+        keeps: Whether a backward pass follows.
+        wants_inputs: Whether it wants the gradient of the inputs.
+    """
+    entries, openings = plan_decisions(layout, row_E, node_E, inputs_BD.shape[1])
+    return _decide_all(
+        layout, weight_address_W, bias_address_W, has_bias, projection_address_S, inputs_BD, entries, openings, keeps,
+        wants_inputs, mass_ptr, mass_Q,
+    )  # fmt: skip
+
+
+@njit(cache=True)
+def _decide_all(
+    layout, weight_address_W, bias_address_W, has_bias, projection_address_S, inputs_BD, entries, openings, keeps,
+    wants_inputs, mass_ptr, mass_Q,
+):  # fmt: skip
+    """The planned decisions, each for its branch, or for all children where there are masses."""
     inputs = inputs_BD.ravel()
-    entries, openings = plan_batch(layout, layout.path_ptr[targets_B], layout.path_ptr[targets_B + 1], num_features)
     hidden = project_all(layout, openings, inputs, projection_address_S)
     hidden_grad = np.zeros(hidden.size if keeps else 0, np.float32)
     input_grad = np.zeros(inputs.size if keeps and wants_inputs else 0, np.float32)
-    nll_B = np.zeros(batch, np.float32)
+    nll_B = np.zeros(inputs_BD.shape[0], np.float32)
     residual_E = np.empty(entries.node.size if keeps else 0, np.float32)
     _decide_binary(
         layout.node, weight_address_W, bias_address_W, has_bias, entries.node, entries.branch, entries.owner,
         entries.start, inputs.ctypes.data, hidden.ctypes.data, input_grad.ctypes.data, hidden_grad.ctypes.data, nll_B,
-        residual_E, keeps, wants_inputs,
+        residual_E, keeps, wants_inputs, mass_ptr, mass_Q,
     )  # fmt: skip
 
     num_groups, group_ptr, order = group_by_key(entries.node, entries.node.size, layout.node.shape[0])
@@ -186,7 +258,7 @@ def forward_pass(
     if num_wide:
         _decide_wide(
             layout, entries, group_ptr, order, num_groups, weight_address_W, bias_address_W, has_bias, inputs, hidden,
-            input_grad, hidden_grad, nll_B, wide_residual, keeps, wants_inputs,
+            input_grad, hidden_grad, nll_B, wide_residual, keeps, wants_inputs, mass_ptr, mass_Q,
         )  # fmt: skip
     if keeps:
         for group in range(openings.scope.size - 1, -1, -1):  # children before their parents

@@ -91,6 +91,8 @@ class Dispatcher:
         """
         _refuse_tracing("node_cross_entropy", input)
         check_targets(targets, self.layout.tree, input)
+        if self._choose(input, parameters) == "cpu":
+            return cpu.node_cross_entropy(self._built("cpu", kernel_layout), input, targets, *parameters, sparse=sparse)
         tables = self._reference(input.device)
         return reference.node_cross_entropy(tables, input, targets, *parameters.with_biases(), sparse=sparse)
 

@@ -15,8 +15,11 @@ SUMMED = 1024  # numbers summed in single precision, before the sum goes into on
 
 
 @njit(cache=True, error_model="numpy")
-def softmax_residuals(logits_mK, bias_K, targets_m, nll_m):
+def softmax_residuals(logits_mK, bias_K, targets_m, nll_m, mass_Q=None):
     """From products to ``softmax - one-hot`` in place; the NLL of each target, in nats, goes to ``nll_m``.
+
+    With float32 masses, ``targets_m`` says where those of each row begin; the residual is then ``total * softmax -
+    mass``, and the NLL that of each child times its mass.
 
     Sums in a fixed order, a vector's lanes apart: in another one they would differ in the last digit from one
     compilation to the next.
@@ -39,7 +42,11 @@ def softmax_residuals(logits_mK, bias_K, targets_m, nll_m):
         for k in range(whole, arity):
             row_K[k] += bias_K[k]
             top = row_K[k] if row_K[k] > top else top
-        below = top - row_K[targets_m[i]]
+        if mass_Q is None:
+            weight, below = np.float32(1.0), top - row_K[targets_m[i]]
+        else:
+            mass_K = mass_Q[targets_m[i] : targets_m[i] + row_K.size]
+            weight, below = _weigh(row_K, top, mass_K, lanes_L)
         total = 0.0  # in double: there may be 100,000 terms, one of them 1 and the others tiny
         for begin in range(np.uint64(0), whole, block):
             lanes_L[:] = np.float32(0.0)
@@ -54,11 +61,47 @@ def softmax_residuals(logits_mK, bias_K, targets_m, nll_m):
             row_K[k] = exp32(row_K[k] - top)
             total += row_K[k]
         normaliser = np.float32(total)
-        nll_m[i] = np.log(normaliser) + below
-        scale = np.float32(1.0) / normaliser
+        nll_m[i] = weight * np.log(normaliser) + below
+        scale = weight / normaliser
         for k in range(arity):
             row_K[k] *= scale
-        row_K[targets_m[i]] -= np.float32(1.0)
+        if mass_Q is None:
+            row_K[targets_m[i]] -= np.float32(1.0)
+        else:
+            for k in range(arity):
+                row_K[k] -= mass_K[k]
+
+
+@njit(cache=True, error_model="numpy")
+def _weigh(logits_K, top, mass_K, lanes_L):
+    """Sum of the masses, and sum of masses times ``top - logit``; a child without mass adds nothing, whatever it has.
+
+    Args:
+        logits_K: Of one decision.
+        top: The largest.
+        mass_K: Of its children.
+        lanes_L: Room for a vector's lanes.
+    """
+    arity, step, block = np.uint64(logits_K.size), np.uint64(LANES), np.uint64(SUMMED)
+    whole = arity - arity % step
+    more_L = np.empty(LANES, np.float32)
+    weight, below = 0.0, 0.0
+    for begin in range(np.uint64(0), whole, block):
+        lanes_L[:] = np.float32(0.0)
+        more_L[:] = np.float32(0.0)
+        for k in range(begin, min(begin + block, whole), step):
+            for lane in range(step):
+                mass = mass_K[k + lane]
+                lanes_L[lane] += mass
+                more_L[lane] += mass * (top - logits_K[k + lane]) if mass > np.float32(0.0) else np.float32(0.0)
+        for lane in range(step):
+            weight += lanes_L[lane]
+            below += more_L[lane]
+    for k in range(whole, arity):
+        mass = mass_K[k]
+        weight += mass
+        below += mass * (top - logits_K[k]) if mass > np.float32(0.0) else 0.0
+    return np.float32(weight), np.float32(below)
 
 
 @njit(cache=True, fastmath=REORDER, error_model="numpy")
