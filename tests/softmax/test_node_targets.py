@@ -309,6 +309,8 @@ def test_targets_of_another_batch_or_tree(kernel: Kernel) -> None:
     ]
     for targets, message in cases:
         refused(message, lambda targets=targets: layer.node_cross_entropy(inputs, targets))  # type: ignore[misc]
+    wrong: Any = row
+    refused("targets must be NodeTargets, but got Tensor", lambda: layer.node_cross_entropy(inputs, wrong))
     refused("6 features", lambda: layer.node_cross_entropy(inputs[:, :5], NodeTargets(row, node, ptr, mass, 2)))
     refused(r"nodes must lie in \[0, 8\), but range from 6 to 9", lambda: layer.subtree_log_probs(inputs, ptr[1:] + 4))
     refused(r"nodes must be integers \[K\]", lambda: layer.subtree_log_probs(inputs, mass))

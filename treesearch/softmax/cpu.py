@@ -58,7 +58,6 @@ def target_log_prob(
     return _decide(settings, input_BD, (target_B,), weights, bias_R, projections)
 
 
-@torch.compiler.disable
 def node_cross_entropy(
     layout: Layout,
     input_BD: Tensor,
