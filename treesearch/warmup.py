@@ -13,7 +13,7 @@ from treesearch.evaluation.directions import TrainedDirections
 from treesearch.evaluation.features import Features
 from treesearch.evaluation.frozen import evaluate_frozen
 from treesearch.evaluation.memo import NodeMemo, memo_keys
-from treesearch.softmax import HierarchicalSoftmax, RowwiseAdagrad, RowwiseAdam
+from treesearch.softmax import HierarchicalSoftmax, NodeTargets, RowwiseAdagrad, RowwiseAdam
 
 
 def compile_kernels() -> None:
@@ -38,6 +38,10 @@ def compile_kernels() -> None:
         layer(inputs, torch.from_numpy(labels.astype(np.int64))).loss.backward()
         for optimizer in (RowwiseAdagrad, RowwiseAdam):
             optimizer(layer.parameters()).step()
+        listed = np.arange(tree.num_internal)
+        mass = np.ones(tree.arities.sum(), np.float32)
+        targets = NodeTargets.of(tree, row=0 * listed, node=listed, mass=mass, num_rows=len(inputs))
+        layer.node_cross_entropy(inputs, targets).sum().backward()  # type: ignore[no-untyped-call]
         layer.log_prob(inputs).sum().backward()  # type: ignore[no-untyped-call]
         layer.topk(inputs, 1), layer.double().topk(inputs.double(), 1)
 

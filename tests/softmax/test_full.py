@@ -19,7 +19,8 @@ from treesearch import Tree
 from treesearch.errors import DataError
 from treesearch.paths import class_paths
 from treesearch.softmax import HierarchicalSoftmax
-from treesearch.softmax.layer import Kernel, Reduction
+from treesearch.softmax.layer import Kernel
+from treesearch.softmax.nll import Reduction
 
 SOME_TREES = ["one class", "two classes", "flat", "mixed depths", "adaptive", "nested, growing again"]
 

@@ -205,6 +205,20 @@ def test_leading_shapes_and_types_of_mass(kernel: Kernel) -> None:
         assert torch.equal(layer.node_cross_entropy(inputs, targets), flat)
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_child_without_mass_may_be_impossible(kernel: Kernel) -> None:
+    tree = Tree.from_nested([0, [1, 2], *range(3, 40)])
+    layer = random_layer(tree, dtype=torch.float32, kernel=kernel)
+    with torch.no_grad():
+        layer.biases[0][[3, 20]] = -torch.inf  # two children of the root
+        layer.biases[0][-1] = torch.inf  # the binary node always takes the first
+    inputs, _ = random_batch(layer, 5, dtype=torch.float32)
+    targets = one_hot_paths(tree, torch.tensor([0, 1, 3, 1, 39]))
+    assert_equals_reference(layer, inputs, targets)
+    loss, *grads = with_gradients(layer, inputs, targets)
+    assert all(torch.isfinite(value).all() for value in (loss, *grads))
+
+
 def test_a_chain_of_ten_thousand_nodes() -> None:
     depth = 10_000
     parent = np.concatenate([np.arange(-1, depth - 1), np.arange(depth), [depth - 1]])
@@ -295,6 +309,8 @@ def test_targets_of_another_batch_or_tree(kernel: Kernel) -> None:
     ]
     for targets, message in cases:
         refused(message, lambda targets=targets: layer.node_cross_entropy(inputs, targets))  # type: ignore[misc]
+    wrong: Any = row
+    refused("targets must be NodeTargets, but got Tensor", lambda: layer.node_cross_entropy(inputs, wrong))
     refused("6 features", lambda: layer.node_cross_entropy(inputs[:, :5], NodeTargets(row, node, ptr, mass, 2)))
     refused(r"nodes must lie in \[0, 8\), but range from 6 to 9", lambda: layer.subtree_log_probs(inputs, ptr[1:] + 4))
     refused(r"nodes must be integers \[K\]", lambda: layer.subtree_log_probs(inputs, mass))
@@ -309,6 +325,7 @@ def test_second_derivatives_and_traces_are_refused_rather_than_wrong() -> None:
     def loss(x: Tensor) -> Tensor:
         return layer.node_cross_entropy(x, targets).sum()
 
+    refused("no second derivatives", lambda: torch.autograd.grad(loss(inputs), inputs, create_graph=True))
     refused("cannot be traced", lambda: torch.func.grad(loss)(inputs.detach()))
     refused("cannot be traced", lambda: torch.func.vmap(layer.subtree_log_probs)(inputs.detach()))
     layer.kernel = "reference"

@@ -20,7 +20,6 @@ from numba import njit
 from numpy.typing import NDArray
 
 from treesearch.evaluation.features import CHUNK  # their features stay in the second-level cache
-from treesearch.softmax.cpu_kernels import softmax_residuals
 from treesearch.softmax.cpu_plan import (
     ARITY,
     DIM,
@@ -39,6 +38,7 @@ from treesearch.softmax.cpu_plan import (
     scope_inputs,
     scope_matrix,
 )
+from treesearch.softmax.wide_kernels import softmax_residuals
 
 MINIBATCH = 32  # rows of a wide node's or block's update
 WIDE_MINIBATCH = 256  # the same where one pass over the node's weights is expensive

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from treesearch.errors import DataError
 from treesearch.softmax import reference
-from treesearch.softmax.cpu_kernels import Saved, backward_pass, forward_pass
+from treesearch.softmax.cpu_kernels import Saved, backward_pass, forward_pass, soft_forward_pass
 from treesearch.softmax.cpu_plan import Layout
 from treesearch.softmax.full_kernels import LANES, FullTables, tree_log_softmax, tree_log_softmax_gradient
 from treesearch.softmax.layout import SoftmaxLayout
+from treesearch.softmax.node_targets import NodeTargets
 from treesearch.softmax.sparse import row_sparse
 
 NO_ADDRESSES = np.zeros(0, np.int64)
@@ -23,13 +24,19 @@ HOST: Any = {"dtype": torch.float32, "device": "cpu"}  # of what the kernels fil
 
 
 class _Settings(NamedTuple):
-    """What `_TargetLogProb` is told besides tensors."""
+    """What `_Decisions` is told besides tensors."""
 
     layout: Layout
     sparse: bool
+    is_soft: bool  # whether targets are those of `NodeTargets`, or class ids
     num_weights: int
     num_biases: int
     keeps: bool  # gradients may be asked for
+
+    @property
+    def num_targets(self) -> int:
+        """Tensors that say what is to be decided."""
+        return 4 if self.is_soft else 1
 
 
 @torch.compiler.disable  # compilers go round it
@@ -47,8 +54,35 @@ def target_log_prob(
 
     ``bias_R`` is empty for a layer without biases. With ``sparse``, gradients of parameters are row-sparse.
     """
-    settings = _Settings(layout, sparse, len(weights), len(bias_R), torch.is_grad_enabled())
-    output: Tensor = _TargetLogProb.apply(settings, input_BD, target_B, *weights, *bias_R, *projections)  # type: ignore[no-untyped-call]
+    settings = _Settings(layout, sparse, False, len(weights), len(bias_R), torch.is_grad_enabled())
+    return _decide(settings, input_BD, (target_B,), weights, bias_R, projections)
+
+
+def node_cross_entropy(
+    layout: Layout,
+    input_BD: Tensor,
+    targets: NodeTargets,
+    weights: Sequence[Tensor],
+    bias_R: Sequence[Tensor],
+    projections: Sequence[Tensor],
+    *,
+    sparse: bool = False,
+) -> Tensor:
+    """Cross-entropy of the listed decisions, summed by row, [B], in nats; see the reference and `target_log_prob`."""
+    settings = _Settings(layout, sparse, True, len(weights), len(bias_R), torch.is_grad_enabled())
+    tensors = (targets.row, targets.node, targets.ptr, targets.mass.detach().to(torch.float32))
+    return _decide(settings, input_BD, tuple(t.contiguous() for t in tensors), weights, bias_R, projections)
+
+
+def _decide(
+    settings: _Settings,
+    input_BD: Tensor,
+    targets: tuple[Tensor, ...],
+    weights: Sequence[Tensor],
+    bias_R: Sequence[Tensor],
+    projections: Sequence[Tensor],
+) -> Tensor:
+    output: Tensor = _Decisions.apply(settings, input_BD, *targets, *weights, *bias_R, *projections)  # type: ignore[no-untyped-call]
     return output
 
 
@@ -101,40 +135,47 @@ def _refuse_second_derivatives() -> None:
         raise DataError("the CPU kernels have no second derivatives; use kernel='reference'")
 
 
-class _TargetLogProb(torch.autograd.Function):
+class _Decisions(torch.autograd.Function):
+    """Log-probability of each row's target, or (soft) the cross-entropy of its decisions."""
+
     @staticmethod
-    def forward(ctx: Any, settings: _Settings, input_BD: Tensor, target_B: Tensor, *parameters: Tensor) -> Tensor:
-        parameters = tuple(p.detach().contiguous() for p in parameters)  # as a rule no copies
+    def forward(ctx: Any, settings: _Settings, input_BD: Tensor, *tensors: Tensor) -> Tensor:
+        targets = tensors[: settings.num_targets]
+        parameters = tuple(p.detach().contiguous() for p in tensors[settings.num_targets :])  # as a rule no copies
         num_weights, num_biases = settings.num_weights, settings.num_biases
         weights, rest = parameters[:num_weights], parameters[num_weights:]
         input_BD = input_BD.contiguous()
-        nll_B, saved = forward_pass(
+        run = soft_forward_pass if settings.is_soft else forward_pass
+        nll_B, saved = run(
             settings.layout,
             _addresses(weights),
             _addresses(rest[:num_biases]),
             num_biases > 0,
             _addresses(rest[num_biases:]),
             input_BD.detach().numpy(),
-            target_B.numpy(),
+            *(target.numpy() for target in targets),
             settings.keeps and any(ctx.needs_input_grad),
             ctx.needs_input_grad[1],
         )
         ctx.settings, ctx.saved = settings, saved
         ctx.shapes = [p.shape for p in parameters]
         ctx.save_for_backward(input_BD)
-        return torch.from_numpy(nll_B).neg_()
+        output = torch.from_numpy(nll_B)
+        return output if settings.is_soft else output.neg_()
 
     @staticmethod
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivatives()
         (input_BD,) = ctx.saved_tensors
-        scale_B = output_grads[0].neg().contiguous()
-        input_grad = None
+        scale_B = (output_grads[0] if ctx.settings.is_soft else output_grads[0].neg()).contiguous()
+        input_grad, unused = None, (None,) * ctx.settings.num_targets
         if ctx.needs_input_grad[1]:
             input_grad = torch.from_numpy(ctx.saved.input_grad).view(input_BD.shape) * scale_B[:, None]
-        if not any(ctx.needs_input_grad[3:]):
-            return (None, input_grad, *(None for _ in ctx.needs_input_grad[2:]))
-        return None, input_grad, None, *_parameter_grads(ctx.settings, ctx.saved, ctx.shapes, input_BD, scale_B)
+        wanted = ctx.needs_input_grad[2 + len(unused) :]
+        if not any(wanted):
+            return None, input_grad, *unused, *(None for _ in wanted)
+        grads = _parameter_grads(ctx.settings, ctx.saved, ctx.shapes, input_BD, scale_B)
+        return None, input_grad, *unused, *grads
 
 
 def _parameter_grads(

@@ -1,7 +1,7 @@
 """Hierarchical softmax of a batch on the CPU, compiled by numba: nothing is gathered that is not used at once.
 
-Shapes: **B** batch (rows of inputs), **D** features, **N** internal nodes, **E** path entries, **K** arity, **m** rows
-at one node, **d** inputs of a node.
+Shapes: **B** batch (rows of inputs), **D** features, **N** internal nodes, **E** decisions, **K** arity, **Q** masses,
+**m** rows at one node, **d** inputs of a node.
 
 The forward pass is the longer one: the gradient of a row's NLL with respect to its input needs the weights that have
 just been read, and is linear in the gradient that comes from above, so it is added up at once and scaled later. The
@@ -32,6 +32,7 @@ from treesearch.softmax.cpu_plan import (
     node_vector,
     num_rows,
     plan_batch,
+    plan_decisions,
     project_all,
     scatter_rows,
     scope_inputs,
@@ -39,11 +40,9 @@ from treesearch.softmax.cpu_plan import (
 )
 from treesearch.softmax.pointers import float32_at, int64_at, prefetch, prefetch_all
 from treesearch.softmax.vector_math import REORDER, exp32, log1p32
+from treesearch.softmax.wide_kernels import small_combinations, small_products, softmax_residuals
 
 SMALL_PRODUCT = 8192  # m * K up to which written-out loops beat a call of BLAS
-
-LANES = 16  # float32 numbers of the widest vector instructions
-SUMMED = 1024  # numbers summed in single precision, before the sum goes into one in double
 AHEAD = 8  # decisions between asking for a node's weights and using them
 
 
@@ -55,18 +54,45 @@ class Saved(NamedTuple):
     group_ptr: NDArray[np.int64]  # decisions by node
     order: NDArray[np.int64]  # [E]
     num_groups: int
-    residual: NDArray[np.float32]  # [E] of binary decisions: probability of child 0 minus one if it was taken
-    wide_residual: NDArray[np.float32]  # probabilities minus one-hot [m, K] of wide nodes, node after node
+    residual: NDArray[np.float32]  # [E] of binary decisions: probability of child 0, times all mass, minus its mass
+    wide_residual: NDArray[np.float32]  # the same of all children [m, K] of wide nodes, node after node
     hidden: NDArray[np.float32]  # outputs of the projections
     hidden_grad: NDArray[np.float32]  # gradient of each row's NLL there
     input_grad: NDArray[np.float32]  # [B * D] gradient of each row's NLL
     touched: NDArray[np.int64]  # [W] logit rows of the nodes on the paths
 
 
+@njit(inline="always")
+def _take(logit, branch):
+    """NLL of one child of a binary node, and its derivative by the logit."""
+    taken = logit if branch == 0 else -logit
+    tail = exp32(-abs(taken))
+    missed = (np.float32(1.0) if taken < np.float32(0.0) else tail) / (np.float32(1.0) + tail)  # 1 - P(taken)
+    return max(-taken, np.float32(0.0)) + log1p32(tail), -missed if branch == 0 else missed
+
+
+@njit(inline="always")
+def _share(logit, first, second):
+    """NLL of both children of a binary node by their masses, and its derivative by the logit.
+
+    A child without mass adds nothing, whatever it has.
+    """
+    tail = exp32(-abs(logit))
+    likelier, other = np.float32(1.0) / (np.float32(1.0) + tail), tail / (np.float32(1.0) + tail)
+    negative = logit < np.float32(0.0)
+    nll = (first + second) * log1p32(tail)
+    missed = first if negative else second  # the mass that is not where the larger probability is
+    if missed > np.float32(0.0):
+        nll += missed * abs(logit)
+    # P(child 0) * (first + second) - first, without a difference of large numbers
+    return nll, second * (other if negative else likelier) - first * (likelier if negative else other)
+
+
 @njit(cache=True, fastmath=REORDER, error_model="numpy")
 def _decide_binary(
     node_table, weight_address_W, bias_address_W, has_bias, entry_node, entry_branch, entry_owner, entry_start,
     input_address, hidden_address, input_grad_address, hidden_grad_address, nll_B, residual_E, keeps, wants_inputs,
+    mass_ptr, mass_Q,
 ):  # fmt: skip
     """All decisions at binary nodes, in the order of the batch: a row's input and its gradient stay in cache."""
     for entry in range(entry_node.size):
@@ -90,13 +116,13 @@ def _decide_binary(
             logit += weight[d] * values[d]
         if has_bias:
             logit += float32_at(bias_address_W[width] + 4 * row, 1)[0]
-        taken = logit if entry_branch[entry] == 0 else -logit
-        tail = exp32(-abs(taken))
-        nll_B[entry_owner[entry]] += max(-taken, np.float32(0.0)) + log1p32(tail)
+        if mass_Q is None:
+            nll, gradient = _take(logit, entry_branch[entry])
+        else:
+            nll, gradient = _share(logit, mass_Q[mass_ptr[entry]], mass_Q[mass_ptr[entry] + 1])
+        nll_B[entry_owner[entry]] += nll
         if not keeps:
             continue
-        missed = (np.float32(1.0) if taken < np.float32(0.0) else tail) / (np.float32(1.0) + tail)  # 1 - P(taken)
-        gradient = -missed if entry_branch[entry] == 0 else missed
         residual_E[entry] = gradient
         if scoped or wants_inputs:
             grad = float32_at((hidden_grad_address if scoped else input_grad_address) + offset, np.int64(dim))
@@ -104,105 +130,10 @@ def _decide_binary(
                 grad[d] += gradient * weight[d]
 
 
-@njit(cache=True, error_model="numpy")
-def softmax_residuals(logits_mK, bias_K, targets_m, nll_m):
-    """From products to ``softmax - one-hot`` in place; the NLL of each target, in nats, goes to ``nll_m``.
-
-    Sums in a fixed order, a vector's lanes apart: in another one they would differ in the last digit from one
-    compilation to the next.
-    """
-    arity, step, block = np.uint64(bias_K.size), np.uint64(LANES), np.uint64(SUMMED)
-    whole = arity - arity % step
-    lanes_L = np.empty(LANES, np.float32)
-    for i in range(logits_mK.shape[0]):
-        row_K = logits_mK[i]
-        top = np.float32(-np.inf)
-        if whole:
-            lanes_L[:] = top
-            for k in range(np.uint64(0), whole, step):
-                for lane in range(step):
-                    logit = row_K[k + lane] + bias_K[k + lane]
-                    row_K[k + lane] = logit
-                    lanes_L[lane] = logit if logit > lanes_L[lane] else lanes_L[lane]
-            for lane in range(step):
-                top = max(top, lanes_L[lane])
-        for k in range(whole, arity):
-            row_K[k] += bias_K[k]
-            top = row_K[k] if row_K[k] > top else top
-        below = top - row_K[targets_m[i]]
-        total = 0.0  # in double: there may be 100,000 terms, one of them 1 and the others tiny
-        for begin in range(np.uint64(0), whole, block):
-            lanes_L[:] = np.float32(0.0)
-            for k in range(begin, min(begin + block, whole), step):
-                for lane in range(step):
-                    odds = exp32(row_K[k + lane] - top)
-                    row_K[k + lane] = odds
-                    lanes_L[lane] += odds
-            for lane in range(step):
-                total += lanes_L[lane]
-        for k in range(whole, arity):
-            row_K[k] = exp32(row_K[k] - top)
-            total += row_K[k]
-        normaliser = np.float32(total)
-        nll_m[i] = np.log(normaliser) + below
-        scale = np.float32(1.0) / normaliser
-        for k in range(arity):
-            row_K[k] *= scale
-        row_K[targets_m[i]] -= np.float32(1.0)
-
-
-@njit(cache=True, fastmath=REORDER, error_model="numpy")
-def _small_products(rows_md, weight_Kd, out_mK):
-    """``rows @ weight.T`` without a call of BLAS, four products at a time."""
-    num, dim, arity = np.uint64(rows_md.shape[0]), np.uint64(rows_md.shape[1]), np.uint64(weight_Kd.shape[0])
-    four = np.uint64(4)
-    whole = arity - arity % four
-    for i in range(num):
-        for k in range(np.uint64(0), whole, four):
-            a, b, c, e = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-            for d in range(dim):
-                value = rows_md[i, d]
-                a += weight_Kd[k, d] * value
-                b += weight_Kd[k + np.uint64(1), d] * value
-                c += weight_Kd[k + np.uint64(2), d] * value
-                e += weight_Kd[k + np.uint64(3), d] * value
-            out_mK[i, k] = a
-            out_mK[i, k + np.uint64(1)] = b
-            out_mK[i, k + np.uint64(2)] = c
-            out_mK[i, k + np.uint64(3)] = e
-        for k in range(whole, arity):
-            a = np.float32(0.0)
-            for d in range(dim):
-                a += weight_Kd[k, d] * rows_md[i, d]
-            out_mK[i, k] = a
-
-
-@njit(cache=True, fastmath=REORDER, error_model="numpy")
-def _small_combinations(coefficients_mK, rows_Kd, out_md):
-    """Add ``coefficients @ rows`` to ``out`` without a call of BLAS, four rows at a time."""
-    num, arity, dim = np.uint64(out_md.shape[0]), np.uint64(rows_Kd.shape[0]), np.uint64(rows_Kd.shape[1])
-    four = np.uint64(4)
-    whole = arity - arity % four
-    for i in range(num):
-        for k in range(np.uint64(0), whole, four):
-            a, b = coefficients_mK[i, k], coefficients_mK[i, k + np.uint64(1)]
-            c, e = coefficients_mK[i, k + np.uint64(2)], coefficients_mK[i, k + np.uint64(3)]
-            for d in range(dim):
-                out_md[i, d] += (
-                    a * rows_Kd[k, d]
-                    + b * rows_Kd[k + np.uint64(1), d]
-                    + c * rows_Kd[k + np.uint64(2), d]
-                    + e * rows_Kd[k + np.uint64(3), d]
-                )
-        for k in range(whole, arity):
-            a = coefficients_mK[i, k]
-            for d in range(dim):
-                out_md[i, d] += a * rows_Kd[k, d]
-
-
 @njit(cache=True)
 def _decide_wide(layout, entries, group_ptr, order, num_groups, weight_address_W, bias_address_W, has_bias, inputs,
-                 hidden, input_grad, hidden_grad, nll_B, wide_residual, keeps, wants_inputs):  # fmt: skip
+                 hidden, input_grad, hidden_grad, nll_B, wide_residual, keeps, wants_inputs, mass_ptr,
+                 mass_Q):  # fmt: skip
     """All decisions at wide nodes, node by node, as products of matrices."""
     done = 0
     for group in range(num_groups):
@@ -223,18 +154,21 @@ def _decide_wide(layout, entries, group_ptr, order, num_groups, weight_address_W
         done += num * arity
         small = num * arity <= SMALL_PRODUCT
         if small:
-            _small_products(rows_md, weight_Kd, residual_mK)
+            small_products(rows_md, weight_Kd, residual_mK)
         else:
             np.dot(rows_md, weight_Kd.T, residual_mK)
         bias_K = node_vector(layout, bias_address_W, node) if has_bias else np.zeros(arity, np.float32)
         nll_m = np.empty(num, np.float32)
-        softmax_residuals(residual_mK, bias_K, entries.branch[order[low:high]], nll_m)
+        if mass_Q is None:
+            softmax_residuals(residual_mK, bias_K, entries.branch[order[low:high]], nll_m)
+        else:
+            softmax_residuals(residual_mK, bias_K, mass_ptr[order[low:high]], nll_m, mass_Q)
         for i in range(num):
             nll_B[entries.owner[order[low + i]]] += nll_m[i]
         if keeps and (scoped or wants_inputs):
             if small:
                 rows_md[:] = np.float32(0.0)
-                _small_combinations(residual_mK, weight_Kd, rows_md)
+                small_combinations(residual_mK, weight_Kd, rows_md)
             else:
                 np.dot(residual_mK, weight_Kd, rows_md)
             scatter_rows(hidden_grad if scoped else input_grad, start_m, 0, num, rows_md)
@@ -257,18 +191,58 @@ def forward_pass(
         keeps: Whether a backward pass follows.
         wants_inputs: Whether it wants the gradient of the inputs.
     """
-    batch, num_features = inputs_BD.shape
+    first_B, last_B = layout.path_ptr[targets_B], layout.path_ptr[targets_B + 1]
+    entries, openings = plan_batch(layout, first_B, last_B, inputs_BD.shape[1])
+    return _decide_all(
+        layout, weight_address_W, bias_address_W, has_bias, projection_address_S, inputs_BD, entries, openings, keeps,
+        wants_inputs, None, None,
+    )  # fmt: skip
+
+
+@njit(cache=True)
+def soft_forward_pass(
+    layout, weight_address_W, bias_address_W, has_bias, projection_address_S, inputs_BD, row_E, node_E, mass_ptr,
+    mass_Q, keeps, wants_inputs,
+):  # fmt: skip
+    """The same for decisions whose children have masses; a row's NLL is that of all children, times their masses.
+
+    Args:
+        layout: The tree.
+        weight_address_W: As in `forward_pass`.
+        bias_address_W: As there.
+        has_bias: As there.
+        projection_address_S: As there.
+        inputs_BD: As there.
+        row_E: int64 row of each decision, never falling; all in range.
+        node_E: int64 internal nodes; all in range.
+        mass_ptr: int64 [E+1], where the masses of each decision begin.
+        mass_Q: float32, contiguous.
+        keeps: Whether a backward pass follows.
+        wants_inputs: Whether it wants the gradient of the inputs.
+    """
+    entries, openings = plan_decisions(layout, row_E, node_E, inputs_BD.shape[1])
+    return _decide_all(
+        layout, weight_address_W, bias_address_W, has_bias, projection_address_S, inputs_BD, entries, openings, keeps,
+        wants_inputs, mass_ptr, mass_Q,
+    )  # fmt: skip
+
+
+@njit(cache=True)
+def _decide_all(
+    layout, weight_address_W, bias_address_W, has_bias, projection_address_S, inputs_BD, entries, openings, keeps,
+    wants_inputs, mass_ptr, mass_Q,
+):  # fmt: skip
+    """The planned decisions, each for its branch, or for all children where there are masses."""
     inputs = inputs_BD.ravel()
-    entries, openings = plan_batch(layout, layout.path_ptr[targets_B], layout.path_ptr[targets_B + 1], num_features)
     hidden = project_all(layout, openings, inputs, projection_address_S)
     hidden_grad = np.zeros(hidden.size if keeps else 0, np.float32)
     input_grad = np.zeros(inputs.size if keeps and wants_inputs else 0, np.float32)
-    nll_B = np.zeros(batch, np.float32)
+    nll_B = np.zeros(inputs_BD.shape[0], np.float32)
     residual_E = np.empty(entries.node.size if keeps else 0, np.float32)
     _decide_binary(
         layout.node, weight_address_W, bias_address_W, has_bias, entries.node, entries.branch, entries.owner,
         entries.start, inputs.ctypes.data, hidden.ctypes.data, input_grad.ctypes.data, hidden_grad.ctypes.data, nll_B,
-        residual_E, keeps, wants_inputs,
+        residual_E, keeps, wants_inputs, mass_ptr, mass_Q,
     )  # fmt: skip
 
     num_groups, group_ptr, order = group_by_key(entries.node, entries.node.size, layout.node.shape[0])
@@ -284,7 +258,7 @@ def forward_pass(
     if num_wide:
         _decide_wide(
             layout, entries, group_ptr, order, num_groups, weight_address_W, bias_address_W, has_bias, inputs, hidden,
-            input_grad, hidden_grad, nll_B, wide_residual, keeps, wants_inputs,
+            input_grad, hidden_grad, nll_B, wide_residual, keeps, wants_inputs, mass_ptr, mass_Q,
         )  # fmt: skip
     if keeps:
         for group in range(openings.scope.size - 1, -1, -1):  # children before their parents
@@ -410,7 +384,7 @@ def backward_pass(
         if has_bias:
             bias_grad_K += np.dot(scale_m, residual_mK)
         if small:
-            _small_combinations(residual_mK.T, rows_md, weight_grad.reshape(arity, dim))
+            small_combinations(residual_mK.T, rows_md, weight_grad.reshape(arity, dim))
         else:
             np.dot(residual_mK.T, rows_md, weight_grad.reshape(arity, dim))
 

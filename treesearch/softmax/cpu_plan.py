@@ -45,7 +45,7 @@ class Entries(NamedTuple):
     """The decisions of a batch, in the order of its rows."""
 
     node: NDArray[np.int32]  # [E]
-    branch: NDArray[np.int32]  # [E] child taken
+    branch: NDArray[np.int32]  # [E] child taken; empty where children have masses
     owner: NDArray[np.int32]  # [E] row of the batch
     start: NDArray[np.int64]  # [E] where the decision's input begins: in the flat inputs, or in ``hidden`` if scoped
 
@@ -182,19 +182,7 @@ def plan_batch(layout, first_B, last_B, num_features):
         if layout.node[node_E[entry], OPENS]:
             scope_O[opening] = layout.node[node_E[entry], SCOPE]
             opening += 1
-    num_groups, ptr, order = group_by_key(scope_O, num_openings, layout.scope.shape[0])
-    scope_G = np.empty(num_groups, np.int64)
-    hidden_ptr = np.zeros(num_groups + 1, np.int64)
-    hidden_start = np.empty(num_openings, np.int64)
-    place = np.empty(num_openings, np.int64)
-    for group in range(num_groups):
-        scope_G[group] = scope_O[order[ptr[group]]]
-        dim = layout.scope[scope_G[group], OUTPUT_DIM]
-        for position in range(ptr[group], ptr[group + 1]):
-            hidden_start[order[position]] = hidden_ptr[group] + (position - ptr[group]) * dim
-            place[order[position]] = position
-        hidden_ptr[group + 1] = hidden_ptr[group] + (ptr[group + 1] - ptr[group]) * dim
-
+    scope_G, ptr, hidden_ptr, hidden_start, place = _group_openings(layout, scope_O)
     source_O = np.empty(num_openings, np.int64)
     owner_O = np.empty(num_openings, np.int32)
     opening, start, owner = 0, 0, -1
@@ -208,7 +196,88 @@ def plan_batch(layout, first_B, last_B, num_features):
             start = hidden_start[opening]
             opening += 1
         start_E[entry] = start
-    return entries, Openings(scope_G, ptr[: num_groups + 1].copy(), source_O, owner_O, hidden_ptr)
+    return entries, Openings(scope_G, ptr, source_O, owner_O, hidden_ptr)
+
+
+@njit(cache=True)
+def plan_decisions(layout, row_E, node_E, num_features):
+    """Lay out decisions at any nodes; the scopes above them are opened, each once for a row.
+
+    Args:
+        layout: The tree.
+        row_E: int64 row of the batch, never falling.
+        node_E: int64.
+        num_features: D.
+
+    Returns:
+        Entries without branches, and openings.
+    """
+    owner_E, start_E = row_E.astype(np.int32), row_E * num_features
+    entries = Entries(node_E.astype(np.int32), owner_E[:0].copy(), owner_E, start_E)
+    num_scopes = layout.scope.shape[0] - 1
+    last_row = np.full(num_scopes, -1, np.int64)  # for which each scope was opened
+    num_openings = 0
+    for entry in range(node_E.size if num_scopes else 0):
+        scope = np.int64(layout.node[node_E[entry], SCOPE])
+        while scope >= 0 and last_row[scope] != row_E[entry]:
+            last_row[scope] = row_E[entry]
+            scope = layout.scope[scope, PARENT]
+            num_openings += 1
+    scope_O = np.empty(num_openings, np.int64)
+    if not num_openings:
+        return entries, Openings(scope_O, np.zeros(1, np.int64), scope_O, owner_E[:0].copy(), np.zeros(1, np.int64))
+
+    row_O, above_O = np.empty(num_openings, np.int64), np.empty(num_openings, np.int64)
+    opening_E = np.empty(node_E.size, np.int64)
+    opening_S = np.empty(num_scopes, np.int64)
+    last_row[:] = -1
+    count = 0
+    for entry in range(node_E.size):
+        own = np.int64(layout.node[node_E[entry], SCOPE])
+        scope, first = own, count
+        while scope >= 0 and last_row[scope] != row_E[entry]:
+            last_row[scope] = row_E[entry]
+            opening_S[scope], scope_O[count], row_O[count] = count, scope, row_E[entry]
+            above_O[count] = count + 1
+            scope = layout.scope[scope, PARENT]
+            count += 1
+        if count > first:  # the last of these reads what was open already, or the raw input
+            above_O[count - 1] = opening_S[scope] if scope >= 0 else -1
+        opening_E[entry] = opening_S[own] if own >= 0 else -1
+    scope_G, ptr, hidden_ptr, hidden_start, place = _group_openings(layout, scope_O)
+    source_O = np.empty(num_openings, np.int64)
+    owner_O = np.empty(num_openings, np.int32)
+    for opening in range(num_openings):
+        above = above_O[opening]
+        source_O[place[opening]] = hidden_start[above] if above >= 0 else row_O[opening] * num_features
+        owner_O[place[opening]] = row_O[opening]
+    for entry in range(node_E.size):
+        if opening_E[entry] >= 0:
+            start_E[entry] = hidden_start[opening_E[entry]]
+    return entries, Openings(scope_G, ptr, source_O, owner_O, hidden_ptr)
+
+
+@njit(cache=True)
+def _group_openings(layout, scope_O):
+    """Give openings their places by scope.
+
+    Returns:
+        ``scope``, ``ptr`` and ``hidden_ptr`` of `Openings`; where the outputs of each opening begin in ``hidden``, and
+        its place among the grouped, both int64 [O].
+    """
+    num_groups, ptr, order = group_by_key(scope_O, scope_O.size, layout.scope.shape[0])
+    scope_G = np.empty(num_groups, np.int64)
+    hidden_ptr = np.zeros(num_groups + 1, np.int64)
+    hidden_start = np.empty(scope_O.size, np.int64)
+    place = np.empty(scope_O.size, np.int64)
+    for group in range(num_groups):
+        scope_G[group] = scope_O[order[ptr[group]]]
+        dim = layout.scope[scope_G[group], OUTPUT_DIM]
+        for position in range(ptr[group], ptr[group + 1]):
+            hidden_start[order[position]] = hidden_ptr[group] + (position - ptr[group]) * dim
+            place[order[position]] = position
+        hidden_ptr[group + 1] = hidden_ptr[group] + (ptr[group + 1] - ptr[group]) * dim
+    return scope_G, ptr[: num_groups + 1].copy(), hidden_ptr, hidden_start, place
 
 
 @njit(cache=True)

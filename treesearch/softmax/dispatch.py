@@ -91,6 +91,8 @@ class Dispatcher:
         """
         _refuse_tracing("node_cross_entropy", input)
         check_targets(targets, self.layout.tree, input)
+        if self._choose(input, parameters) == "cpu":
+            return cpu.node_cross_entropy(self._built("cpu", kernel_layout), input, targets, *parameters, sparse=sparse)
         tables = self._reference(input.device)
         return reference.node_cross_entropy(tables, input, targets, *parameters.with_biases(), sparse=sparse)
 
@@ -105,9 +107,8 @@ class Dispatcher:
         if nodes is None:
             nodes = torch.arange(self.layout.tree.num_nodes, device=input.device)
         check_nodes(nodes, self.layout.tree)
-        return reference.subtree_log_probs(
-            self._reference(input.device), input, nodes.long(), *parameters.with_biases()
-        )
+        tables, nodes = self._reference(input.device), nodes.to(input.device, torch.int64)
+        return reference.subtree_log_probs(tables, input, nodes, *parameters.with_biases())
 
     def full_log_prob(self, input: Tensor, parameters: Parameters) -> Tensor:
         """Log-probabilities of all classes, [B, C], in nats."""

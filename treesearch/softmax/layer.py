@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -16,16 +16,15 @@ from torch import Tensor, nn
 
 from treesearch.errors import DataError, TreeError
 from treesearch.softmax import pretrained
-from treesearch.softmax.checks import check_range, flat_input, flat_target, is_plain
+from treesearch.softmax.checks import check_range, flat_input, flat_target
 from treesearch.softmax.dispatch import Dispatcher, Kernel, Parameters
 from treesearch.softmax.initialization import draw_uniform, log_mass_biases, rows_from_linear
 from treesearch.softmax.layout import SoftmaxLayout
+from treesearch.softmax.nll import Reduction, check_settings, reduced_nll
 from treesearch.softmax.node_targets import NodeTargets
 from treesearch.softmax.row_rates import row_rates
 from treesearch.softmax.topk import TopK, check_arguments
 from treesearch.tree import Tree
-
-Reduction = Literal["mean", "sum", "none"]
 
 
 class SoftmaxOutput(NamedTuple):
@@ -270,26 +269,12 @@ class HierarchicalSoftmax(nn.Module):
         Raises:
             DataError: Shapes, types, targets or settings do not fit.
         """
-        if reduction not in ("mean", "sum", "none"):
-            raise DataError(f"reduction must be 'mean', 'sum' or 'none', but got {reduction!r}")
-        if weight is not None and weight.shape != (self.tree.num_classes,):
-            raise DataError(f"weight must have shape ({self.tree.num_classes},), but got {tuple(weight.shape)}")
+        check_settings(reduction, weight, self.tree.num_classes)
         inputs, targets = self._flatten(input, target)
-        ignored = targets == ignore_index
-        counted = torch.where(ignored, 0, targets)
-        if targets.device.type == "cpu" and is_plain(targets):
-            kept = (~ignored).nonzero().squeeze(1)
-            part = -self._target_log_prob(inputs[kept], targets[kept])
-            loss = part.new_zeros(ignored.shape).index_copy(0, kept, part)
-        else:  # without waiting for the device: class 0 stands in
-            loss = torch.where(ignored, 0.0, -self._target_log_prob(inputs, counted))
-        share = (~ignored).to(loss.dtype)
-        if weight is not None:
-            share = share * weight.to(loss.dtype)[counted]
-            loss = loss * share
-        if reduction == "none":
-            return loss.reshape(target.shape)
-        return loss.sum() if reduction == "sum" else loss.sum() / share.sum()
+        loss = reduced_nll(
+            self._target_log_prob, inputs, targets, reduction=reduction, ignore_index=ignore_index, weight_C=weight
+        )
+        return loss.reshape(target.shape) if reduction == "none" else loss
 
     def node_log_probs(self, input: Tensor, target: Tensor) -> NodeLogProbs:
         """Log-probability of each decision on the targets' paths; a row's sum is that of `forward`.

@@ -97,11 +97,13 @@ class NodeTargets:
 def check_targets(targets: NodeTargets, tree: Tree, input_BD: Tensor) -> None:
     """Check that targets fit a tree and a batch, where that does not mean to wait for a device.
 
-    What `NodeTargets.of` promises beyond that (masses, order) is taken on trust.
+    What `NodeTargets.of` promises beyond that (values of the masses, order) is taken on trust.
 
     Raises:
-        DataError: They are of another batch size, device or tree, or not of the documented types.
+        DataError: They are none, of another batch size, device or tree, or not of the documented types.
     """
+    if not isinstance(targets, NodeTargets):
+        raise DataError(f"targets must be NodeTargets, but got {type(targets).__name__}; use NodeTargets.of")
     tensors = (targets.row, targets.node, targets.ptr, targets.mass)
     if targets.num_rows != input_BD.shape[0]:
         raise DataError(f"targets must have one row per input, {input_BD.shape[0]}, but have {targets.num_rows}")

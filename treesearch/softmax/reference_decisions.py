@@ -50,7 +50,7 @@ class TakenBranch:
 
 
 class WeightedBranches:
-    """The log-probabilities of all children, weighted by their masses."""
+    """The log-probabilities of all children, weighted by their masses; one without mass adds nothing, even at -inf."""
 
     def __init__(self, targets: NodeTargets) -> None:
         self._ptr, self._mass_Q = targets.ptr, targets.mass.detach()
@@ -61,15 +61,14 @@ class WeightedBranches:
         mass_e2 = self._mass_Q[torch.stack([first_e, first_e + 1], -1)]
         log_prob_e2 = functional.logsigmoid(torch.stack([logit_e, -logit_e], -1))
         log_prob_e2 = log_prob_e2.to(torch.promote_types(logit_e.dtype, torch.float32))
-        return (mass_e2.to(log_prob_e2.dtype) * log_prob_e2).sum(-1)
+        return (mass_e2.to(log_prob_e2.dtype) * log_prob_e2.masked_fill(mass_e2 == 0, 0)).sum(-1)
 
     def wide(self, entry_Gc: Tensor, logit_GcK: Tensor, padding_GK: Tensor) -> Tensor:
         """See `Outcome`."""
         column_K = torch.arange(logit_GcK.shape[2], device=entry_Gc.device)
         place_GcK = self._ptr[entry_Gc][..., None] + column_K.where(~padding_GK, 0)[:, None]
-        padding_GcK = padding_GK[:, None].expand_as(place_GcK)
-        mass_GcK = self._mass_Q[place_GcK].to(logit_GcK.dtype).masked_fill(padding_GcK, 0)
-        weighted_Gc = (mass_GcK * logit_GcK.masked_fill(padding_GcK, 0)).sum(2)
+        mass_GcK = self._mass_Q[place_GcK].to(logit_GcK.dtype).masked_fill(padding_GK[:, None], 0)
+        weighted_Gc = (mass_GcK * logit_GcK.masked_fill(mass_GcK == 0, 0)).sum(2)
         return weighted_Gc - mass_GcK.sum(2) * logit_GcK.logsumexp(2)
 
 
