@@ -37,8 +37,6 @@ def taxonomy(
     models: Annotated[list[str] | None, typer.Option(help="Train these classifiers alone. Repeatable.")] = None,
 ) -> None:
     """Classify documents whose labels have a taxonomy: a flat softmax, hierarchical ones, a head for each level."""
-    import torch
-
     from treesearch.applications.taxonomy import (
         CLASSIFIERS,
         ObjectiveSettings,
@@ -48,12 +46,12 @@ def taxonomy(
         taxonomy_notes,
         taxonomy_table,
     )
+    from treesearch.evaluation.threads import one_thread
     from treesearch.progress import ProgressReporter
 
     dataset, labels = load_task(train, valid, test, taxonomy)
     tell(f"{labels.num_classes} classes in {labels.num_levels} levels, {len(dataset.train)} documents to learn from")
-    torch.set_num_threads(1)  # small products: more threads wait for each other
-    with ProgressReporter() as progress:
+    with one_thread(), ProgressReporter() as progress:  # small products: more threads wait for each other
         rows = compare_classifiers(
             dataset,
             labels,

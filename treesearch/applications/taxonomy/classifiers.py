@@ -112,7 +112,7 @@ class HeadsClassifier(Classifier):
 
     def levels(self, hidden_BD: Tensor, predicted_B: Tensor) -> Tensor:
         """The best node of each head, whatever the others say."""
-        return self.heads.predict(hidden_BD).levels
+        return self.heads.predict(hidden_BD)
 
 
 Maker = Callable[[int, Taxonomy, ObjectiveSettings], Classifier]
