@@ -1,0 +1,1 @@
+"""Training objectives on trees and taxonomies, and the rivals that they are compared with."""
