@@ -75,15 +75,15 @@ class HierarchicalMetrics:
         """
         log_prob_BC, target_B = check_scores(log_prob, target, self.levels.num_classes)
         top_Bk = top_classes(log_prob_BC, max(self.ks, default=1))
-        for scored in (self.nll, self.marginal, self.calibration, *([self.buckets] if self.buckets else [])):
+        for scored in (self.nll, self.marginal, self.calibration):
             scored.update(log_prob_BC, target_B)
-        for listed in (
-            self.f1,
-            self.first,
-            self.severity,
-            *(metric for pair in self.lists.values() for metric in pair),
-        ):
+        if self.buckets is not None:
+            self.buckets.update(log_prob_BC, target_B)
+        for listed in (self.f1, self.first, self.severity):
             listed.update(top_Bk, target_B)
+        for hits, distance in self.lists.values():
+            hits.update(top_Bk, target_B)
+            distance.update(top_Bk, target_B)
 
     def compute(self) -> dict[str, float | list[float]]:
         """Everything by name, lists by level 1 to L or by bucket; NaN where there is nothing to take a mean of.

@@ -47,9 +47,7 @@ def consistency_violations(nodes: Tensor, hierarchy: Taxonomy | Tree | Levels) -
     level_L = torch.arange(1, levels.num_levels + 1, device=nodes.device)
     if bool((depth_BL > level_L).any()):
         level = int(level_L[(depth_BL > level_L).any(0)][0])
-        raise DataError(
-            f"nodes at level {level} must be of that depth or less, but some are deeper; order them by level"
-        )
+        raise DataError(f"nodes at level {level} must be of that depth or less, but some are deeper; sort by level")
     root = lower.new_zeros(len(lower), 1)
     upper = torch.cat([root, lower[:, :-1]], 1)
     is_class = torch.zeros_like(levels.depth, dtype=torch.bool)

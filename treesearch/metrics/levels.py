@@ -1,9 +1,9 @@
 """`Levels`: the levels of a hierarchy as index tensors, and sums of probabilities from level to level.
 
-At level l a path is either at a node of depth l, or it has ended above, at a class. The *outcomes* of a level are all of
-these: its nodes of depth l in ascending order, then the classes that end above it, by class id. An end is known by the
-node of its class, whose depth is less than l. So the probabilities of a level's outcomes sum to 1 also where classes
-stand at different depths, and the outcomes of the deepest level are the classes.
+At level l a path is either at a node of depth l, or it has ended above, at a class. The *outcomes* of a level are all
+of these: its nodes of depth l in ascending order, then the classes that end above it, by class id. An end is known by
+the node of its class, of lesser depth. So the probabilities of a level's outcomes sum to 1 also where classes stand at
+different depths, and the outcomes of the deepest level are the classes.
 
 Shapes: **B** batch, **C** classes, **T** nodes of the taxonomy, **L** levels below the root, **n** nodes of one level,
 **O** outcomes of one level. Index 0 of L is level 1.

@@ -6,6 +6,7 @@ Shapes: **B** batch, **C** classes, **K** buckets.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -84,9 +85,9 @@ class CountBuckets(Metric):
         limits = [0, *edges]
         if not all(isinstance(edge, int) for edge in edges) or len(limits) < 2:
             raise DataError(f"edges must be whole numbers, at least one, but got {edges!r:.60}")
-        if any(low >= high for low, high in zip(limits[:-1], limits[1:], strict=True)):
+        if any(low >= high for low, high in pairwise(limits)):
             raise DataError(f"edges must be > 0 and ascending, but got {edges!r:.60}; sort them")
-        self.labels = ("0", *(f"{low + 1}-{high}" for low, high in zip(limits[:-1], limits[1:], strict=True)))
+        self.labels = ("0", *(f"{low + 1}-{high}" for low, high in pairwise(limits)))
         self.labels += (f">{limits[-1]}",)
         self._bucket_C = torch.from_numpy(np.searchsorted(limits, counts_C, side="left"))
         shape = (len(self.labels),)

@@ -3,13 +3,14 @@
 A hierarchical softmax is consistent by construction; here consistency is a soft term of the loss, as where constraints
 such as p(child) <= p(parent) are trained and not built in (Giunchiglia & Lukasiewicz 2020 discuss both).
 
-Shapes: **B** batch (any leading shape will do), **D** features, **C** classes, **T** nodes of the taxonomy, **L** levels
-below the root, **O** outcomes of one level (see `treesearch.metrics.levels`).
+Shapes: **B** batch (any leading shape will do), **D** features, **C** classes, **T** nodes of the taxonomy, **L**
+levels below the root, **O** outcomes of one level (see `treesearch.metrics.levels`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -156,7 +157,7 @@ class SeparateHeads(nn.Module):
         if not self.penalty:
             return total
         levels = self._levels(log_probs[0])
-        for level, (upper_BO, lower_BO) in enumerate(zip(log_probs[:-1], log_probs[1:], strict=True), start=1):
+        for level, (upper_BO, lower_BO) in enumerate(pairwise(log_probs), start=1):
             difference_BO = upper_BO - levels.log_sums(lower_BO, level)
             total = total + (upper_BO.exp() * difference_BO).sum(1).mean()
         return self.penalty * total
