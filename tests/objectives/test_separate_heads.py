@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.ragged import EAGLE, FISH, ROCK, ZOO, path, taxonomies
 from treesearch.errors import DataError
-from treesearch.metrics import LevelAccuracy, consistency_violations, mass_violations
+from treesearch.metrics import LevelAccuracy, marginal_levels, mass_violations
 from treesearch.objectives.separate_heads import SeparateHeads
 from treesearch.taxonomy import Taxonomy
 
@@ -127,14 +127,16 @@ def test_predictions_are_independent_and_the_penalty_pulls_them_together() -> No
         for level, (node_O, log_prob) in enumerate(zip(layer.levels.outcomes, log_probs, strict=True)):
             assert torch.equal(nodes[:, level], node_O[log_prob.argmax(1)])
         assert torch.equal(layer.levels.class_node[layer.predict_class(input)], nodes[:, -1])
-        fits[penalty] = mass_violations(log_probs, ZOO), consistency_violations(nodes, ZOO)
+        # Argmaxes of levels that agree may still violate: they are those of the deepest head's marginals.
+        like_deepest = (nodes == marginal_levels(layer.class_log_prob(input), ZOO)).all(1).double().mean()
+        fits[penalty] = mass_violations(log_probs, ZOO), float(like_deepest)
         accuracy = LevelAccuracy(ZOO)
         accuracy.update_nodes(nodes, target)
         assert np.isfinite(accuracy.compute()).all()
-    (free, free_share), (bound, bound_share) = fits[0.0], fits[1.0]
+    (free, free_like), (bound, bound_like) = fits[0.0], fits[1.0]
     assert 0 < bound.gap < free.gap / 10
     assert bound.excess < free.excess / 10
-    assert bound_share < free_share / 5
+    assert free_like < 0.5 < 0.95 < bound_like
 
 
 def test_any_leading_shape() -> None:
