@@ -1,1 +1,1 @@
-"""Training objectives that use the tree."""
+"""Training objectives that use the tree, and the rival that does without."""
