@@ -1,7 +1,13 @@
 """Classifiers of documents whose labels have a taxonomy: flat, hierarchical, supervised at all levels, by level."""
 
 from treesearch.applications.taxonomy.classifiers import CLASSIFIERS, ObjectiveSettings
-from treesearch.applications.taxonomy.run import compare_classifiers, load_task, taxonomy_notes, taxonomy_table
+from treesearch.applications.taxonomy.run import (
+    compare_classifiers,
+    load_task,
+    summary_rows,
+    taxonomy_notes,
+    taxonomy_table,
+)
 from treesearch.applications.taxonomy.training import TrainingSettings
 
 __all__ = [
@@ -10,6 +16,7 @@ __all__ = [
     "TrainingSettings",
     "compare_classifiers",
     "load_task",
+    "summary_rows",
     "taxonomy_notes",
     "taxonomy_table",
 ]

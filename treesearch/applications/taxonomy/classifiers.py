@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from treesearch.metrics import class_levels
+from treesearch.objectives.distillation import distillation_loss
 from treesearch.objectives.multi_level import MultiLevelLoss
 from treesearch.objectives.separate_heads import SeparateHeads
 from treesearch.objectives.smoothing import HierarchicalSmoothing
@@ -25,7 +26,7 @@ from treesearch.taxonomy import Taxonomy
 class ObjectiveSettings:
     """Strengths of what the classifiers add to their loss."""
 
-    smoothing: float = 0.2
+    smoothing: float = 0.1
     beta: float = 1.0  # per edge
     level_weight: float = 1.0  # of the NLL of each level above the classes
     penalty: float = 1.0  # of heads that disagree
@@ -35,8 +36,8 @@ class Classifier(nn.Module, ABC):
     """From features to the classes of a taxonomy."""
 
     @abstractmethod
-    def loss(self, hidden_BD: Tensor, target_B: Tensor) -> Tensor:
-        """What training minimises, a scalar in nats."""
+    def loss(self, hidden_BD: Tensor, target_B: Tensor, ids_Bn: Tensor) -> Tensor:
+        """What training minimises, a scalar in nats, for documents with these features, classes and words."""
 
     @abstractmethod
     def log_prob(self, hidden_BD: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ class FlatClassifier(Classifier):
         self.taxonomy, self._smoothing = taxonomy, smoothing
         self.linear = nn.Linear(in_features, taxonomy.num_classes)
 
-    def loss(self, hidden_BD: Tensor, target_B: Tensor) -> Tensor:
+    def loss(self, hidden_BD: Tensor, target_B: Tensor, ids_Bn: Tensor) -> Tensor:
         """Cross-entropy."""
         logits_BC = self.linear(hidden_BD)
         if self._smoothing is None:
@@ -80,7 +81,7 @@ class TreeClassifier(Classifier):
         self.taxonomy, self._multi_level = taxonomy, multi_level
         self.layer = HierarchicalSoftmax(in_features, taxonomy.tree)
 
-    def loss(self, hidden_BD: Tensor, target_B: Tensor) -> Tensor:
+    def loss(self, hidden_BD: Tensor, target_B: Tensor, ids_Bn: Tensor) -> Tensor:
         """Negative log-likelihood, of the classes or of all levels."""
         if self._multi_level is None:
             return self.layer(hidden_BD, target_B).loss
@@ -95,6 +96,22 @@ class TreeClassifier(Classifier):
         return class_levels(predicted_B, self.taxonomy)
 
 
+class DistilledClassifier(TreeClassifier):
+    """A hierarchical softmax that learns the probabilities of a trained classifier beside the classes."""
+
+    def __init__(
+        self, in_features: int, taxonomy: Taxonomy, *, teacher: Callable[[Tensor], Tensor], hard_weight: float = 0.5
+    ) -> None:
+        super().__init__(in_features, taxonomy)
+        self._teacher, self._hard_weight = teacher, hard_weight
+
+    def loss(self, hidden_BD: Tensor, target_B: Tensor, ids_Bn: Tensor) -> Tensor:
+        """See `distillation_loss`; the teacher, from words to log-probabilities [B, C], reads all of them."""
+        with torch.no_grad():
+            teacher_BC = self._teacher(ids_Bn).exp()
+        return distillation_loss(self.layer, hidden_BD, teacher_BC, target=target_B, hard_weight=self._hard_weight)
+
+
 class HeadsClassifier(Classifier):
     """A softmax of its own for each level, and a penalty where they disagree."""
 
@@ -102,7 +119,7 @@ class HeadsClassifier(Classifier):
         super().__init__()
         self.heads = SeparateHeads(in_features, taxonomy, penalty=penalty)
 
-    def loss(self, hidden_BD: Tensor, target_B: Tensor) -> Tensor:
+    def loss(self, hidden_BD: Tensor, target_B: Tensor, ids_Bn: Tensor) -> Tensor:
         """Cross-entropies of all levels and the penalty."""
         return self.heads(hidden_BD, target_B).loss
 

@@ -69,8 +69,8 @@ def compare_classifiers(
         ``accuracy_by_level`` (from the level below the root on), ``rare_accuracy`` (classes of at most five training
         documents; None without any), ``severity`` (mean height of the lowest common ancestor, of mistakes),
         ``nll`` (nats), ``violations`` (share of the documents) and ``seconds`` (of one training); then
-        ``learning_rate``, ``intervals`` (95 %, by measure), ``against_flat`` (differences paired by seed) and ``runs``,
-        the rows of the seeds.
+        ``intervals`` (95 %, by measure), ``against_flat`` (differences paired by seed) and ``runs``, the rows of the
+        seeds.
 
     Raises:
         ConfigError: An unknown classifier, or no seed.
@@ -81,10 +81,12 @@ def compare_classifiers(
         if name not in CLASSIFIERS:
             raise ConfigError(f"unknown classifier {name!r}{did_you_mean(name, CLASSIFIERS)}")
     settings, objective = settings or TrainingSettings(), objective or ObjectiveSettings()
+    for name in names:  # what cannot be made is refused before the first is trained
+        CLASSIFIERS[name](settings.features, taxonomy, objective)
     train_counts = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
     num_rates = len(settings.learning_rates)
     total, done = len(names) * (num_rates + num_seeds - 1), 0
-    rows: list[Row] = []
+    runs_of: dict[str, list[Row]] = {}
     for name in names:
         runs: list[Row] = []
         chosen = settings.learning_rates[0]
@@ -92,23 +94,29 @@ def compare_classifiers(
             candidates = []
             for rate in settings.learning_rates if seed == 0 else (chosen,):
                 on_step(name, done, total)
-                trained = train_classifier(
-                    name, dataset, taxonomy, settings=settings, objective=objective, learning_rate=rate, seed=seed
-                )
+                head = CLASSIFIERS[name](settings.features, taxonomy, objective)
+                trained = train_classifier(head, dataset, settings=settings, learning_rate=rate, seed=seed)
                 candidates.append((trained.valid_nll, rate, trained))
                 done += 1
             _, chosen, best = min(candidates, key=lambda one: one[0])
-            runs.append(result_row(best, dataset, taxonomy, train_counts) | {"seed": seed})
-        rows.append(_summary(name, runs) | {"learning_rate": chosen, "runs": runs})
+            runs.append(result_row(best, dataset, taxonomy, train_counts) | {"seed": seed, "learning_rate": chosen})
+        runs_of[name] = runs
     on_step("", total, total)
-    flat = next((row for row in rows if row["name"] == FLAT), None)
-    for row in rows if flat is not None and num_seeds > 1 else ():
-        assert flat is not None
-        row["against_flat"] = {
-            measure: paired_difference(_values(row["runs"], measure), _values(flat["runs"], measure)).as_dict()
-            for measure in MEASURES
-            if row[measure] is not None
-        }
+    return summary_rows(runs_of)
+
+
+def summary_rows(runs_of: Mapping[str, Sequence[Row]]) -> list[Row]:
+    """One row for each classifier from the rows of its seeds; see `compare_classifiers`."""
+    rows = []
+    for name, runs in runs_of.items():
+        row = _summary(name, runs)
+        if FLAT in runs_of and len(runs) > 1:
+            row["against_flat"] = {
+                measure: paired_difference(_values(runs, measure), _values(runs_of[FLAT], measure)).as_dict()
+                for measure in MEASURES
+                if row[measure] is not None and None not in _values(runs_of[FLAT], measure)
+            }
+        rows.append(row | {"runs": list(runs)})
     return rows
 
 
@@ -137,9 +145,9 @@ def _summary(name: str, runs: Sequence[Row]) -> Row:
 def taxonomy_table(rows: Sequence[Row]) -> Table:
     """The rows for people, 100 columns at most."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Test split, means over seeds", title_justify="left")
-    table.add_column("classifier", no_wrap=True)
-    for heading in ("accuracy", "by level", "rare", "severity", "NLL", "violations", "seconds"):
-        table.add_column(heading, justify="right")
+    table.add_column("classifier")
+    for heading in ("accuracy", "by level", "rare", "severity", "NLL", "violated", "s"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         levels = [value for value in row["accuracy_by_level"] if value is not None]
         shown = levels if len(levels) <= 4 else [*levels[:2], *levels[-2:]]

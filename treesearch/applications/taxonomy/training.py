@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from treesearch.applications.taxonomy.classifiers import CLASSIFIERS, Classifier, ObjectiveSettings, reset
+from treesearch.applications.taxonomy.classifiers import Classifier, reset
 from treesearch.data import Dataset, Split
 from treesearch.evaluation.encoders import BagEncoder
 from treesearch.evaluation.examples import Examples
@@ -39,13 +39,13 @@ SCORE_BATCH = 512
 class TrainingSettings:
     """The same for every classifier."""
 
-    features: int = 256  # D
-    embedding: int = 256
+    features: int = 128  # D
+    embedding: int = 128
     dropout: float = 0.3  # of features
-    word_dropout: float = 0.2  # of words
-    epochs: int = 25
+    word_dropout: float = 0.3  # of words
+    epochs: int = 40
     batch_size: int = 64
-    learning_rates: tuple[float, ...] = (0.003, 0.01)  # each classifier takes its best on the validation split
+    learning_rates: tuple[float, ...] = (0.01, 0.02)  # each classifier takes its best on the validation split
 
 
 class TextClassifier(nn.Module):
@@ -73,6 +73,10 @@ class TextClassifier(nn.Module):
         kept_BD = torch.rand(features.shape, generator=generator) >= self._settings.dropout
         return features * kept_BD / (1 - self._settings.dropout)
 
+    def log_prob(self, ids_Bn: Tensor) -> Tensor:
+        """Log-probabilities of the classes, [B, C]."""
+        return self.head.log_prob(self(ids_Bn))
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -85,12 +89,10 @@ class Trained:
 
 
 def train_classifier(
-    name: str,
+    head: Classifier,
     dataset: Dataset,
-    taxonomy: Taxonomy,
     *,
     settings: TrainingSettings,
-    objective: ObjectiveSettings,
     learning_rate: float,
     seed: int,
     on_epoch: Callable[[], None] = lambda: None,
@@ -98,17 +100,15 @@ def train_classifier(
     """Train with Adam, the rate falling linearly to zero; the epoch with the least validation NLL is kept.
 
     Args:
-        name: A key of `CLASSIFIERS`.
-        dataset: Of documents, its classes those of the taxonomy.
-        taxonomy: Of the labels.
+        head: Of ``settings.features`` inputs; its parameters are drawn anew.
+        dataset: Of documents, over the classes of the head.
         settings: Of the training.
-        objective: Of the loss.
         learning_rate: At the first step.
         seed: Of parameters, order and dropout: the encoder starts the same for every classifier.
         on_epoch: Called after each epoch.
     """
     generator = torch.Generator().manual_seed(seed)
-    model = TextClassifier(dataset, CLASSIFIERS[name](settings.features, taxonomy, objective), settings)
+    model = TextClassifier(dataset, head, settings)
     model.encoder.reset_parameters(generator)
     reset(model.head, generator)
     table = model.encoder.row_sparse_parameters()
@@ -126,7 +126,7 @@ def train_classifier(
                 optimizer.zero_grad(set_to_none=True)
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate * (1 - step / num_steps)
-            model.head.loss(model(ids_Bn, generator), target_B).backward()  # type: ignore[no-untyped-call]
+            model.head.loss(model(ids_Bn, generator), target_B, ids_Bn).backward()  # type: ignore[no-untyped-call]
             for optimizer in optimizers:
                 optimizer.step()
             step += 1
@@ -144,7 +144,7 @@ def mean_nll(model: TextClassifier, split: Split) -> float:
     """Mean NLL of the classes of a split in nats."""
     total = 0.0
     for ids_Bn, target_B in Examples.of(split, torch.device("cpu")).in_order(SCORE_BATCH):
-        scores_BC = model.head.log_prob(model(ids_Bn))
+        scores_BC = model.log_prob(ids_Bn)
         total += float(nn.functional.nll_loss(scores_BC, target_B, reduction="sum"))
     return total / len(split)
 
