@@ -5,7 +5,7 @@ Shapes: **B** batch, **D** features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from numpy.typing import ArrayLike
@@ -69,19 +69,23 @@ class JointTrainer:
             inputs_B: What the encoder reads.
             target_B: int64.
         """
-        self._move([*self._of_layer, *self._of_encoder], self.encoder(inputs_B), target_B)
+        self.step_on(lambda: self.layer(self.encoder(inputs_B), target_B).loss)
+
+    def step_on(self, loss: Callable[[], Tensor]) -> None:
+        """One step of encoder and layer on another loss of theirs, such as one that a teacher has a part in."""
+        self._move([*self._of_layer, *self._of_encoder], loss)
 
     def head_step(self, hidden_BD: Tensor, target_B: Tensor) -> None:
         """The part of `step` above the encoder, down to the gradient of ``hidden_BD``, a leaf that wants it."""
-        self._move(self._of_layer, hidden_BD, target_B)
+        self._move(self._of_layer, lambda: self.layer(hidden_BD, target_B).loss)
 
-    def _move(self, optimizers: Sequence[Optimizer], hidden_BD: Tensor, target_B: Tensor) -> None:
+    def _move(self, optimizers: Sequence[Optimizer], loss: Callable[[], Tensor]) -> None:
         share = 1.0 if self.num_steps is None else 1 - self.steps_done / self.num_steps
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * share
-        self.layer(hidden_BD, target_B).loss.backward()
+        loss().backward()  # type: ignore[no-untyped-call]
         for optimizer in optimizers:
             optimizer.step()
         self.steps_done += 1
