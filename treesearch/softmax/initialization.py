@@ -149,7 +149,9 @@ def mass_shares(tree: Tree, mass_M: FloatArray) -> FloatArray:
 
 def split_entropies(tree: Tree, share_M: FloatArray) -> FloatArray:
     """Entropy of each node's decision where its children's shares are their probabilities, [M], nats; 0 at leaves."""
-    return np.bincount(tree.parent[1:], -share_M[1:] * np.log(share_M[1:]), minlength=tree.num_nodes)
+    entropy_M = np.zeros(tree.num_nodes)
+    np.add.at(entropy_M, tree.parent[1:], -share_M[1:] * np.log(share_M[1:]))
+    return entropy_M
 
 
 def _subtree_planes(

@@ -223,7 +223,11 @@ class LeafVectorSoftmax(HierarchicalSoftmax):
             OSError: It cannot be written.
         """
         tensors = {name: tensor for name, tensor in self.state_dict().items() if name != "tree_hash"}
-        settings = {"layer": _NAME, "in_features": self.in_features, "bias": self.leaf_biases is not None}
+        settings: dict[str, pretrained.JSON] = {
+            "layer": _NAME,
+            "in_features": self.in_features,
+            "bias": self.leaf_biases is not None,
+        }
         pretrained.save_layer(Path(folder), tree=self.tree, tensors=tensors, config=settings)
 
     @classmethod

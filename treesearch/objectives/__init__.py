@@ -1,0 +1,1 @@
+"""Objectives for training a hierarchical softmax, alone or several together."""
