@@ -111,6 +111,7 @@ def test_what_does_not_fit_is_refused() -> None:
     for losses, parameters, options, words in (
         ([loss()], [x], {"handling": "mean"}, "'sum', 'pcgrad', 'normalised'"),
         ([], [x], {}, "got 0 and 1"),
+        ([loss()], [torch.ones(3)], {}, "got 1 and 0"),
         ([loss()], [x, x], {}, "distinct"),
         ([x * x], [x], {}, "scalar"),
         ([loss().detach()], [x], {}, "scalar"),

@@ -45,15 +45,15 @@ def combine_gradients(
 
     ``sum`` is the weighted sum, what ``backward`` of the summed losses gives. ``normalised`` first scales each gradient
     to the norm of the first loss's, over what both reach. ``pcgrad`` (Yu et al. 2020) takes from each gradient, for
-    each other one that it conflicts with, its part along that one, and sums: with two losses no first-order step then
-    raises either. Inner products are over parameters that both losses reach, so that what belongs to one loss alone
+    each other one that it conflicts with, its part along that one, and sums: with two losses a small step against the
+    result raises neither. Inner products are over parameters that both losses reach, so that what belongs to one loss alone
     does not dilute a conflict.
 
     Memory: n gradients. Each loss goes backward once; their graphs are freed.
 
     Args:
         losses: n scalars.
-        parameters: Distinct, with dense gradients; others are left alone.
+        parameters: Distinct, with dense gradients; those that require none, or that no loss reaches, are left alone.
         handling: How conflicts are met.
         weights: [n], >= 0, of the gradients, after ``normalised`` and before ``pcgrad``; None: ones.
         generator: Order of the projections of ``pcgrad``, on the CPU; needed for more than two losses.
@@ -61,7 +61,7 @@ def combine_gradients(
     Raises:
         DataError: Settings do not fit, a loss is no scalar or reaches no parameter, or a gradient is row-sparse.
     """
-    parameters = list(parameters)
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
     weights = [1.0] * len(losses) if weights is None else list(weights)
     _check(losses, parameters, handling, weights, generator)
     gradients = [_gradient(losses, index, parameters) for index in range(len(losses))]
@@ -146,7 +146,9 @@ def _check(
     if handling not in get_args(Handling):
         raise DataError(f"handling must be one of {', '.join(map(repr, get_args(Handling)))}, but got {handling!r}")
     if not losses or not parameters:
-        raise DataError(f"there must be losses and parameters, but got {len(losses)} and {len(parameters)}")
+        raise DataError(
+            f"there must be losses and parameters that require gradients, but got {len(losses)} and {len(parameters)}"
+        )
     if len({id(parameter) for parameter in parameters}) != len(parameters):
         raise DataError("parameters must be distinct, but one is given twice; pass model.parameters()")
     for index, loss in enumerate(losses):

@@ -40,6 +40,16 @@ def flat_target(target: Tensor, input: Tensor) -> Tensor:
     return target.reshape(-1).long()
 
 
+def check_linear(linear: nn.Linear) -> None:
+    """Check that a flat layer is one, and holds weights.
+
+    Raises:
+        DataError: It is something else, or on the meta device.
+    """
+    if not isinstance(linear, nn.Linear) or linear.weight.is_meta:
+        raise DataError(f"linear must be an nn.Linear that holds weights, but got {linear!r:.60}")
+
+
 def check_range(target: Tensor, num_classes: int) -> None:
     """Check that targets are classes, where that does not mean to wait for a device.
 

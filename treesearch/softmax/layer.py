@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from treesearch.errors import DataError, TreeError
 from treesearch.softmax import pretrained
-from treesearch.softmax.checks import check_range, flat_input, flat_target, is_plain
+from treesearch.softmax.checks import check_linear, check_range, flat_input, flat_target, is_plain
 from treesearch.softmax.dispatch import Dispatcher, Kernel, Parameters
 from treesearch.softmax.initialization import draw_uniform, log_mass_biases, rows_from_linear
 from treesearch.softmax.layout import SoftmaxLayout
@@ -184,8 +184,7 @@ class HierarchicalSoftmax(nn.Module):
         Raises:
             DataError: The layer or the counts do not fit the tree.
         """
-        if not isinstance(linear, nn.Linear) or linear.weight.is_meta:
-            raise DataError(f"linear must be an nn.Linear that holds weights, but got {linear!r:.60}")
+        check_linear(linear)
         weight = linear.weight.detach()
         bias = None if linear.bias is None else linear.bias.detach().cpu().double().numpy()
         layout = SoftmaxLayout.of(tree, linear.in_features)

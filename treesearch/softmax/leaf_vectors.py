@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from treesearch.errors import DataError, TreeError
 from treesearch.softmax import pretrained
+from treesearch.softmax.checks import check_linear
 from treesearch.softmax.dispatch import Kernel, Parameters
 from treesearch.softmax.initialization import draw_uniform, mass_shares, node_masses, row_children, split_entropies
 from treesearch.softmax.layer import HierarchicalSoftmax
@@ -185,8 +186,7 @@ class LeafVectorSoftmax(HierarchicalSoftmax):
             DataError: The layer or the counts do not fit the tree.
             TreeError: The tree has projections.
         """
-        if not isinstance(linear, nn.Linear) or linear.weight.is_meta:
-            raise DataError(f"linear must be an nn.Linear that holds weights, but got {linear!r:.60}")
+        check_linear(linear)
         if linear.out_features != tree.num_classes:
             raise DataError(
                 f"the flat layer must have one output per class, but has {linear.out_features} for"
@@ -252,8 +252,10 @@ class LeafVectorSoftmax(HierarchicalSoftmax):
         dtypes = {value.dtype for name, value in saved.tensors.items() if name != "class_counts"}
         if found != shapes or len(dtypes) != 1 or not next(iter(dtypes)).is_floating_point:
             raise DataError(f"the vectors in {str(folder)!r} must be those of its tree, of one type; save it again")
-        counts = saved.tensors["class_counts"].cpu().numpy()
-        layer = cls(in_features, saved.tree, bias, device, dtypes.pop(), counts=counts, **options)
+        counts_C = saved.tensors["class_counts"]
+        if counts_C.dtype != torch.float64:
+            raise DataError(f"class_counts in {str(folder)!r} must be float64, but are {counts_C.dtype}; save it again")
+        layer = cls(in_features, saved.tree, bias, device, dtypes.pop(), counts=counts_C.cpu().numpy(), **options)
         layer.load_state_dict({**saved.tensors, "tree_hash": layer.tree_hash})
         return layer
 
