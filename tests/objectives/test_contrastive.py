@@ -106,7 +106,7 @@ def check_shares(pairs: PositivePairs, expected: dict[tuple[int, int], float]) -
 
 
 def test_pairs_of_a_sparse_similarity() -> None:
-    rows, cols, weights = [0, 0, 3, 3, 2, 1, 3], [1, 3, 0, 0, 2, 0, 1], [1.0, 3.0, 1e12, 1e12, 5.0, 0.0, 2e12]
+    rows, cols, weights = [0, 0, 3, 3, 2, 1, 3], [1, 3, 0, 0, 2, 0, 1], [1e20, 3e20, 1.0, 1.0, 5.0, 0.0, 2.0]
     pairs = LeafPairs.from_similarity(sparse.coo_matrix((weights, (rows, cols)), shape=(5, 5)))
     check_shares(pairs, {(0, 1): 1 / 8, (0, 3): 3 / 8, (3, 0): 1 / 4, (3, 1): 1 / 4})
 

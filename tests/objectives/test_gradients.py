@@ -93,12 +93,22 @@ def test_sum_is_plain_backward_and_adds_to_what_is_there() -> None:
 def test_what_one_loss_reaches_alone_takes_no_part_in_handling(handling: Handling) -> None:
     model = a_model()
     first, second = two_losses(model)
+    second = -second  # in conflict
     alone = [torch.autograd.grad(first, model[0].weight, retain_graph=True)[0]]
     alone += torch.autograd.grad(second, model[2].weight, retain_graph=True)
     both = [torch.autograd.grad(loss, model[1].weight, retain_graph=True)[0].flatten() for loss in (first, second)]
     # The first loss reaches the shared module's bias too, which the second does not.
+    away = both[0] @ both[1]
+    assert away < 0
+    expected = {
+        "sum": both[0] + both[1],
+        "normalised": both[0] + both[1] * both[0].norm() / both[1].norm(),
+        "pcgrad": both[0] * (1 - away / both[0].square().sum()) + both[1] * (1 - away / both[1].square().sum()),
+    }
     report = combine_gradients([first, second], model.parameters(), handling=handling)
     assert report.cosines[0][1] == pytest.approx(float(torch.cosine_similarity(*both, dim=0)))
+    assert model[1].weight.grad is not None
+    torch.testing.assert_close(model[1].weight.grad.flatten(), expected[handling])
     scale = float(both[0].norm() / both[1].norm()) if handling == "normalised" else 1.0
     torch.testing.assert_close(model[0].weight.grad, alone[0])
     torch.testing.assert_close(model[2].weight.grad, scale * alone[1])

@@ -46,8 +46,8 @@ def combine_gradients(
     ``sum`` is the weighted sum, what ``backward`` of the summed losses gives. ``normalised`` first scales each gradient
     to the norm of the first loss's, over what both reach. ``pcgrad`` (Yu et al. 2020) takes from each gradient, for
     each other one that it conflicts with, its part along that one, and sums: with two losses a small step against the
-    result raises neither. Inner products are over parameters that both losses reach, so that what belongs to one loss alone
-    does not dilute a conflict.
+    result raises neither. Inner products are over parameters that both losses reach, so that what belongs to one loss
+    alone does not dilute a conflict.
 
     Memory: n gradients. Each loss goes backward once; their graphs are freed.
 
