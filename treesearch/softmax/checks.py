@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from treesearch.errors import DataError
@@ -48,6 +49,16 @@ def check_linear(linear: nn.Linear) -> None:
     """
     if not isinstance(linear, nn.Linear) or linear.weight.is_meta:
         raise DataError(f"linear must be an nn.Linear that holds weights, but got {linear!r:.60}")
+
+
+def check_place(counts: ArrayLike | None, *, bias: bool) -> None:
+    """Check that a layer that is to predict counts has biases to hold them.
+
+    Raises:
+        DataError: It has none.
+    """
+    if counts is not None and not bias:
+        raise DataError("counts need biases, but the layer has none; leave them out, or make it with bias=True")
 
 
 def check_range(target: Tensor, num_classes: int) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from treesearch.errors import DataError, TreeError
 from treesearch.softmax import pretrained
-from treesearch.softmax.checks import check_linear, check_range, flat_input, flat_target, is_plain
+from treesearch.softmax.checks import check_linear, check_place, check_range, flat_input, flat_target, is_plain
 from treesearch.softmax.dispatch import Dispatcher, Kernel, Parameters
 from treesearch.softmax.initialization import draw_uniform, log_mass_biases, rows_from_linear
 from treesearch.softmax.layout import SoftmaxLayout
@@ -139,8 +139,7 @@ class HierarchicalSoftmax(nn.Module):
         Raises:
             DataError: The counts do not fit the tree, or the layer has no biases to hold them.
         """
-        if counts is not None and not len(self.biases):
-            raise DataError("counts need biases, but the layer has none; leave them out, or make it with bias=True")
+        check_place(counts, bias=len(self.biases) > 0)
         starts = None if counts is None else torch.from_numpy(log_mass_biases(self.tree, counts))
         with torch.no_grad():
             for matrix in [*self.weights, *self.projections]:

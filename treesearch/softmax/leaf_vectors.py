@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from treesearch.errors import DataError, TreeError
 from treesearch.softmax import pretrained
-from treesearch.softmax.checks import check_linear
+from treesearch.softmax.checks import check_linear, check_place
 from treesearch.softmax.dispatch import Kernel, Parameters
 from treesearch.softmax.initialization import draw_uniform, mass_shares, node_masses, row_children, split_entropies
 from treesearch.softmax.layer import HierarchicalSoftmax
@@ -111,8 +111,7 @@ class LeafVectorSoftmax(HierarchicalSoftmax):
         Raises:
             DataError: The counts do not fit the tree, or the layer has no biases to hold them.
         """
-        if counts is not None and self.leaf_biases is None:
-            raise DataError("counts need biases, but the layer has none; leave them out, or make it with bias=True")
+        check_place(counts, bias=self.leaf_biases is not None)
         draw_uniform(self.leaf_vectors, generator)
         if self.leaf_biases is not None:
             start_C = torch.zeros(self.tree.num_classes, dtype=torch.float64)
