@@ -15,12 +15,15 @@ from treesearch.errors import DataError
 from treesearch.softmax import HierarchicalSoftmax, beam, gpu
 from treesearch.softmax.dispatch import Parameters
 from treesearch.softmax.forest import ForestTables
+from treesearch.softmax.leaf_vectors import LeafVectorSoftmax
 from treesearch.softmax.levels import BeamTables
 from treesearch.softmax.topk import check_arguments
 
 
 class ServingModule(nn.Module):
     """A layer without targets. Parameters are the layer's own; tables stay on the device that it is on now.
+
+    Of a `LeafVectorSoftmax` it has a copy of the derived rows.
 
     Attributes:
         output_names: Names of what `forward` returns, in order.
@@ -32,6 +35,8 @@ class ServingModule(nn.Module):
         super().__init__()
         if not isinstance(layer, HierarchicalSoftmax):
             raise DataError(f"layer must be a HierarchicalSoftmax, but got {type(layer).__name__}; pass its head")
+        if isinstance(layer, LeafVectorSoftmax):
+            layer = layer.to_rows()
         self.in_features = layer.in_features
         self.tree_hash = layer.tree.hash
         self.weights, self.biases, self.projections = layer.weights, layer.biases, layer.projections

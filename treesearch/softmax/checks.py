@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from treesearch.errors import DataError
@@ -38,6 +39,26 @@ def flat_target(target: Tensor, input: Tensor) -> Tensor:
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise DataError(f"target must hold integer class ids, but got {target.dtype}; use target.long()")
     return target.reshape(-1).long()
+
+
+def check_linear(linear: nn.Linear) -> None:
+    """Check that a flat layer is one, and holds weights.
+
+    Raises:
+        DataError: It is something else, or on the meta device.
+    """
+    if not isinstance(linear, nn.Linear) or linear.weight.is_meta:
+        raise DataError(f"linear must be an nn.Linear that holds weights, but got {linear!r:.60}")
+
+
+def check_place(counts: ArrayLike | None, *, bias: bool) -> None:
+    """Check that a layer that is to predict counts has biases to hold them.
+
+    Raises:
+        DataError: It has none.
+    """
+    if counts is not None and not bias:
+        raise DataError("counts need biases, but the layer has none; leave them out, or make it with bias=True")
 
 
 def check_range(target: Tensor, num_classes: int) -> None:

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from treesearch.errors import DataError
 from treesearch.paths import row_ptr
 from treesearch.softmax.layout import IntArray, SoftmaxLayout
+from treesearch.softmax.tree_sums import accumulate_up
 from treesearch.tree import IntArray as NodeArray
 from treesearch.tree import Tree, check_counts
 
@@ -71,15 +71,12 @@ def rows_from_linear(
     tree = layout.tree
     weight_CD = _checked("weight", weight_CD, (tree.num_classes, layout.in_features))
     bias_C = np.zeros(tree.num_classes) if bias_C is None else _checked("bias", bias_C, (tree.num_classes,))
-    mass_M = _masses(tree, counts)
+    mass_M = node_masses(tree, counts)
     vector_MD, bias_M = _subtree_planes(tree, mass_M, weight_CD, bias_C)
     maps, projections = _principal_axes(layout, mass_M, vector_MD)
 
     node_R = layout.row_node
-    first_R = tree.child_ptr[node_R].astype(np.int64)
-    child_R = tree.child_idx[first_R + layout.row_order - row_ptr(tree)[node_R]]
-    second_R = tree.child_idx[first_R + 1]
-    is_binary_R = tree.arities[node_R] == 2
+    child_R, second_R, is_binary_R = row_children(layout)
     bias_R = bias_M[child_R] - np.where(is_binary_R, bias_M[second_R], 0.0)
 
     weights = []
@@ -101,6 +98,17 @@ def rows_from_linear(
     return LinearStart(weights, np.split(bias_R, ends[:-1]), projections)
 
 
+def row_children(layout: SoftmaxLayout) -> tuple[NodeArray, NodeArray, NDArray[np.bool_]]:
+    """The child whose logit each row is, its node's second child, and whether the node is binary, each [R].
+
+    Rows stand as in `SoftmaxLayout.row_node`. That of a binary node is the first child's logit less the second's.
+    """
+    tree, node_R = layout.tree, layout.row_node
+    first_R = tree.child_ptr[node_R].astype(np.int64)
+    child_R = tree.child_idx[first_R + layout.row_order - row_ptr(tree)[node_R]]
+    return child_R, tree.child_idx[first_R + 1], tree.arities[node_R] == 2
+
+
 def principal_projections(
     layout: SoftmaxLayout, vectors_CD: NDArray[np.floating], counts: ArrayLike | None
 ) -> list[FloatArray]:
@@ -113,13 +121,17 @@ def principal_projections(
     """
     tree = layout.tree
     vectors_CD = _checked(CLASS_VECTORS, vectors_CD, (tree.num_classes, layout.in_features))
-    mass_M = _masses(tree, counts)
+    mass_M = node_masses(tree, counts)
     vector_MD, _ = _subtree_planes(tree, mass_M, vectors_CD, np.zeros(tree.num_classes))
     return _principal_axes(layout, mass_M, vector_MD)[1]
 
 
-def _masses(tree: Tree, counts: ArrayLike | None) -> FloatArray:
-    """Mass of each node, [M], in proportion to the counts."""
+def node_masses(tree: Tree, counts: ArrayLike | None) -> FloatArray:
+    """Mass of each node, float64 [M], in proportion to the counts; None weighs all classes alike.
+
+    Raises:
+        DataError: The counts do not fit the tree.
+    """
     if counts is None:
         return tree.node_mass(np.ones(tree.num_classes))
     counts_C = check_counts(counts, tree.num_classes)
@@ -128,30 +140,35 @@ def _masses(tree: Tree, counts: ArrayLike | None) -> FloatArray:
     return tree.node_mass(np.maximum(counts_C / counts_C.max(), np.finfo(np.float64).tiny))
 
 
+def mass_shares(tree: Tree, mass_M: FloatArray) -> FloatArray:
+    """Part of its parent's mass that each node has, float64 [M]; 1 at the root."""
+    share_M = np.ones(tree.num_nodes)
+    share_M[1:] = mass_M[1:] / mass_M[tree.parent[1:]]
+    return share_M
+
+
+def split_entropies(tree: Tree, share_M: FloatArray) -> FloatArray:
+    """Entropy of each node's decision where its children's shares are their probabilities, [M], nats; 0 at leaves."""
+    entropy_M = np.zeros(tree.num_nodes)
+    np.add.at(entropy_M, tree.parent[1:], -share_M[1:] * np.log(share_M[1:]))
+    return entropy_M
+
+
 def _subtree_planes(
     tree: Tree, mass_M: FloatArray, weight_CD: FloatArray, bias_C: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Vector [M, D] and bias [M] of each node: the tangent plane of log-sum-exp over the classes below it."""
-    vector_MD = np.zeros((tree.num_nodes, weight_CD.shape[1]))
-    bias_M = np.zeros(tree.num_nodes)
-    vector_MD[tree.num_internal :] = weight_CD[tree.leaf_class]
-    bias_M[tree.num_internal :] = bias_C[tree.leaf_class]
-    _accumulate_planes(tree.parent, mass_M, vector_MD, bias_M)
-    return vector_MD, bias_M
-
-
-@njit(cache=True)
-def _accumulate_planes(parent: NodeArray, mass: FloatArray, vector: FloatArray, bias: FloatArray) -> None:
-    """Fill in the internal nodes' rows, zero so far, from those of the leaves; numbering is canonical.
+    """Vector [M, D] and bias [M] of each node: the tangent plane of log-sum-exp over the classes below it.
 
     Means of means, not sums over mass: they stay within the range of the classes. Entropy by its chain rule.
     """
-    for node in range(parent.size - 1, 0, -1):
-        above = parent[node]
-        share = mass[node] / mass[above]
-        for feature in range(vector.shape[1]):
-            vector[above, feature] += share * vector[node, feature]
-        bias[above] += share * (bias[node] - np.log(share))
+    share_M = mass_shares(tree, mass_M)
+    vector_MD = np.zeros((tree.num_nodes, weight_CD.shape[1]))
+    vector_MD[tree.num_internal :] = weight_CD[tree.leaf_class]
+    bias_M1 = split_entropies(tree, share_M)[:, None]
+    bias_M1[tree.num_internal :, 0] = bias_C[tree.leaf_class]
+    accumulate_up(tree.parent, share_M, vector_MD)
+    accumulate_up(tree.parent, share_M, bias_M1)
+    return vector_MD, bias_M1[:, 0]
 
 
 def _principal_axes(
@@ -230,7 +247,7 @@ def log_mass_biases(tree: Tree, counts: ArrayLike) -> NDArray[np.float32]:
 
     A class without count is given half a count.
     """
-    mass = _masses(tree, counts)
+    mass = node_masses(tree, counts)
     log_mass = np.log(mass[tree.child_idx])  # one entry per edge, edges grouped by node
     rows = row_ptr(tree)
     first_edge = tree.child_ptr[:-1]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from treesearch.errors import DataError, TreeError
 from treesearch.softmax import pretrained
-from treesearch.softmax.checks import check_range, flat_input, flat_target
+from treesearch.softmax.checks import check_linear, check_place, check_range, flat_input, flat_target
 from treesearch.softmax.dispatch import Dispatcher, Kernel, Parameters
 from treesearch.softmax.initialization import draw_uniform, log_mass_biases, rows_from_linear
 from treesearch.softmax.layout import SoftmaxLayout
@@ -95,13 +95,10 @@ class HierarchicalSoftmax(nn.Module):
         self.sparse = sparse
         self.layout = SoftmaxLayout.of(tree, in_features)
         self._kernels = Dispatcher(self.layout, kernel)
-        self.weights, self.biases, self.projections = (
-            nn.ParameterList(nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) for shape in shapes)
-            for shapes in self.layout.parameter_shapes(bias)
-        )
+        self._make_parameters(bias, device, dtype)
         self.register_buffer("tree_hash", _hash_bytes(tree).to(device))
         self.reset_parameters()
-        self._kernels.move(self.weights[0].device)
+        self._kernels.move(self._example.device)
 
     @property
     def num_classes(self) -> int:
@@ -116,9 +113,21 @@ class HierarchicalSoftmax(nn.Module):
     @kernel.setter
     def kernel(self, kernel: Kernel) -> None:
         self._kernels = Dispatcher(self.layout, kernel)
-        self._kernels.move(self.weights[0].device)
+        self._kernels.move(self._example.device)
 
     # -- parameters --------------------------------------------------------------------------------------------------
+
+    def _make_parameters(self, bias: bool, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        """Register the parameters, without values yet."""
+        self.weights, self.biases, self.projections = (
+            nn.ParameterList(nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) for shape in shapes)
+            for shapes in self.layout.parameter_shapes(bias)
+        )
+
+    @property
+    def _example(self) -> Tensor:
+        """Any parameter: all are of one type, on one device."""
+        return self.weights[0]
 
     def reset_parameters(self, counts: ArrayLike | None = None, generator: torch.Generator | None = None) -> None:
         """Draw weights as `nn.Linear` does; biases are zero, or predict ``counts`` where they are given.
@@ -130,8 +139,7 @@ class HierarchicalSoftmax(nn.Module):
         Raises:
             DataError: The counts do not fit the tree, or the layer has no biases to hold them.
         """
-        if counts is not None and not len(self.biases):
-            raise DataError("counts need biases, but the layer has none; leave them out, or make it with bias=True")
+        check_place(counts, bias=len(self.biases) > 0)
         starts = None if counts is None else torch.from_numpy(log_mass_biases(self.tree, counts))
         with torch.no_grad():
             for matrix in [*self.weights, *self.projections]:
@@ -175,8 +183,7 @@ class HierarchicalSoftmax(nn.Module):
         Raises:
             DataError: The layer or the counts do not fit the tree.
         """
-        if not isinstance(linear, nn.Linear) or linear.weight.is_meta:
-            raise DataError(f"linear must be an nn.Linear that holds weights, but got {linear!r:.60}")
+        check_linear(linear)
         weight = linear.weight.detach()
         bias = None if linear.bias is None else linear.bias.detach().cpu().double().numpy()
         layout = SoftmaxLayout.of(tree, linear.in_features)
@@ -213,7 +220,7 @@ class HierarchicalSoftmax(nn.Module):
 
         Raises:
             TreeError: The tree is missing or damaged, or the files do not belong together.
-            DataError: Weights or settings are missing or damaged.
+            DataError: Weights or settings are missing or damaged, or of another kind of layer.
         """
         saved = pretrained.load_layer(Path(folder), device=device)
         in_features, bias, sparse = saved.config["in_features"], saved.config["bias"], saved.config.get("sparse")
@@ -402,7 +409,7 @@ class HierarchicalSoftmax(nn.Module):
         return self._flat_input(input), flat_target(target, input)
 
     def _flat_input(self, input: Tensor) -> Tensor:
-        return flat_input(input, self.in_features, self.weights[0].dtype)
+        return flat_input(input, self.in_features, self._example.dtype)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         theirs = state_dict.get(prefix + "tree_hash")
@@ -418,7 +425,7 @@ class HierarchicalSoftmax(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.tree_hash = _hash_bytes(self.tree).to(self.tree_hash.device)  # `to_empty` has left no value in it
-        self._kernels.move(self.weights[0].device)
+        self._kernels.move(self._example.device)
         return self
 
 

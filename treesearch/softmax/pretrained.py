@@ -80,20 +80,28 @@ def save_layer(folder: Path, *, tree: Tree, tensors: Mapping[str, Tensor], confi
     write_atomically(folder / CONFIG_FILE, lambda file: file.write(text.encode()))
 
 
-def load_layer(folder: Path, *, device: torch.device | str | None = None) -> SavedLayer:
+def load_layer(
+    folder: Path, *, device: torch.device | str | None = None, layer: str = "HierarchicalSoftmax"
+) -> SavedLayer:
     """Read what `save_layer` wrote; bit for bit the same tensors.
 
     Args:
         folder: Written by `save_layer`.
         device: Of the tensors; None: the CPU.
+        layer: Class that the settings must name as ``layer``; where they name none, it is `HierarchicalSoftmax`.
 
     Raises:
         TreeError: The tree is missing or damaged, or the three files are not of one tree.
-        DataError: The folder, the weights or the settings are missing or damaged, or of another format.
+        DataError: The folder, the weights or the settings are missing or damaged, or of another format or class.
     """
     if not folder.is_dir():
         raise DataError(f"no saved layer at {str(folder)!r}: it must be a folder that save_pretrained wrote")
     config = _read_config(folder / CONFIG_FILE)
+    saved_class = config.get("layer", "HierarchicalSoftmax")
+    if saved_class != layer:
+        raise DataError(
+            f"the layer in {str(folder)!r} must be a {layer}, but is a {saved_class!r:.60}; load it with its class"
+        )
     tree = Tree.load(folder / TREE_FILE)
     tensors, tensor_hash = _read_tensors(folder / TENSOR_FILE, device)
     for name, theirs in ((CONFIG_FILE, config["tree_hash"]), (TENSOR_FILE, tensor_hash)):
