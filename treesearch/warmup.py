@@ -13,7 +13,11 @@ from treesearch.evaluation.directions import TrainedDirections
 from treesearch.evaluation.features import Features
 from treesearch.evaluation.frozen import evaluate_frozen
 from treesearch.evaluation.memo import NodeMemo, memo_keys
+from treesearch.objectives.distillation import SparseTeacher
+from treesearch.objectives.multi_level import MultiLevelLoss
+from treesearch.objectives.smoothing import HierarchicalSmoothing
 from treesearch.softmax import HierarchicalSoftmax, NodeTargets, RowwiseAdagrad, RowwiseAdam
+from treesearch.taxonomy import as_taxonomy
 
 
 def compile_kernels() -> None:
@@ -44,6 +48,18 @@ def compile_kernels() -> None:
         layer.node_cross_entropy(inputs, targets).sum().backward()  # type: ignore[no-untyped-call]
         layer.log_prob(inputs).sum().backward()  # type: ignore[no-untyped-call]
         layer.topk(inputs, 1), layer.double().topk(inputs.double(), 1)
+    _compile_objectives()
+
+
+def _compile_objectives() -> None:
+    taxonomy = as_taxonomy(["a/b/c", "a/b", "a/d", "e"])
+    tree, target = taxonomy.tree, torch.arange(4)
+    for distance in ("edges", "height"):
+        smoothing = HierarchicalSmoothing(tree, smoothing=0.1, distance=distance)  # type: ignore[arg-type]
+        smoothing.distribution(target), smoothing.node_targets(target)
+    MultiLevelLoss(taxonomy, level_weights={1: 1.0}).node_targets(target)
+    SparseTeacher(tree).node_targets(target[None, :2], torch.full((1, 2), 0.5))
+    taxonomy.lowest_common_ancestors(target, target), taxonomy.heights, taxonomy.num_classes_below
 
 
 if __name__ == "__main__":
