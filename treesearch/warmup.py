@@ -55,7 +55,7 @@ def _compile_objectives() -> None:
     taxonomy = as_taxonomy(["a/b/c", "a/b", "a/d", "e"])
     tree, target = taxonomy.tree, torch.arange(4)
     for distance in ("edges", "height"):
-        smoothing = HierarchicalSmoothing(tree, smoothing=0.1, distance=distance)  # type: ignore[arg-type]
+        smoothing = HierarchicalSmoothing(tree, smoothing=0.1, distance=distance)
         smoothing.distribution(target), smoothing.node_targets(target)
     MultiLevelLoss(taxonomy, level_weights={1: 1.0}).node_targets(target)
     SparseTeacher(tree).node_targets(target[None, :2], torch.full((1, 2), 0.5))
