@@ -281,3 +281,15 @@ def test_shares_of_examples_that_pass_a_node() -> None:
     assert Tree.from_nested(0).pass_shares([7]).size == 0
     with pytest.raises(DataError, match="one number per class"):
         tree.pass_shares([1, 2])
+
+
+def test_names_of_inner_nodes_follow_their_nodes() -> None:
+    # Given in another numbering than the canonical one: the root last, and its children the other way round.
+    tree = Tree.from_parents([2, 2, -1, 0, 0, 1, 1], [2, 3, 0, 1], node_names=["late", "early", "root"])
+    assert tree.node_names == ("root", "early", "late")
+    assert pickle.loads(pickle.dumps(tree)).node_names == tree.node_names
+    assert tree.annotate(metadata={"a": 1}).node_names == tree.node_names
+    assert tree == tree.annotate(node_names=["x", "y", "z"])  # outside the identity
+    for names, message in ((["a"], "one name per internal node must be given, but got 1"), ([1, 2, 3], "strings")):
+        with pytest.raises(TreeError, match=message):
+            tree.annotate(node_names=names)  # type: ignore[arg-type]

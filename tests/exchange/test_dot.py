@@ -54,6 +54,14 @@ def test_dot_has_every_node_and_edge(tmp_path):
     assert {node["label"] for name, node in nodes.items() if int(name[1:]) >= tree.num_internal} == set("0123")
 
 
+def test_dot_names_inner_nodes(tmp_path):
+    tree = Tree.from_nested([[0, 1], 2]).annotate(node_names=["all", 'a "b"'])
+    nodes, _ = exported(tree, tmp_path)
+    assert [nodes[name]["label"] for name in ("n0", "n1")] == ["all", r"a \"b\""]
+    projected = Tree.from_parents([-1, 0, 0, 1, 1], [0, 1, 2], projection_dim=[0, 7], node_names=["all", "a"])
+    assert exported(projected, tmp_path)[0]["n1"] == {"shape": "ellipse", "label": r"a\nprojection 7"}
+
+
 def test_dot_of_hostile_names_is_still_one_graph(tmp_path):
     tree = Tree.from_nested(list(range(len(HOSTILE))), class_names=HOSTILE)
     nodes, edges = exported(tree, tmp_path)

@@ -88,3 +88,10 @@ def test_a_deep_tree_needs_no_recursion():
     for cls in range(1, 3000):
         nested = [cls, nested]
     assert "3000 classes" in drawn(Tree.from_nested(nested), levels=1)
+
+
+def test_inner_nodes_are_drawn_with_their_names():
+    tree = Tree.from_nested([[0, 1], 2], class_names=["poodle", "beagle", "hammer"]).annotate(node_names=["all", "dog"])
+    lines = drawn(tree, levels=1).splitlines()
+    assert lines[0].startswith("100.0 %  all  2-way, 3 classes")
+    assert "66.7 %  dog  2-way, 2 classes: poodle beagle" in lines[1]

@@ -10,14 +10,18 @@ from treesearch.tree import Tree
 
 
 def write_dot(tree: Tree, path: Path) -> None:
-    """Write a digraph; internal nodes are ``n0 ...``, leaves carry class names (ids where there are none).
+    """Write a digraph with nodes ``n0 ...``; leaves carry class names (ids without any), inner nodes theirs, if any.
 
     Raises:
         OSError: The file cannot be written.
     """
+    own = [""] * tree.num_internal if tree.node_names is None else _escaped(tree.node_names)
+    labels = [
+        name + ("\\n" if name and dim else "") + (f"projection {dim}" if dim else "")
+        for name, dim in zip(own, tree.projection_dim.tolist(), strict=True)
+    ]
     inner = [
-        f'  n{node} [shape=ellipse, label="projection {dim}"];' if dim else f'  n{node} [shape=point, label=""];'
-        for node, dim in enumerate(tree.projection_dim.tolist())
+        f'  n{node} [shape={"ellipse" if label else "point"}, label="{label}"];' for node, label in enumerate(labels)
     ]
     names = None if tree.class_names is None else _escaped(tree.class_names)
     leaves = [

@@ -34,7 +34,7 @@ def tree_statistics(tree: Tree, counts: ArrayLike | None = None, in_features: in
 
 
 def top_of_tree(tree: Tree, *, levels: int = 3, width: int = 8, counts: ArrayLike | None = None) -> RichTree:
-    """The first levels, heaviest children first, each with its share and its most frequent classes."""
+    """The first levels, heaviest children first, each with its share, its name if it has one, and its classes."""
     mass = tree.node_mass(np.ones(tree.num_classes) if counts is None else counts)
     names = tree.class_names or tuple(str(c) for c in range(tree.num_classes))
     weight = mass[tree.num_internal :]
@@ -46,8 +46,9 @@ def top_of_tree(tree: Tree, *, levels: int = 3, width: int = 8, counts: ArrayLik
         leaves = _leaves_below(tree, node)
         top = leaves[np.argsort(-weight[leaves], kind="stable")[:5]]
         sample = " ".join(names[tree.leaf_class[leaf]] for leaf in top)
+        own = "" if tree.node_names is None else f"{tree.node_names[node]}  "
         projection = f", projection {tree.projection_dim[node]}" if tree.projection_dim[node] else ""
-        return Text(f"{share}{tree.arities[node]}-way, {leaves.size} classes{projection}: {sample}")
+        return Text(f"{share}{own}{tree.arities[node]}-way, {leaves.size} classes{projection}: {sample}")
 
     root = RichTree(label(0))
     stack = [(0, root, 1)]
