@@ -496,9 +496,9 @@ def make_action(name: str) -> Action:
         f"unknown action {name!r:.80}{hint if '?' in hint else ''}; the names are similarity-Q, frequency-Q,"
         " interpolated-W, similar-huffman, kway-K, category, taxonomy, taxonomy-L, shortlist-S, shortlist-S-kway-K,"
         " those by similarity also with -start-N, similarity-Q and kway-K also with -reassigned, each with or without"
-        " -project-F, close-huffman-K, close-clustered-K, close-balanced-K, close-interpolated-W, close-similar-huffman,"
-        " close-flat, close-kway-K-REST, close-shortlist-S-kway-K-REST with one of those but the last as REST,"
-        " with K >= 2 and shares such as 0.5, and module:callable"
+        " -project-F, close-huffman-K, close-clustered-K, close-balanced-K, close-interpolated-W,"
+        " close-similar-huffman, close-flat, close-kway-K-REST, close-shortlist-S-kway-K-REST with one of those but the"
+        " last as REST, with K >= 2 and shares such as 0.5, and module:callable"
     )
 
 

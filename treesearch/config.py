@@ -296,7 +296,7 @@ class EnvironmentConfig(Section):
     closer: str | None = None  # action that closes what is left; null for the default
     # Of classes, for splits by category: syntax, morphology, or a file of lines 'class name TAB category'.
     categories: Path | None = None
-    # Of the classes by name: lines 'child TAB parent', a path a line, or nested .json. Its tree is among the builders.
+    # Of the classes by name: lines 'child TAB parent', a path a line, or nested .json; its own tree is confirmed too.
     taxonomy: Path | None = None
     # Keep its nodes in every tree, and decide below them: parents (at nodes whose children are all classes) or anywhere
     # (also how the children of the others are grouped). null: it gives the actions taxonomy and taxonomy-L; without
@@ -448,14 +448,12 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _the_taxonomy_is_compared(cls, raw: Any) -> Any:
-        """The taxonomy's own tree is among the builders, so that the comparison says what the search adds to it."""
-        environment, search = (raw.get("environment"), raw.get("search", {})) if isinstance(raw, dict) else (None, None)
-        if not isinstance(environment, dict) or environment.get("taxonomy") is None or not isinstance(search, dict):
+        """The taxonomy's own tree is built and confirmed, so that the comparison says what the search adds to it."""
+        environment = raw.get("environment") if isinstance(raw, dict) else None
+        if not isinstance(environment, dict) or environment.get("taxonomy") is None:
             return raw
-        builders, own = search.get("builders", DEFAULT_BUILDERS), {"name": TAXONOMY}
-        if not isinstance(builders, list | tuple) or own in builders:
-            return raw
-        return {**raw, "search": {**search, "builders": [*builders, own]}}
+        raw = _with_entry(raw, "search", "builders", DEFAULT_BUILDERS, {"name": TAXONOMY})
+        return _with_entry(raw, "confirm", "families", (), TAXONOMY)
 
     @model_validator(mode="after")
     def _an_encoder_that_can_be_refreshed(self) -> Config:
@@ -477,6 +475,17 @@ class Config(Section):
         if limited is not None and self.search.executor == "local":
             raise ValueError(f"{limited}.time_limit needs search.executor: ray, which can end a worker")
         return self
+
+
+def _with_entry(
+    raw: Mapping[str, Any], section: str, key: str, default: Sequence[Any], entry: Any
+) -> Mapping[str, Any]:
+    """The same settings with an entry in a list; what is no such list is left to validation."""
+    inside = raw.get(section, {})
+    entries = inside.get(key, default) if isinstance(inside, dict) else None
+    if not isinstance(entries, list | tuple) or entry in entries:
+        return raw
+    return {**raw, section: {**inside, key: [*entries, entry]}}
 
 
 _PATH_KEYS = {
