@@ -36,7 +36,7 @@ An action is its name; every parameter can be read off it.
 with 0 < Q < 1, K >= 2, S, N, L >= 1, 0 < F <= 1, 0 <= W <= 1, numbers written the shortest way. No action is legal
 below three classes: smaller nodes are never open. Where a taxonomy is refined, units (`envs.units`) take the place of
 classes, and the splits by taxonomy are not legal: its nodes are there already. The first projection on a path may have
-any size >= 1, a later one must shrink what the node sees; a part of one class becomes a leaf and gets none.
+any size >= 1, a later one must shrink what the node sees; a part of one class, or unit, gets none.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ class Built:
 
     tree: Tree
     decision_nodes: IntArray  # [num decisions] canonical id of the node that each step decided
-    left_sets: tuple[bytes, ...]  # digests of the class sets that were still open after the last decision
+    # Digests of the class sets that were still open after the last decision, and of the units opened as these closed.
+    left_sets: tuple[bytes, ...]
     left_nodes: IntArray  # canonical ids of the nodes that the closer made of them
 
 
@@ -180,7 +181,7 @@ class Construction:
         units = self.task.units
         while self._waiting:
             node = self._waiting.popleft()
-            if node.size == 2 or (units is not None and units.kept(node.classes)):
+            if node.size < DECIDABLE if units is None else units.kept(node.classes):
                 self._make(node)
             else:
                 heapq.heappush(self._heap, (-node.mass, self._num_opened, node))

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs import Construction, ConstructionTask, OpenNode, StructuralReward, make_action, parse_actions, parse_closer
+from envs import (
+    Construction,
+    ConstructionTask,
+    OpenNode,
+    StructuralReward,
+    TreeConstructionEnv,
+    make_action,
+    parse_actions,
+    parse_closer,
+)
 from envs.actions import SplitAction
 from tests.nested import Naive, nested_trees
 from treesearch.errors import ConfigError, DataError
@@ -209,7 +218,8 @@ def test_units_are_grouped_by_what_their_classes_are() -> None:
 
     def directions(parts: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
         asked.append([part.tolist() for part in parts])
-        return np.column_stack([position, -position])
+        own = position[np.sort(np.concatenate(parts))]
+        return np.column_stack([own, -own])
 
     task = ConstructionTask(
         counts,
@@ -234,6 +244,20 @@ def test_units_are_grouped_by_what_their_classes_are() -> None:
     rows = seen.directions([np.array([11, 15]), np.array([12, 13, 14])])
     assert asked == [[[0, 1, 8, 9], [2, 3, 4, 5, 6, 7]]]
     assert rows[:, 0] == pytest.approx([0, 1, 10, 11, 12])
+    assert task.units is not None
+    rows = task.units.directions(directions, np.array([3.0, *np.ones(9)]))([np.array([11]), np.array([2, 13])])
+    assert rows[:, 0] == pytest.approx([position[2], -15, 10]), "by count, in the order of rising units"
+
+
+def test_the_environment_refines() -> None:
+    taxonomy = taxonomy_from_paths([f"{one % 6}/{one % 2}/{one}" for one in range(60)])
+    env = TreeConstructionEnv(task_of(taxonomy, "anywhere"), actions=ACTIONS, max_decisions=5)
+    env.reset()
+    terminated = False
+    while not terminated:
+        _, reward, terminated, _, info = env.step(np.flatnonzero(env.action_masks())[0])
+    assert reward < 0
+    assert (taxonomy.nodes_in(info["tree"]) >= 0).all()
 
 
 def test_a_deep_chain_of_units() -> None:
