@@ -303,9 +303,13 @@ class Agent(ABC):
         orders = chain(((action,) for action in actions), repeat(()))
         return self.roll_out(partial(_next_legal, orders=orders), cost_weight)
 
-    def roll_out(self, choose: Chooser, cost_weight: float) -> Proposal:
-        """Build one tree for this λ, asking ``choose`` at every decision."""
-        construction = Construction(
+    def start(self, cost_weight: float) -> Construction:
+        """A tree for this λ of which nothing is decided.
+
+        Raises:
+            ConfigError: No decision can be made.
+        """
+        return Construction(
             self.task,
             self.actions,
             max_decisions=self.max_decisions,
@@ -313,6 +317,10 @@ class Agent(ABC):
             splits=self._splits,
             cost_weight=cost_weight,
         )
+
+    def roll_out(self, choose: Chooser, cost_weight: float) -> Proposal:
+        """Build one tree for this λ, asking ``choose`` at every decision."""
+        construction = self.start(cost_weight)
         situations, actions, log_probs = [], [], []
         while not construction.done:
             node = construction.current

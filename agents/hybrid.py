@@ -73,12 +73,12 @@ class Hybrid(PolicyGradient):
         super()._set_task(task)
         self._table = SubtreeTable(self.actions, self.closer_action)
         self._plans = LayeredPlans()
-        self._root = OpenNode(np.arange(task.num_classes), 1.0, 0, task.in_features, projected=False).digest
+        self._root = OpenNode(task.root, 1.0, 0, task.in_features, projected=False).digest
 
     def propose(self, cost_weight: float) -> Proposal:
         """The policy's tree, or a plan by layer or the best known tree under this λ with changes."""
         drawn = self.rng.random()
-        if self._root not in self._table or drawn < self.settings.policy_share:
+        if not len(self._table) or drawn < self.settings.policy_share:
             return super().propose(cost_weight)
         layered = drawn < self.settings.policy_share + self.settings.layered_share and len(self._plans) > 0
         with one_torch_thread(), torch.no_grad():

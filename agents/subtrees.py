@@ -91,6 +91,10 @@ class SubtreeTable:
                 cost = cost_below[i] - sum(cost_below[j] for j in below[i])
                 self._offer(Option(sets[i], action, loss, cost, tuple(sets[j] for j in below[i])))
 
+    def __len__(self) -> int:
+        """Class sets of which something is known."""
+        return len(self._taken)
+
     def __contains__(self, class_set: bytes) -> bool:
         """Whether anything is known of these classes."""
         return self._numbers.get(class_set) in self._taken

@@ -10,6 +10,10 @@ An action is its name; every parameter can be read off it.
     similar-huffman          two similar parts, each of half the sum of 2 ** -code length     vectors
     kway-K                   K similar parts, the heaviest part cut again                     K < n, vectors
     category                 one part for each given category                                 2 categories inside
+    taxonomy                 one part for each child of the deepest node of the taxonomy      2 of them, not all classes
+                             that has all classes below it
+    taxonomy-L               one part for each node of level L of the taxonomy (its root is   2 parts, not all classes
+                             of level 0); classes that end above become leaves
     shortlist-S              the S most frequent classes become leaves, the rest one part     S < n - 1
     shortlist-S-kway-K       the same with the rest as K similar parts                        K < n - S, vectors
     SPLIT-start-N            similarity-Q, kway-K, shortlist-S-kway-K or similar-huffman      as without
@@ -29,9 +33,10 @@ An action is its name; every parameter can be read off it.
     MODULE:CALLABLE          what the callable returns without arguments: a `SplitAction`,    as it says
                              with a `Grouping` of your own, or a `Closer`
 
-with 0 < Q < 1, K >= 2, S, N >= 1, 0 < F <= 1, 0 <= W <= 1, numbers written the shortest way. No action is legal below
-three classes: smaller nodes are never open. The first projection on a path may have any size >= 1, a later one must
-shrink what the node sees; a part of one class becomes a leaf and gets none.
+with 0 < Q < 1, K >= 2, S, N, L >= 1, 0 < F <= 1, 0 <= W <= 1, numbers written the shortest way. No action is legal
+below three classes: smaller nodes are never open. Where a taxonomy is refined, units (`envs.units`) take the place of
+classes, and the splits by taxonomy are not legal: its nodes are there already. The first projection on a path may have
+any size >= 1, a later one must shrink what the node sees; a part of one class, or unit, gets none.
 """
 
 from __future__ import annotations
@@ -44,6 +49,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs.nodes import OpenNode
 from envs.task import ConstructionTask
@@ -54,6 +60,7 @@ from treesearch.builders.reassignment import reassign
 from treesearch.builders.similar_huffman import similar_huffman_parts
 from treesearch.builders.splits import cut_at_fraction, frequency_order
 from treesearch.errors import ConfigError, did_you_mean
+from treesearch.taxonomy import parts_at, parts_below
 from treesearch.tree import Tree
 
 MAX_FLAT = 512  # a wider softmax is what trees are there to avoid
@@ -242,7 +249,38 @@ class Category(Grouping):
         """By rising category."""
         assert task.categories is not None
         own = task.categories[classes]
-        return NO_CLASSES, [classes[own == category] for category in np.unique(own)]
+        return NO_CLASSES, _by_number(classes, own)
+
+
+@dataclass(frozen=True)
+class TaxonomyLevel(Grouping):
+    """One part for each node of a level of the taxonomy, or for each child of the deepest node above all classes."""
+
+    level: int | None = None  # None: right below the deepest common node
+
+    def fits(self, task: ConstructionTask, size: int) -> bool:
+        """Needs a taxonomy."""
+        return task.taxonomy is not None
+
+    def fits_classes(self, task: ConstructionTask, classes: ClassIds) -> bool:
+        """Needs two parts, and more classes than parts: as many would be a flat node."""
+        return 1 < np.unique(self._numbers(task, classes)).size < classes.size
+
+    def groups(self, task: ConstructionTask, classes: ClassIds) -> tuple[ClassIds, list[ClassIds]]:
+        """In the order of the taxonomy."""
+        return NO_CLASSES, _by_number(classes, self._numbers(task, classes))
+
+    def _numbers(self, task: ConstructionTask, classes: ClassIds) -> NDArray[np.int64]:
+        assert task.taxonomy is not None
+        if self.level is None:
+            return parts_below(task.taxonomy, classes)
+        return parts_at(task.taxonomy, self.level, classes)
+
+
+def _by_number(classes: ClassIds, number: NDArray[np.int64]) -> list[ClassIds]:
+    """The classes of each number, rising."""
+    order = np.argsort(number, kind="stable")
+    return np.split(classes[order], np.flatnonzero(np.diff(number[order])) + 1)
 
 
 @dataclass(frozen=True)
@@ -415,6 +453,7 @@ _SPLITS: dict[str, Callable[..., Grouping]] = {
     rf"similar-huffman{_N}": lambda n: SimilarHuffman(int(n or 0)),
     rf"kway-{_K}{_N}": lambda k, n: KWay(int(k), int(n or 0)),
     r"category": lambda: Category(),
+    rf"taxonomy(?:-{_S})?": lambda level: TaxonomyLevel(int(level) if level else None),
     rf"similarity-{_Q}{_N}-reassigned": lambda q, n: Reassigned(Similarity(float(q), int(n or 0))),
     rf"kway-{_K}{_N}-reassigned": lambda k, n: Reassigned(KWay(int(k), int(n or 0))),
     rf"shortlist-{_S}": lambda s: Shortlist(int(s)),
@@ -455,11 +494,11 @@ def make_action(name: str) -> Action:
     hint = did_you_mean(name, DEFAULT_ACTIONS)
     raise ConfigError(
         f"unknown action {name!r:.80}{hint if '?' in hint else ''}; the names are similarity-Q, frequency-Q,"
-        " interpolated-W, similar-huffman, kway-K, category, shortlist-S, shortlist-S-kway-K, those by similarity also"
-        " with -start-N, similarity-Q and kway-K also with -reassigned, each with or without -project-F,"
-        " close-huffman-K, close-clustered-K, close-balanced-K, close-interpolated-W, close-similar-huffman,"
-        " close-flat, close-kway-K-REST, close-shortlist-S-kway-K-REST with one of those but the last as REST,"
-        " with K >= 2 and shares such as 0.5, and module:callable"
+        " interpolated-W, similar-huffman, kway-K, category, taxonomy, taxonomy-L, shortlist-S, shortlist-S-kway-K,"
+        " those by similarity also with -start-N, similarity-Q and kway-K also with -reassigned, each with or without"
+        " -project-F, close-huffman-K, close-clustered-K, close-balanced-K, close-interpolated-W,"
+        " close-similar-huffman, close-flat, close-kway-K-REST, close-shortlist-S-kway-K-REST with one of those but the"
+        " last as REST, with K >= 2 and shares such as 0.5, and module:callable"
     )
 
 
@@ -505,10 +544,10 @@ def parse_closer(closer: str | Action | None, task: ConstructionTask) -> Closer:
     action = make_action(closer) if isinstance(closer, str) else closer
     if not isinstance(action, Closer):
         raise ConfigError(f"the closer must be a close-... action, but got {action.name!r}")
-    root = OpenNode(np.arange(task.num_classes), 1.0, 0, task.in_features, False)
-    if not action.legal(task, root):
+    widest = OpenNode(task.widest, 1.0, 0, task.in_features, False)
+    if not action.legal(task.over_units, widest):
         raise ConfigError(
-            f"the closer must be able to close all {task.num_classes} classes, but {action.name!r} cannot"
+            f"the closer must be able to close all {widest.size} classes, but {action.name!r} cannot"
             f" (flat: at most {MAX_FLAT} classes; similarity: vectors); use 'close-balanced-2'"
         )
     return action

@@ -96,7 +96,7 @@ class TreeConstructionEnv(gymnasium.Env[Observation, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start with all classes in one open node. There are no options."""
+        """Start with all classes in one open node, or what a refined taxonomy leaves open. There are no options."""
         super().reset(seed=seed)
         self._construction = self._start()
         self.built = self.evaluation = None

@@ -14,7 +14,7 @@ from treesearch.tree import Tree
 class OpenNode:
     """A set of classes that waits for its split."""
 
-    classes: ClassIds  # [n] rising
+    classes: ClassIds  # [n] rising; of units where a taxonomy is refined
     mass: float  # share of all examples that pass here
     depth: int  # edges from the root
     input_dim: int  # size of what this node's decision sees

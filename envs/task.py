@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.units import DECIDABLE, Refine, Units
+from treesearch.builders.assembly import ClassIds
 from treesearch.builders.clustering import attention, start_direction
 from treesearch.builders.reassignment import NodeDirections
 from treesearch.builders.registry import check_vectors
 from treesearch.errors import ConfigError, DataError
+from treesearch.taxonomy import Taxonomy
 from treesearch.tree import check_counts
 
 MIN_CLASSES = 3  # two classes have one tree: nothing to decide
@@ -34,10 +37,13 @@ class ConstructionTask:
         seed: Decides every random choice of the splits and closers.
         categories: int [C], the category of each class, for splits by category; None where there are none.
         directions: Trains the softmax of a node, for splits that reassign classes; None where nothing can be trained.
+        taxonomy: Of the same classes, for splits by taxonomy, or to be refined; None where there is none.
+        refine: Keep all nodes of the taxonomy in every tree: ``parents``: decide at nodes whose children are all
+            classes; ``anywhere``: also how the children of the others are grouped (`envs.units`). None: keep nothing.
 
     Raises:
-        ConfigError: D cannot be told, or a setting is out of range.
-        DataError: Counts or vectors cannot be used.
+        ConfigError: D cannot be told, a setting is out of range, or the taxonomy leaves nothing to refine.
+        DataError: Counts, vectors, categories or taxonomy do not fit the classes.
     """
 
     counts: NDArray[np.float64]
@@ -47,6 +53,8 @@ class ConstructionTask:
     seed: int = 0
     categories: NDArray[np.int64] | None = None
     directions: NodeDirections | None = None
+    taxonomy: Taxonomy | None = None
+    refine: Refine | None = None
 
     def __post_init__(self) -> None:
         counts_C = np.ascontiguousarray(check_counts(self.counts))
@@ -73,6 +81,26 @@ class ConstructionTask:
                     f" shape {categories_C.shape}"
                 )
             object.__setattr__(self, "categories", categories_C.astype(np.int64))
+        self._check_taxonomy()
+
+    def _check_taxonomy(self) -> None:
+        if self.taxonomy is not None and self.taxonomy.num_classes != self.counts.size:
+            raise DataError(
+                f"the taxonomy must have the {self.counts.size} classes of the counts, but has"
+                f" {self.taxonomy.num_classes}; load it with classes="
+            )
+        if self.refine is None:
+            return
+        if self.refine not in get_args(Refine):
+            raise ConfigError(f"refine must be 'parents', 'anywhere' or None, but got {self.refine!r:.40}")
+        if self.taxonomy is None:
+            raise ConfigError(f"refine={self.refine!r} needs a taxonomy, but the task has none")
+        if self.widest.size < DECIDABLE:
+            where = "classes right below it" if self.refine == "parents" else "children"
+            raise ConfigError(
+                f"refine: {self.refine} needs a node of the taxonomy with >= {DECIDABLE} {where}, but none has more"
+                f" than {self.widest.size}: there is nothing to decide; drop it"
+            )
 
     def __deepcopy__(self, memo: dict[int, object]) -> ConstructionTask:
         # Nothing in it changes, and Gymnasium copies the arguments of each environment that it makes of a spec.
@@ -82,6 +110,41 @@ class ConstructionTask:
     def num_classes(self) -> int:
         """C."""
         return self.counts.size
+
+    @cached_property
+    def units(self) -> Units | None:
+        """What stays together under ``refine``."""
+        if self.refine is None or self.taxonomy is None:
+            return None
+        return Units(self.taxonomy.tree, self.refine)
+
+    @cached_property
+    def over_units(self) -> ConstructionTask:
+        """The task that actions see: its class ids are units under ``refine``, else it is this task."""
+        units = self.units
+        if units is None:
+            return self
+        vectors, categories, directions = self.vectors, self.categories, self.directions
+        return _UnitTask(
+            np.maximum(units.sums(self.counts), 0),  # differences of sums: rounding must not leave a debt
+            None if vectors is None else units.means(vectors, self.attention),
+            self.in_features,
+            self.cost_weight,
+            self.seed,
+            None if categories is None else units.categories(categories),
+            None if directions is None else units.directions(directions, self.counts),
+            own_classes=self.counts.size,
+        )
+
+    @cached_property
+    def root(self) -> ClassIds:
+        """Classes, or units, of the root."""
+        return np.arange(self.num_classes) if self.units is None else self.units.root
+
+    @cached_property
+    def widest(self) -> ClassIds:
+        """Classes, or units, of an open node that none exceeds in number."""
+        return np.arange(self.num_classes) if self.units is None else self.units.widest()
 
     @cached_property
     def probability(self) -> NDArray[np.float64]:
@@ -129,6 +192,21 @@ class ConstructionTask:
     def total_variance(self) -> float:
         """`variance` of the whole vocabulary."""
         return self.variance(np.arange(self.num_classes))
+
+
+@dataclass(frozen=True, eq=False)
+class _UnitTask(ConstructionTask):
+    """A task over units; its first C class ids are classes, and the others stand for classes among them."""
+
+    own_classes: int = 0  # C
+
+    @property
+    def num_classes(self) -> int:
+        return self.own_classes
+
+    @cached_property
+    def probability(self) -> NDArray[np.float64]:
+        return cast(NDArray[np.float64], self.counts / self.counts[: self.own_classes].sum())
 
 
 def zipf_task(

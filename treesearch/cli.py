@@ -239,12 +239,17 @@ def build(
             )
         options[key] = parse_value(text)
     class_vectors, directions, categories = None if vectors is None else load_vectors(vectors), None, None
+    taxonomy = None
     if counts is not None:
         class_counts, names = load_counts(counts)
         if builder == "categories":
             from treesearch.launch.categories import named_categories
 
             categories, options = named_categories(builder, options, names, None)
+        if builder == "taxonomy":
+            from treesearch.taxonomy import load_taxonomy
+
+            taxonomy = load_taxonomy(_taxonomy_file(options), classes=names)
     else:
         from treesearch.launch import SIMILARITY, load_data, make_directions, named_vectors, prepare_run
         from treesearch.launch.categories import named_categories, token_stream
@@ -258,6 +263,13 @@ def build(
             raise ConfigError(f"give either --vectors or --option {SIMILARITY}={options[SIMILARITY]}, not both")
         class_vectors, options = named_vectors(builder, options, class_vectors, dataset)
         categories, options = named_categories(builder, options, names, token_stream(resolved, dataset))
+        if builder == "taxonomy":
+            from treesearch.launch.taxonomy import named_taxonomy, run_taxonomy
+
+            own = run_taxonomy(resolved, names)
+            if "taxonomy" in options or own is None:
+                options["path"] = _taxonomy_file(options)
+            taxonomy, options = named_taxonomy(builder, options, names, own=own)
         if class_vectors is None and needs_vectors(builder, options):
             with ProgressReporter() as progress:
                 preparation = prepare_run(resolved, dataset, progress)
@@ -269,6 +281,7 @@ def build(
         seed=seed,
         directions=directions,
         categories=categories,
+        taxonomy=taxonomy,
         **options,
     )
     with _writing(out):
@@ -343,6 +356,14 @@ def bench(
         print(json.dumps(rows, indent=2))
     else:
         stdout().print(benchmark_table(name, rows))
+
+
+def _taxonomy_file(options: dict[str, Any]) -> str:
+    """Take the file that the builder ``taxonomy`` reads out of its options."""
+    path = options.pop("taxonomy", None)
+    if not isinstance(path, str):
+        raise ConfigError(f"builder 'taxonomy' needs --option taxonomy=FILE, but got {path!r:.60}")
+    return path
 
 
 def needs_vectors(builder: str, options: dict[str, Any]) -> bool:

@@ -296,6 +296,12 @@ class EnvironmentConfig(Section):
     closer: str | None = None  # action that closes what is left; null for the default
     # Of classes, for splits by category: syntax, morphology, or a file of lines 'class name TAB category'.
     categories: Path | None = None
+    # Of the classes by name: lines 'child TAB parent', a path a line, or nested .json; its own tree is confirmed too.
+    taxonomy: Path | None = None
+    # Keep its nodes in every tree, and decide below them: parents (at nodes whose children are all classes) or anywhere
+    # (also how the children of the others are grouped). null: it gives the actions taxonomy and taxonomy-L; without
+    # actions, the first joins the default set.
+    refine: Literal["parents", "anywhere"] | None = None
 
     @model_validator(mode="after")
     def _categories_are_used(self) -> EnvironmentConfig:
@@ -307,7 +313,21 @@ class EnvironmentConfig(Section):
             raise ValueError(f"categories {str(self.categories)!r} applies to the action 'category'; add it to actions")
         return self
 
+    @model_validator(mode="after")
+    def _the_taxonomy_is_there(self) -> EnvironmentConfig:
+        by_taxonomy = [name for name in self.actions or () if name.split("-")[0] == "taxonomy"]
+        if by_taxonomy and self.taxonomy is None:
+            raise ValueError(f"action {by_taxonomy[0]!r} needs taxonomy, a file")
+        if self.refine is not None and self.taxonomy is None:
+            raise ValueError(f"refine: {self.refine} needs taxonomy, a file")
+        if self.refine is not None and by_taxonomy:
+            raise ValueError(
+                f"action {by_taxonomy[0]!r} splits by what refine: {self.refine} has in every tree; drop either"
+            )
+        return self
 
+
+TAXONOMY = "taxonomy"  # the builder
 DEFAULT_BUILDERS: tuple[dict[str, Any], ...] = (
     {"name": "huffman"},
     {"name": "huffman", "arity": 16},
@@ -425,6 +445,16 @@ class Config(Section):
             return raw
         return {**raw, "encoder": {**_encoder_defaults(data), **encoder}}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _the_taxonomy_is_compared(cls, raw: Any) -> Any:
+        """The taxonomy's own tree is built and confirmed, so that the comparison says what the search adds to it."""
+        environment = raw.get("environment") if isinstance(raw, dict) else None
+        if not isinstance(environment, dict) or environment.get("taxonomy") is None:
+            return raw
+        raw = _with_entry(raw, "search", "builders", DEFAULT_BUILDERS, {"name": TAXONOMY})
+        return _with_entry(raw, "confirm", "families", (), TAXONOMY)
+
     @model_validator(mode="after")
     def _an_encoder_that_can_be_refreshed(self) -> Config:
         if self.encoder.kind == "identity" and self.search.refresh_every is not None:
@@ -447,10 +477,21 @@ class Config(Section):
         return self
 
 
+def _with_entry(
+    raw: Mapping[str, Any], section: str, key: str, default: Sequence[Any], entry: Any
+) -> Mapping[str, Any]:
+    """The same settings with an entry in a list; what is no such list is left to validation."""
+    inside = raw.get(section, {})
+    entries = inside.get(key, default) if isinstance(inside, dict) else None
+    if not isinstance(entries, list | tuple) or entry in entries:
+        return raw
+    return {**raw, section: {**inside, key: [*entries, entry]}}
+
+
 _PATH_KEYS = {
     "data": ("train", "valid", "test", "path", "class_names"),
     "cost": ("table",),
-    "environment": ("categories",),
+    "environment": ("categories", "taxonomy"),
 }  # by section
 
 
@@ -508,15 +549,18 @@ def make_config(raw: Mapping[str, Any]) -> Config:
             }
     search = values.get("search")
     if isinstance(search, dict) and isinstance(search.get("builders"), list | tuple):
-        values["search"] = {**search, "builders": [_expand_categories(entry) for entry in search["builders"]]}
+        values["search"] = {**search, "builders": [_expand_files(entry) for entry in search["builders"]]}
     return validate(Config, values)
 
 
-def _expand_categories(entry: Any) -> Any:
-    """A builder with the path of its categories expanded."""
-    if not isinstance(entry, dict) or "categories" not in entry:
+def _expand_files(entry: Any) -> Any:
+    """A builder with the paths of its categories, or of its taxonomy, expanded."""
+    if not isinstance(entry, dict):
         return entry
-    return {**entry, "categories": _expand("search.builders: categories", entry["categories"])}
+    return {
+        key: _expand(f"search.builders: {key}", value) if key in ("categories", "path") else value
+        for key, value in entry.items()
+    }
 
 
 S = TypeVar("S", bound=Section)

@@ -249,6 +249,12 @@ class Tree:
         class_leaf[self.leaf_class] = np.arange(self.num_internal, self.num_nodes, dtype=np.int32)
         return class_leaf
 
+    @cached_property
+    def leaf_intervals(self) -> tuple[IntArray, IntArray]:
+        """First place and number of the leaves below each node in the depth-first order of leaves, int32 [M] each."""
+        first, count = tree_kernels.leaf_intervals(self.parent, self.child_ptr, self.child_idx)
+        return first, count
+
     # -- depths and sums -----------------------------------------------------------------------------------------------
 
     @cached_property

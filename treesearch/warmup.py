@@ -32,7 +32,12 @@ def compile_kernels() -> None:
     memo = NodeMemo()
     for name in BUILDERS:
         tree = build_tree(
-            name, counts=counts, vectors=vectors, directions=directions, categories=np.arange(num_classes) % 2
+            name,
+            counts=counts,
+            vectors=vectors,
+            directions=directions,
+            categories=np.arange(num_classes) % 2,
+            taxonomy=[f"{cls % 2}/{cls}" for cls in range(num_classes)],
         )
         memo.store(memo_keys(tree), memo.look_up(memo_keys(tree)))
         tree.depths, tree.hash, tree.expected_depth(counts)

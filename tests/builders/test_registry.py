@@ -12,6 +12,7 @@ import pytest
 from treesearch import Tree, TreeSearchError, build_tree
 from treesearch.builders import BUILDERS, builder_label
 from treesearch.errors import ConfigError, DataError
+from treesearch.taxonomy import taxonomy_from_paths
 
 ROOT = Path(__file__).parents[2]
 DIM = 16
@@ -37,6 +38,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("reassigned", {"arity": 4, "rounds": 1}),
     ("categories", {"arity": 3}),
     ("categories", {"within": "similar-huffman", "top": "flat"}),
+    ("taxonomy", {}),
 ]
 every_variant = pytest.mark.parametrize(
     ("name", "options"), VARIANTS, ids=[builder_label(name, options) for name, options in VARIANTS]
@@ -55,7 +57,13 @@ def inputs(num_classes: int, seed: int = 0) -> dict[str, Any]:
         return np.einsum("nd,kd->nk", vectors[np.sort(np.concatenate(parts))], means).astype(np.float64)
 
     categories = np.arange(num_classes) % 4
-    return {"counts": counts, "vectors": vectors, "directions": directions, "categories": categories}
+    return {
+        "counts": counts,
+        "vectors": vectors,
+        "directions": directions,
+        "categories": categories,
+        "taxonomy": taxonomy_from_paths([f"{category}/{cls}" for cls, category in enumerate(categories)]),
+    }
 
 
 def hashes(seed: int) -> list[str]:
@@ -74,7 +82,10 @@ def test_valid_for_any_number_of_classes(name: str, options: dict[str, Any], num
     assert tree.num_classes == num_classes
     again = Tree.from_parents(tree.parent, tree.leaf_class, projection_dim=tree.projection_dim)
     assert again == tree
-    assert tree.metadata == {"builder": name, "options": options, "seed": 0}
+    assert (tree.metadata["builder"], tree.metadata["seed"]) == (name, 0)
+    # The builder of a taxonomy adds where it came from, and what it is.
+    assert {key: value for key, value in tree.metadata["options"].items() if key != "taxonomy"} == options
+    assert tree.metadata.keys() - {"taxonomy"} == {"builder", "options", "seed"}
 
 
 def _some_zero(counts: np.ndarray) -> np.ndarray:

@@ -25,6 +25,11 @@ class TreeAssembly:
         self._leaf_class: list[ClassIds] = []
         self._num_internal = 0
 
+    @property
+    def next_id(self) -> int:
+        """Provisional id of the internal node that is opened, or grafted, next."""
+        return self._num_internal
+
     def open_node(self, parent: int = Tree.NO_PARENT, *, projection_dim: int = Tree.NO_PROJECTION) -> int:
         """Add an internal node and return its provisional id."""
         self._parent.append(np.array([parent], np.int32))

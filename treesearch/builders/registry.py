@@ -16,6 +16,7 @@ from treesearch.builders.frequency import adaptive, two_level
 from treesearch.builders.huffman import huffman
 from treesearch.builders.reassignment import NodeDirections, reassigned
 from treesearch.builders.similar_huffman import similar_huffman
+from treesearch.builders.taxonomic import taxonomic, taxonomy_source
 from treesearch.errors import ConfigError, DataError, did_you_mean
 from treesearch.tree import Tree, check_counts
 
@@ -33,9 +34,10 @@ BUILDERS: dict[str, Builder] = {
     "adaptive": adaptive,
     "reassigned": reassigned,
     "categories": grouped,
+    "taxonomy": taxonomic,
 }
 _PARAMETERS = {name: tuple(inspect.signature(builder).parameters) for name, builder in BUILDERS.items()}
-_STANDARD_INPUTS = ("counts", "vectors", "seed", "directions", "categories")
+_STANDARD_INPUTS = ("counts", "vectors", "seed", "directions", "categories", "taxonomy")
 
 
 def build_tree(
@@ -46,6 +48,7 @@ def build_tree(
     seed: int = 0,
     directions: NodeDirections | None = None,
     categories: Categories | None = None,
+    taxonomy: Any = None,
     **options: Any,
 ) -> Tree:
     """Build a tree with a named builder.
@@ -57,14 +60,16 @@ def build_tree(
         seed: Decides every random choice of the builder.
         directions: Trains the softmax of a node; needed by builders that go by what nodes have learned.
         categories: [C] or [C, L], the category of each class, integers or labels; needed by the builder of that name.
+        taxonomy: Of the same classes, see `taxonomic`; needed by the builder of that name.
         **options: Options of the builder; see its docstring.
 
     Returns:
-        The tree; its metadata records builder, options and seed.
+        The tree; its metadata records builder, options and seed, and of a taxonomy its path or the tree's hash.
 
     Raises:
         ConfigError: Unknown builder or option, or a value that the builder refuses.
-        DataError: Counts, vectors or categories cannot be used.
+        DataError: Counts, vectors, categories or taxonomy cannot be used.
+        TreeError: The taxonomy cannot be read or is none.
     """
     builder = BUILDERS.get(name)
     if builder is None:
@@ -86,11 +91,15 @@ def build_tree(
         inputs["directions"] = directions
     if "categories" in accepted:
         inputs["categories"] = categories
+    if "taxonomy" in accepted:
+        inputs["taxonomy"] = taxonomy
     tree = builder(**inputs, **options)
     plain = {
         key: value.tolist() if isinstance(value, np.ndarray | np.generic) else value for key, value in options.items()
     }
-    return tree.annotate(metadata={"builder": name, "options": plain, "seed": int(seed)})
+    if "taxonomy" in accepted:
+        plain["taxonomy"] = taxonomy_source(taxonomy, tree)
+    return tree.annotate(metadata={**tree.metadata, "builder": name, "options": plain, "seed": int(seed)})
 
 
 def builder_label(name: str, options: Mapping[str, Any]) -> str:

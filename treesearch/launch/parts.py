@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from envs import ConstructionTask
 from treesearch.builders import build_tree, builder_label, split_builder
 from treesearch.builders.categories import check_categories
-from treesearch.config import Config, FeaturesConfig, InteractionsConfig, LabelsConfig, with_settings
+from treesearch.config import TAXONOMY, Config, FeaturesConfig, InteractionsConfig, LabelsConfig, with_settings
 from treesearch.cost import CostModel
 from treesearch.cost_table import CostTable
 from treesearch.data import (
@@ -33,6 +33,7 @@ from treesearch.evaluation.joint import resolve_device
 from treesearch.evaluation.preparation import Preparation, prepare
 from treesearch.launch.categories import CATEGORIES, named_categories, resolve_categories, token_stream
 from treesearch.launch.proposer import make_proposer
+from treesearch.launch.taxonomy import named_taxonomy, run_taxonomy
 from treesearch.progress import ProgressReporter
 from treesearch.search.executors import Executor, LocalExecutor, WorkerFactory
 from treesearch.search.frozen_rung import BUILDER, Candidate
@@ -174,7 +175,8 @@ def make_task(config: Config, dataset: Dataset, preparation: Preparation) -> Con
 
     Raises:
         ConfigError: The categories are unknown, or the data have no class names.
-        DataError: The file of categories cannot be used, or class names do not fit their rule.
+        DataError: The file of categories cannot be used, or class names do not fit their rule or the taxonomy.
+        TreeError: The taxonomy cannot be used.
     """
     return ConstructionTask(
         dataset.counts.astype(np.float64),
@@ -184,6 +186,8 @@ def make_task(config: Config, dataset: Dataset, preparation: Preparation) -> Con
         config.seed,
         categories=_categories(config, dataset),
         directions=make_directions(config, dataset, preparation),
+        taxonomy=run_taxonomy(config, dataset.class_names),
+        refine=config.environment.refine,
     )
 
 
@@ -268,7 +272,9 @@ def check_choices(config: Config, dataset: Dataset, *, policy: Path | None = Non
     Raises:
         ConfigError: One of them is unknown or out of range, the encoder does not read such data, or the cost table is
             of another layer.
-        DataError: ``cost.table`` is no cost table, or the file of categories cannot be used.
+        DataError: ``cost.table`` is no cost table, the file of categories cannot be used, or a class is not in the
+            taxonomy.
+        TreeError: A taxonomy cannot be used.
         RunError: The policy cannot be read, or is for other actions.
     """
     features, counts = config.encoder.features, dataset.counts.astype(np.float64)
@@ -279,7 +285,7 @@ def check_choices(config: Config, dataset: Dataset, *, policy: Path | None = Non
         measured_cost_model(config, counts, CostTable.load(config.cost.table))
     placeholder = np.zeros((counts.size, features), np.float32)
     categories = _categories(config, dataset)
-    stream = token_stream(config, dataset)
+    stream, taxonomy = token_stream(config, dataset), run_taxonomy(config, dataset.class_names)
     task = ConstructionTask(
         counts,
         placeholder,
@@ -288,30 +294,35 @@ def check_choices(config: Config, dataset: Dataset, *, policy: Path | None = Non
         config.seed,
         categories=categories,
         directions=_no_directions,
+        taxonomy=taxonomy,
+        refine=config.environment.refine,
     )
-    make_proposer(config, task, policy)
+    make_proposer(config, task, policy).agent.start(config.cost.weight)
     few = np.sort(counts)[::-1][:64]
     for entries, directions in ((config.search.builders, _no_directions), (config.encoder.trees, None)):
         for name, options in map(split_builder, entries):
-            vectors, groups = placeholder, None
+            vectors, groups, own_taxonomy = placeholder, None, None
             if entries is config.search.builders:
                 vectors, options = named_vectors(name, options, placeholder, dataset)
                 groups, options = named_categories(name, options, dataset.class_names, stream)
                 if groups is not None:  # the few classes below might be all of one
                     check_categories(groups, counts.size)
                     groups = np.arange(few.size) % 2
-            elif name == CATEGORIES:
+                own_taxonomy, options = named_taxonomy(name, options, dataset.class_names, own=taxonomy)
+            elif name in (CATEGORIES, TAXONOMY):
                 raise ConfigError(f"encoder.trees cannot hold builder {name!r}; search.builders can")
             if "cutoffs" in options:  # those are meant for the whole vocabulary
                 continue
+            own_counts = few if own_taxonomy is None else counts
             try:
                 build_tree(
                     name,
-                    counts=few,
+                    counts=own_counts,
                     vectors=vectors[: few.size],
                     seed=config.seed,
                     directions=directions,
                     categories=groups,
+                    taxonomy=own_taxonomy,
                     **options,
                 )
             except ConfigError as error:
@@ -329,13 +340,15 @@ def builder_candidates(config: Config, dataset: Dataset, task: ConstructionTask)
 
     Raises:
         ConfigError: A builder asks for class vectors that the data do not have, or for unknown categories.
-        DataError: A file of categories cannot be used.
+        DataError: A file of categories cannot be used, or a class is not in a taxonomy.
+        TreeError: A taxonomy cannot be used.
     """
     candidates = []
     stream = token_stream(config, dataset)
     for name, options in map(split_builder, config.search.builders):
         vectors, own = named_vectors(name, options, task.vectors, dataset)
         categories, own = named_categories(name, own, dataset.class_names, stream)
+        taxonomy, own = named_taxonomy(name, own, dataset.class_names, own=task.taxonomy)
         tree = build_tree(
             name,
             counts=task.counts,
@@ -343,6 +356,7 @@ def builder_candidates(config: Config, dataset: Dataset, task: ConstructionTask)
             seed=config.seed,
             directions=task.directions,
             categories=categories,
+            taxonomy=taxonomy,
             **own,
         )
         candidates.append(Candidate(tree, BUILDER, builder_label(name, options)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agents import Agent, Evaluated, PolicyGradient, Proposal, make_agent
 from envs import DEFAULT_ACTIONS, ConstructionTask, Evaluation
-from treesearch.config import Config, WeightRange
+from treesearch.config import Config, EnvironmentConfig, WeightRange
 from treesearch.cost import CostWeights
 from treesearch.errors import ConfigError, RunError
 from treesearch.evaluation.scores import TreeScore
@@ -160,7 +160,7 @@ def make_proposer(
         agent = make_agent(
             config.search.agent,
             task=task,
-            actions=DEFAULT_ACTIONS if environment.actions is None else environment.actions,
+            actions=_default_actions(environment) if environment.actions is None else environment.actions,
             max_decisions=environment.max_decisions,
             closer=environment.closer,
             seed=config.seed if seed is None else seed,
@@ -174,6 +174,11 @@ def make_proposer(
             raise ConfigError(f"--policy needs an agent with a policy, but search.agent is {config.search.agent!r}")
         agent.load_policy(unpack_state(_policy_bytes(policy)).get(AGENT, {}))
     return AgentProposer(agent)
+
+
+def _default_actions(environment: EnvironmentConfig) -> tuple[str, ...]:
+    splits_by_taxonomy = environment.taxonomy is not None and environment.refine is None
+    return (*DEFAULT_ACTIONS, *(("taxonomy",) if splits_by_taxonomy else ()))
 
 
 def _policy_bytes(source: Path) -> bytes:

@@ -1,6 +1,7 @@
 """Taxonomies: hierarchies of labels, from files and graphs, and their trees."""
 
 from treesearch.taxonomy.links import taxonomy_from_edges
+from treesearch.taxonomy.parts import parts_at, parts_below
 from treesearch.taxonomy.readers import (
     as_taxonomy,
     load_taxonomy,
@@ -16,6 +17,8 @@ __all__ = [
     "Taxonomy",
     "as_taxonomy",
     "load_taxonomy",
+    "parts_at",
+    "parts_below",
     "taxonomy_from_edges",
     "taxonomy_from_nested",
     "taxonomy_from_networkx",

@@ -112,17 +112,8 @@ class Taxonomy:
         """
         if not 0 <= level <= self.num_levels:
             raise DataError(f"level must lie in [0, {self.num_levels}], the levels of the taxonomy, but got {level}")
-        return self._ancestors_LC[level]
-
-    @cached_property
-    def _ancestors_LC(self) -> IntArray:
-        above = np.full((self.num_levels + 1, self.num_classes), self.NO_NODE, np.int32)
-        node, depth = self.class_node.copy(), self.depth[self.class_node]
-        for level in range(self.num_levels, -1, -1):
-            reached = depth >= level
-            above[level, reached] = node[reached]
-            node = np.where(reached, self.parent[node], node)
-        return above
+        of_level = self.depth == level
+        return tree_kernels.nearest_marked(self.parent, of_level, self.num_nodes, False)[self.class_node]
 
     def lowest_common_ancestors(self, first: ArrayLike, second: ArrayLike) -> IntArray:
         """The deepest node above both (or one of them) of each pair of nodes, int32 [P]."""
@@ -220,7 +211,7 @@ class Taxonomy:
             )
         if tree.num_internal == 0:
             return np.zeros(self.num_nodes, np.int32)
-        first_M, count_M = tree_kernels.leaf_intervals(tree.parent, tree.child_ptr, tree.child_idx)
+        first_M, count_M = tree.leaf_intervals
         place_C = first_M[tree.class_leaf]
         low_T = np.full(self.num_nodes, self.num_classes, np.int64)
         high_T = np.full(self.num_nodes, -1, np.int64)
