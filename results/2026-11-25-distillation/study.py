@@ -13,7 +13,7 @@ import torch
 from treesearch import HierarchicalSoftmax, Tree, build_tree
 from treesearch.config import load_config
 from treesearch.cost import CostModel
-from treesearch.data import Dataset
+from treesearch.data import Dataset, Split
 from treesearch.evaluation.comparison import paired_difference, t_interval
 from treesearch.evaluation.encoders import Encoder
 from treesearch.evaluation.examples import Examples
@@ -21,42 +21,63 @@ from treesearch.evaluation.joint import score, train_joint
 from treesearch.evaluation.threads import one_thread
 from treesearch.evaluation.trainer import JointTrainer, make_model
 from treesearch.launch import load_data, prepare_run
-from treesearch.objectives.distillation import SparseTeacher
+from treesearch.objectives.distillation import SparseTeacher, cut_teacher
 from treesearch.progress import ProgressReporter
 
 CONFIG = Path(__file__).parents[2] / "configs/kjv.yaml"
-KEPT, EPOCHS, HARD_WEIGHT, SEEDS = 32, 2, 0.5, range(2000, 2005)
-TEACHER_RATE, RATES = 0.012, (0.008, 0.012)
+KEPT, SAMPLED, EPOCHS, SEEDS = 16, 8, 2, range(2000, 2005)
+TEACHER_RATE, RATE, HARD_WEIGHTS = 0.012, 0.012, (0.5,)
 CPU = torch.device("cpu")
 
 
-def flat_teacher(config: Any, data: Dataset, counts: np.ndarray) -> tuple[Encoder, HierarchicalSoftmax, float]:
+Teacher = list[tuple[Encoder, HierarchicalSoftmax]]
+
+
+def flat_model(config: Any, data: Dataset, counts: np.ndarray, seed: int) -> tuple[Encoder, HierarchicalSoftmax]:
     """Trained as any tree is: a flat softmax is the tree of depth one."""
     tree = build_tree("flat", counts=counts)
-    encoder, layer = make_model(tree, config.encoder, data.spec, counts=counts, seed=1, device=CPU)
-    begin = time.perf_counter()
+    encoder, layer = make_model(tree, config.encoder, data.spec, counts=counts, seed=seed, device=CPU)
     train_joint(
         encoder, layer, data.train, valid=data.valid, learning_rate=TEACHER_RATE, epochs=EPOCHS,
-        batch_size=config.joint.batch_size, seed=1,
+        batch_size=config.joint.batch_size, seed=seed,
     )  # fmt: skip
-    return encoder, layer, time.perf_counter() - begin
+    return encoder, layer
+
+
+def log_prob(teacher: Teacher, inputs: torch.Tensor) -> torch.Tensor:
+    """Of the mean of the models' probabilities."""
+    scores = torch.stack([layer.log_prob(encoder(inputs)) for encoder, layer in teacher])
+    return scores.logsumexp(0) - math.log(len(teacher))
 
 
 @torch.no_grad()
-def most_probable(encoder: Encoder, layer: HierarchicalSoftmax, data: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
-    """The teacher's best classes and their probabilities for every training token, [T, m]."""
-    parts = [layer.log_prob(encoder(inputs)).topk(KEPT, sorted=False) for inputs, _ in Examples.of(data.train, CPU).in_order(1024)]
-    return torch.cat([p.indices.int() for p in parts]), torch.cat([p.values.exp() for p in parts])
+def teacher_nll(teacher: Teacher, split: Split) -> float:
+    total = 0.0
+    for inputs, target in Examples.of(split, CPU).in_order(512):
+        total += float(torch.nn.functional.nll_loss(log_prob(teacher, inputs), target, reduction="sum"))
+    return total / len(split)
+
+
+@torch.no_grad()
+def most_probable(teacher: Teacher, data: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    """The teacher's best classes and some of the others with their probabilities for every training token, [T, m]."""
+    batches = Examples.of(data.train, CPU).in_order(512)
+    generator = torch.Generator().manual_seed(0)
+    parts = []
+    for inputs, _ in batches:
+        probability = log_prob(teacher, inputs).exp()
+        parts.append(cut_teacher(probability, num_kept=KEPT, num_sampled=SAMPLED, generator=generator))
+    return torch.cat([indices.int() for indices, _ in parts]), torch.cat([values for _, values in parts])
 
 
 def student(
-    config: Any, data: Dataset, counts: np.ndarray, tree: Tree, *, rate: float, seed: int,
+    config: Any, data: Dataset, counts: np.ndarray, tree: Tree, *, hard_weight: float, seed: int,
     teacher: tuple[torch.Tensor, torch.Tensor] | None,
 ) -> dict[str, float]:  # fmt: skip
     encoder, layer = make_model(tree, config.encoder, data.spec, counts=counts, seed=seed, device=CPU)
     batch = config.joint.batch_size
     num_steps = EPOCHS * math.ceil(len(data.train) / batch)
-    trainer = JointTrainer(encoder, layer, counts=counts, learning_rate=rate, num_steps=num_steps)
+    trainer = JointTrainer(encoder, layer, counts=counts, learning_rate=RATE, num_steps=num_steps)
     examples, generator = Examples.of(data.train, CPU), torch.Generator().manual_seed(seed)
     sparse = SparseTeacher(tree, counts)
     begin = time.perf_counter()
@@ -68,14 +89,14 @@ def student(
                 continue
             indices, probability = teacher[0][rows].long(), teacher[1][rows]
             trainer.step_on(
-                lambda: sparse.loss(layer, encoder(inputs), indices, probability, target=target, hard_weight=HARD_WEIGHT)
+                lambda: sparse.loss(layer, encoder(inputs), indices, probability, target=target, hard_weight=hard_weight)
             )
     seconds = time.perf_counter() - begin
     return {
         "valid_nll": score(encoder, layer, data.valid),
         "test_nll": score(encoder, layer, data.test),
         "seconds": seconds,
-        "rate": rate,
+        "hard_weight": hard_weight,
         "seed": seed,
     }
 
@@ -86,35 +107,34 @@ def main() -> None:
     counts = data.counts.astype(np.float64)
     with ProgressReporter() as progress:
         vectors = prepare_run(config, data, progress).vectors
-    trees = {
-        "clustered(arity=128)": build_tree("clustered", counts=counts, vectors=vectors, arity=128),
-        "huffman": build_tree("huffman", counts=counts),
-    }
+    trees = {"clustered(arity=128)": build_tree("clustered", counts=counts, vectors=vectors, arity=128)}
     cost = CostModel(config.encoder.features, 0.0)
-    encoder, layer, seconds = flat_teacher(config, data, counts)
+    num_models = int(sys.argv[1])
+    teacher_models = [flat_model(config, data, counts, seed) for seed in range(1, num_models + 1)]
     result: dict[str, Any] = {
         "teacher": {
-            "units": cost.tree_cost(layer.tree, counts).cost,
-            "test_nll": score(encoder, layer, data.test),
-            "valid_nll": score(encoder, layer, data.valid),
-            "seconds": seconds,
+            "models": num_models,
+            "units of each": cost.tree_cost(teacher_models[0][1].tree, counts).cost,
+            "test_nll": teacher_nll(teacher_models, data.test),
+            "valid_nll": teacher_nll(teacher_models, data.valid),
+            "test_nll of each": [teacher_nll([one], data.test) for one in teacher_models],
         },
         "students": [],
     }
     print(result["teacher"], file=sys.stderr, flush=True)
-    best = most_probable(encoder, layer, data)
-    result["teacher"]["mass of the kept classes"] = float(best[1].sum(1).mean())
+    best = most_probable(teacher_models, data)
+    result["teacher"]["mass of the kept classes"] = float(best[1][:, :KEPT].sum(1).mean())
     for name, tree in trees.items():
         rows: dict[str, list[dict[str, float]]] = {"alone": [], "with teacher": []}
         for kind, teacher in (("alone", None), ("with teacher", best)):
-            rate = None
+            weights = (1.0,) if teacher is None else HARD_WEIGHTS
             for seed in SEEDS:
                 tried = [
-                    student(config, data, counts, tree, rate=r, seed=seed, teacher=teacher)
-                    for r in (RATES if rate is None else (rate,))
+                    student(config, data, counts, tree, hard_weight=weight, seed=seed, teacher=teacher)
+                    for weight in weights
                 ]
                 chosen = min(tried, key=lambda row: row["valid_nll"])
-                rate = chosen["rate"]
+                weights = (chosen["hard_weight"],)
                 rows[kind].append(chosen)
                 print(name, kind, chosen, file=sys.stderr, flush=True)
         nll = {kind: [row["test_nll"] for row in own] for kind, own in rows.items()}
@@ -128,7 +148,7 @@ def main() -> None:
                 "runs": rows,
             }
         )
-        Path(__file__).with_name("rows.json").write_text(json.dumps(result, indent=1))
+        Path(__file__).with_name(f"rows-{num_models}.json").write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

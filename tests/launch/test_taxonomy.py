@@ -17,7 +17,7 @@ from treesearch.launch.proposer import make_proposer
 from treesearch.progress import ProgressReporter
 from treesearch.search.ledger import FROZEN, Ledger, Position
 from treesearch.search.run_folder import RunFolder
-from treesearch.taxonomy import load_taxonomy, taxonomy_from_paths
+from treesearch.taxonomy import Taxonomy, load_taxonomy, taxonomy_from_paths
 
 Changes = dict[str, Any]
 
@@ -68,6 +68,7 @@ def test_a_refinement_that_is_killed_ends_like_one_that_never_was(
     assert kinds["taxonomy"] == kinds["huffman"] == "baseline"
     best = Tree.load(whole.path / "best.tree.json")
     taxonomy = load_taxonomy(tmp_path / "topics.tsv", classes=best.class_names)
+    assert Taxonomy.of(best).names == taxonomy.names
     with whole.read() as ledger:
         agents = {row.tree_hash: row.agent for row in ledger.rows(FROZEN)}
         found = [ledger.tree(tree) for tree, agent in agents.items() if agent == "hybrid"]

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from tests.nested import nested_trees
 from treesearch import HierarchicalSoftmax, Tree
 from treesearch.errors import DataError
-from treesearch.objectives.distillation import SparseTeacher, distillation_loss, node_divergences, subtree_masses
+from treesearch.objectives.distillation import (
+    SparseTeacher,
+    cut_teacher,
+    distillation_loss,
+    node_divergences,
+    subtree_masses,
+)
 
 TREE = Tree.from_nested([[0, 1, 2], [[3, 4], 5], 6])
 
@@ -88,6 +94,31 @@ def test_sparse_targets_are_those_of_the_completed_teacher(nested: Any, seed: in
         assert float(entropy_B[row]) == pytest.approx(entropy, abs=1e-5)
 
 
+def test_a_class_that_stands_twice_has_both_masses() -> None:
+    sparse = SparseTeacher(TREE, [1, 2, 3, 4, 5, 6, 7])
+    twice, _ = sparse.node_targets(torch.tensor([[3, 0, 3]]), torch.tensor([[0.1, 0.2, 0.3]]))
+    once, _ = sparse.node_targets(torch.tensor([[3, 0]]), torch.tensor([[0.4, 0.2]]))
+    assert torch.equal(twice.node, once.node)
+    assert torch.allclose(twice.mass, once.mass)
+
+
+def test_a_cut_teacher_is_whole_in_expectation() -> None:
+    teacher_BC = probabilities(2, 7)
+    generator = torch.Generator().manual_seed(0)
+    total_BC = torch.zeros(2, 7, dtype=torch.float64)
+    for _ in range(4000):
+        indices, values = cut_teacher(teacher_BC, num_kept=2, num_sampled=3, generator=generator)
+        assert torch.allclose(values.sum(1), torch.ones(2, dtype=torch.float64))
+        assert torch.equal(indices[:, :2], teacher_BC.topk(2, 1).indices)
+        total_BC.scatter_add_(1, indices, values)
+    assert torch.allclose(total_BC / 4000, teacher_BC, atol=4e-3)
+    kept = cut_teacher(teacher_BC, num_kept=3)
+    assert torch.equal(kept[1], teacher_BC.topk(3, 1).values)
+    for bad in ({"num_kept": 8}, {"num_kept": 0}, {"num_kept": 1, "num_sampled": -1}):
+        with pytest.raises(DataError, match="num_kept must lie in"):
+            cut_teacher(teacher_BC, **bad)
+
+
 def test_temperature_and_hard_labels() -> None:
     layer, input_BD, target = student(), torch.randn(3, 4, dtype=torch.float64), torch.tensor([0, 6, 3])
     teacher_BC = probabilities(3, 7)
@@ -129,7 +160,6 @@ def test_errors() -> None:
             distillation_loss(layer, input_BD, **{"teacher": teacher_BC} | bad)  # type: ignore[arg-type]
     sparse = SparseTeacher(TREE)
     for indices, values, message in (
-        ([[0, 0]], [[0.1, 0.1]], "stands twice"),
         ([[0, 7]], [[0.1, 0.1]], r"must lie in \[0, 7\)"),
         ([[0, 1]], [[0.9, 0.9]], "sums to 1.8"),
         ([[0, 1]], [[-0.9, 0.9]], "smallest entry -0.9"),

@@ -193,6 +193,14 @@ def test_saved_trees_keep_their_taxonomy(tmp_path: Path) -> None:
             Taxonomy.of(Tree.from_nested([0, 1], metadata={"taxonomy": content}))
 
 
+def test_any_tree_can_carry_a_taxonomy() -> None:
+    taxonomy = taxonomy_from_edges(EDGES, classes=CLASSES)
+    tree = taxonomy.annotate(Tree.from_nested([[0, 1], [2, 3]], metadata={"builder": "mine"}))
+    assert tree.node_names == ("ROOT", "dog", "")
+    assert (tree.class_names, tree.metadata["builder"]) == (tuple(CLASSES), "mine")
+    assert facts(Taxonomy.of(tree)) == facts(taxonomy)
+
+
 def test_a_chain_of_ten_thousand() -> None:
     taxonomy = taxonomy_from_edges([(str(i + 1), str(i) if i else "ROOT") for i in range(10_000)])
     assert (taxonomy.num_levels, taxonomy.tree.num_nodes) == (10_000, 1)

@@ -18,6 +18,7 @@ from treesearch.search.confirm import Confirmed, Finalist
 from treesearch.search.correction import CORRECTION
 from treesearch.search.ledger import FAILED, FROZEN, JOINT, STOPPED, WARM, Ledger
 from treesearch.search.promotion import BASELINE, FOUND, Promoted, builder_labels
+from treesearch.taxonomy import Taxonomy
 from treesearch.trackers.base import Table
 from treesearch.tree import Tree
 
@@ -133,8 +134,8 @@ def best_tree(promoted: Sequence[Promoted], confirmed: Sequence[Confirmed], cost
     return max(confirmed, key=lambda entry: entry.validation_reward(cost_model)).finalist.promoted
 
 
-def export_best(best: Promoted, dataset: Dataset, cost_model: CostModel) -> Tree:
-    """The best tree with names and provenance; no time and no path."""
+def export_best(best: Promoted, dataset: Dataset, cost_model: CostModel, taxonomy: Taxonomy | None = None) -> Tree:
+    """The best tree with names, provenance and the taxonomy of the run; no time and no path."""
     row = best.row
     provenance = {
         "found_by": row.agent,
@@ -144,7 +145,8 @@ def export_best(best: Promoted, dataset: Dataset, cost_model: CostModel) -> Tree
         "frozen_valid_nll": row.valid_nll,
         "corpus": dataset.hash,
     }
-    return best.tree.annotate(class_names=dataset.class_names, metadata=provenance)
+    tree = best.tree.annotate(class_names=dataset.class_names, metadata=provenance)
+    return tree if taxonomy is None else taxonomy.annotate(tree)
 
 
 def pick_from_front(

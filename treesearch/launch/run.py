@@ -30,6 +30,7 @@ from treesearch.launch.parts import (
     prepare_run,
 )
 from treesearch.launch.results import best_tree, export_best, summarise, tables
+from treesearch.launch.taxonomy import run_taxonomy
 from treesearch.progress import ProgressReporter
 from treesearch.search.durable import DurableExecutor
 from treesearch.search.executors import WorkerFactory
@@ -189,7 +190,8 @@ def _search_and_confirm(
             encoder=eras.encoder,
         )
         best = best_tree(promoted, confirmed, cost_model)
-        folder.write_results(export_best(best, dataset, cost_model), comparison)
+        taxonomy = run_taxonomy(config, dataset.class_names)
+        folder.write_results(export_best(best, dataset, cost_model, taxonomy), comparison)
         tracker.finish(tables(comparison), folder.best_tree_file)
     return comparison
 

@@ -113,13 +113,53 @@ def distillation_loss(
     return _mixed(layer, input, temperature**2 * term_BC.sum(-1).mean(), target, hard_weight)
 
 
+def cut_teacher(
+    probability: Tensor, *, num_kept: int, num_sampled: int = 0, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """A dense teacher cut to few classes for `SparseTeacher`, without bias where some are drawn.
+
+    The most probable classes keep their probabilities. What is left is given in equal shares to classes drawn from the
+    others in proportion to theirs, at evenly spaced points of their cumulative sum from one random start (systematic
+    resampling, Kitagawa 1996): every class has its own probability in expectation. With none drawn it stays left over.
+
+    Args:
+        probability: [B, C].
+        num_kept: Most probable classes, from 0.
+        num_sampled: Classes drawn, from 0.
+        generator: Of the start, on the CPU.
+
+    Returns:
+        ``indices`` int64 and probabilities [B, num_kept + num_sampled]; a class may be drawn twice.
+
+    Raises:
+        DataError: The rows are no probabilities, or the numbers do not fit the classes.
+    """
+    batch, num_classes = probability.shape[0], probability.shape[-1]
+    check_teacher(probability, num_classes)
+    if not (0 <= num_kept <= num_classes and num_sampled >= 0 and num_kept + num_sampled > 0):
+        raise DataError(
+            f"num_kept must lie in [0, {num_classes}] and num_sampled be >= 0, one of them > 0, but got {num_kept} and"
+            f" {num_sampled}"
+        )
+    top = probability.topk(num_kept, 1)
+    if not num_sampled:
+        return top.indices, top.values
+    cumulative_BC = probability.double().scatter(1, top.indices, 0.0).cumsum(1)
+    left_B1 = cumulative_BC[:, -1:]
+    start_B1 = torch.rand(batch, 1, generator=generator, dtype=torch.float64).to(probability.device)
+    point_Br = (torch.arange(num_sampled, device=probability.device) + start_B1) / num_sampled * left_B1
+    drawn_Br = torch.searchsorted(cumulative_BC, point_Br, right=True).clamp_(max=num_classes - 1)
+    share_Br = (left_B1 / num_sampled).expand_as(drawn_Br).to(probability.dtype)
+    return torch.cat([top.indices, drawn_Br], 1), torch.cat([top.values, share_Br], 1)
+
+
 @dataclass(frozen=True, eq=False)
 class SparseTeacher:
-    """The m most probable classes of a teacher; the rest of its mass is spread over the other classes by a prior.
+    """A few classes of a teacher, see `cut_teacher`; what they lack of 1 is spread over the other classes by a prior.
 
-    At the nodes on the paths of the m classes the student's targets are the teacher's masses summed over subtrees, the
-    rest included; at other nodes it says nothing, and they are left out: O(m * depth) instead of O(C). The rest is what
-    a row lacks of 1, so that the teacher must be softened before it is cut.
+    At the nodes on the paths of these m classes the student's targets are the teacher's masses summed over subtrees,
+    the rest included; at other nodes it says nothing, and they are left out: O(m * depth) instead of O(C). A teacher is
+    softened before it is cut. A prior knows nothing of the example: where much is left over, better draw classes.
 
     Args:
         tree: Of the student's layer.
@@ -136,11 +176,11 @@ class SparseTeacher:
         """Targets at the nodes on the classes' paths, and the sum of their entropies in nats, float32 [B].
 
         Args:
-            indices: int64 [B, m], different classes within a row.
+            indices: int64 [B, m]; a class that stands twice in a row has both masses.
             probability: [B, m], >= 0, with sums up to 1.
 
         Raises:
-            DataError: Shapes differ, a class is out of range or stands twice, or a row sums to more than 1.
+            DataError: Shapes differ, a class is out of range, or a row sums to more than 1.
         """
         if indices.dim() != 2 or indices.shape != probability.shape or indices.is_floating_point():
             raise DataError(
@@ -160,8 +200,6 @@ class SparseTeacher:
                 "a sparse teacher's rows must be >= 0 and sum to at most 1, but one has the smallest entry"
                 f" {mass_Bm.min():.4g} and one sums to {total_B.max():.4g}; give probabilities, not logits"
             )
-        if class_Bm.shape[1] > 1 and (np.diff(np.sort(class_Bm, axis=1), axis=1) == 0).any():
-            raise DataError("the classes of a row must differ, but one stands twice; leave one out")
         weight_C = np.ones(num_classes) if self.counts is None else check_counts(self.counts, num_classes)
         tree = self.tree
         row_E, node_E, ptr, mass_Q, entropy_B = kernels.sparse_masses(

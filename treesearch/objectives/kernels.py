@@ -168,9 +168,10 @@ def sparse_masses(class_Bm, mass_Bm, parent, child_ptr, child_idx, class_leaf, p
         begin, given, taken = entry, 0.0, 0.0
         for place in range(class_Bm.shape[1]):
             target = class_Bm[row, place]
-            given += mass_Bm[row, place]
-            taken += prior_C[target]
             node = class_leaf[target]
+            prior = prior_C[target] if seen_M[node] != row else 0.0  # a class that stands twice has it once
+            given += mass_Bm[row, place]
+            taken += prior
             while node >= 0:
                 if seen_M[node] != row:
                     seen_M[node] = row
@@ -179,7 +180,7 @@ def sparse_masses(class_Bm, mass_Bm, parent, child_ptr, child_idx, class_leaf, p
                         row_E[entry], node_E[entry] = row, node
                         entry += 1
                 given_M[node] += mass_Bm[row, place]
-                taken_M[node] += prior_C[target]
+                taken_M[node] += prior
                 node = parent[node]
         node_E[begin:entry].sort()
         left = prior_M[0] - taken

@@ -131,17 +131,33 @@ class Taxonomy:
     @cached_property
     def tree(self) -> Tree:
         """The tree over the classes, with names at all nodes; its metadata hold the taxonomy, see `of`."""
-        tree, _ = self._built
-        node_names = np.empty(tree.num_internal, object)
-        in_tree = self.tree_node < tree.num_internal
+        return self._annotated(self._built[0], self.tree_node)
+
+    def annotate(self, tree: Tree) -> Tree:
+        """Any tree over the classes with this taxonomy in its metadata, see `of`, and its names.
+
+        Inner nodes are named where they have the classes of a node of the taxonomy; the others' names are empty.
+
+        Raises:
+            TreeError: The tree is over another number of classes.
+        """
+        return self._annotated(tree, self.nodes_in(tree))
+
+    def _annotated(self, tree: Tree, node_T: IntArray) -> Tree:
+        node_names = np.full(tree.num_internal, "", object)
+        inner = (node_T >= 0) & (node_T < tree.num_internal)
         # A chain is one node of the tree and has the name of its end: the deepest comes last, and stays.
-        node_names[self.tree_node[in_tree]] = np.array(self.names, object)[in_tree]
+        node_names[node_T[inner]] = np.array(self.names, object)[inner]
         content = {
             "parent": self.parent.tolist(),
             "names": list(self.names),
             "class_node": self.class_node.tolist(),
         }
-        return tree.annotate(class_names=self.class_names, node_names=node_names.tolist(), metadata={METADATA: content})
+        return tree.annotate(
+            class_names=self.class_names,
+            node_names=node_names.tolist(),
+            metadata={**tree.metadata, METADATA: content},
+        )
 
     @cached_property
     def tree_node(self) -> IntArray:
