@@ -379,6 +379,24 @@ def check_counts(counts: ArrayLike, num_classes: int | None = None) -> NDArray[n
     return counts_C
 
 
+def check_pairs(first: ArrayLike, second: ArrayLike, num: int, noun: str) -> tuple[IntArray, IntArray]:
+    """Two lists of the same length of ids in [0, num), int32 [P] each.
+
+    Raises:
+        DataError: They are not.
+    """
+    pair = [np.atleast_1d(np.asarray(ids)) for ids in (first, second)]
+    if any(ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu") for ids in pair) or pair[0].size != pair[1].size:
+        raise DataError(
+            f"pairs of {noun} must be two flat lists of integers of the same length, but got shapes {pair[0].shape} and"
+            f" {pair[1].shape}"
+        )
+    for ids in pair:
+        if ids.size and (ids.min() < 0 or ids.max() >= num):
+            raise DataError(f"{noun} must lie in [0, {num}), but range from {ids.min()} to {ids.max()}")
+    return pair[0].astype(np.int32), pair[1].astype(np.int32)
+
+
 def _check_names(what: str, names: Sequence[str], num: int, owner: str, owners: str) -> tuple[str, ...]:
     given = tuple(names)
     if isinstance(names, str) or not all(isinstance(name, str) for name in given):

@@ -13,6 +13,7 @@ from treesearch import HierarchicalSoftmax, Tree
 from treesearch.errors import DataError
 from treesearch.objectives.distillation import (
     SparseTeacher,
+    check_teacher,
     cut_teacher,
     distillation_loss,
     node_divergences,
@@ -113,7 +114,7 @@ def test_a_cut_teacher_is_whole_in_expectation() -> None:
         total_BC.scatter_add_(1, indices, values)
     assert torch.allclose(total_BC / 4000, teacher_BC, atol=4e-3)
     kept = cut_teacher(teacher_BC, num_kept=3)
-    assert torch.equal(kept[1], teacher_BC.topk(3, 1).values)
+    assert torch.allclose(kept[1], teacher_BC.topk(3, 1).values)
     for bad in ({"num_kept": 8}, {"num_kept": 0}, {"num_kept": 1, "num_sampled": -1}):
         with pytest.raises(DataError, match="num_kept must lie in"):
             cut_teacher(teacher_BC, **bad)
@@ -134,6 +135,14 @@ def test_temperature_and_hard_labels() -> None:
     assert torch.allclose(mixed, 0.75 * sparse.loss(layer, input_BD, *reversed(top)) + 0.25 * hard)
 
 
+def test_nothing_is_learned_by_the_teacher_and_rounding_is_forgiven() -> None:
+    logits = torch.randn(3, 7, requires_grad=True)
+    distillation_loss(student(), torch.randn(3, 4, dtype=torch.float64), logits.softmax(1)).backward()
+    assert logits.grad is None
+    rounded = torch.zeros(1, 100_000).softmax(1).half()  # sums to 1.001
+    assert torch.allclose(check_teacher(rounded, 100_000).sum(), torch.tensor(1.0, dtype=torch.float64))
+
+
 def test_a_student_learns_its_teacher() -> None:
     layer, teacher_BC = student(), probabilities(1, 7).float().double()
     input_BD = torch.ones(1, 4, dtype=torch.float64)
@@ -151,7 +160,9 @@ def test_errors() -> None:
         ({"teacher": 2 * teacher_BC}, r"row 0 sums to 2\b"),
         ({"teacher": teacher_BC * torch.nan}, "row 0 sums to nan"),
         ({"teacher": torch.eye(7)[:1] * 2 - torch.eye(7)[1:2]}, "smallest entry -1"),
-        ({"teacher": teacher_BC[:, 1:]}, r"must be \[B, 7\]"),
+        ({"teacher": teacher_BC[:, 1:]}, r"must be a tensor \[B, 7\]"),
+        ({"teacher": teacher_BC.repeat(2, 1)}, "one row per input, but got 2"),
+        ({"teacher": teacher_BC.numpy()}, "must be a tensor .* but got ndarray"),
         ({"temperature": 0.0}, "temperature must be > 0"),
         ({"hard_weight": 0.5}, "pass target"),
         ({"hard_weight": 1.5}, r"hard_weight must lie in \[0, 1\]"),
@@ -168,5 +179,13 @@ def test_errors() -> None:
     ):
         with pytest.raises(DataError, match=message):
             sparse.node_targets(torch.tensor(indices), torch.tensor(values))
+    lopsided = SparseTeacher(TREE, [1, 0, 0, 0, 0, 0, 0])
+    for teacher, indices, values in (
+        (sparse, [list(range(7))], [[0.05] * 7]),
+        (lopsided, [[0, 0]], [[0.5, 0.2]]),
+        (sparse, [[]], [[]]),
+    ):
+        with pytest.raises(DataError, match="lacks of 1 needs other classes"):
+            teacher.node_targets(torch.tensor(indices, dtype=torch.int64), torch.tensor(values))
     with pytest.raises(DataError, match="is over another one"):
         SparseTeacher(Tree.from_nested([0, 1])).loss(layer, input_BD, torch.tensor([[0]]), torch.tensor([[1.0]]))

@@ -94,6 +94,7 @@ def test_weights_go_linearly_from_start_to_end() -> None:
     layer, input_BD = layer_over(TAXONOMY.tree), torch.randn(7, 4, dtype=torch.float64)
     target = torch.arange(7)
     moving = MultiLevelLoss(TAXONOMY, label_weight=(0.0, 1.0), level_weights={1: (2.0, 0.0)})
+    assert float(MultiLevelLoss(TAXONOMY)(layer, input_BD, torch.full((7,), -100)).detach()) == 0
     for progress in (0.0, 0.25, 1.0):
         fixed = MultiLevelLoss(TAXONOMY, label_weight=progress, level_weights={1: 2 - 2 * progress})
         assert torch.allclose(moving(layer, input_BD, target, progress=progress), fixed(layer, input_BD, target))
@@ -112,8 +113,11 @@ def test_errors() -> None:
     loss = MultiLevelLoss(TAXONOMY)
     layer = layer_over(REFINED)
     for bad, message in (
-        ({"level_weights": {4: 1.0}}, r"levels must lie in \[1, 3\], but got 4"),
+        ({"level_weights": {4: 1.0}}, r"levels must be whole numbers in \[1, 3\], but got 4"),
         ({"level_weights": {0: 1.0}}, "but got 0"),
+        ({"level_weights": {"1": 1.0}}, "levels must be whole numbers"),
+        ({"level_weights": {1: "a"}}, "a weight must be a number >= 0"),
+        ({"level_weights": {1: (1.0, 2.0, 3.0)}}, "a weight must be a number >= 0"),
         ({"level_weights": {1: -1.0}}, "a weight must be a number >= 0"),
         ({"label_weight": 0.0}, "at least one weight must be > 0"),
         ({"node_weights": {"thing": 1.0}}, "'thing' has none"),

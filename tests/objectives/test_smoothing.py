@@ -122,6 +122,10 @@ def test_one_class_and_errors() -> None:
     single = HierarchicalSmoothing(Tree.from_nested(0), smoothing=0.5)
     assert single.distribution(torch.tensor([0])).tolist() == [[1.0]]
     assert single.node_targets(torch.tensor([0, 0])).num_rows == 2
+    steep = HierarchicalSmoothing(Tree.from_nested([0, [1, 2]]), smoothing=0, beta=2000.0)
+    assert steep.distribution(torch.tensor([1])).tolist() == [[0.0, 1.0, 0.0]]
+    with pytest.raises(DataError, match="classes must lie in"):
+        TreeDistance(Tree.from_nested([0, [1, 2]])).between([0], [3])
     tree = Tree.from_nested([0, [1, 2]])
     for bad, message in (
         ({"smoothing": 1.0}, r"smoothing must lie in \[0, 1\), but got 1.0"),

@@ -174,6 +174,9 @@ def test_lowest_common_ancestors_and_heights(links: list[tuple[str, str]]) -> No
     first, second = map(np.ravel, np.meshgrid(nodes, nodes))
     expected = [next(node for node in up[a] if node in up[b]) for a, b in zip(first, second, strict=True)]
     assert taxonomy.lowest_common_ancestors(first, second).tolist() == expected
+    for bad in (([0], [taxonomy.num_nodes]), ([-1], [0]), ([0, 0], [0]), ([0.5], [0])):
+        with pytest.raises(DataError, match=r"nodes must (be two|lie)"):
+            taxonomy.lowest_common_ancestors(*bad)
     heights = [max(path.index(node) for path in up if node in path) for node in nodes]
     assert taxonomy.heights.tolist() == heights
 

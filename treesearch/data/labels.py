@@ -69,7 +69,10 @@ def load_documents(
         label_counts.update({label: 0 for lines in read.values() for _, label in lines})
     names = sorted(label_counts, key=lambda label: (-label_counts[label], label))
     if len(names) < MIN_CLASSES:
-        raise DataError(f"a search needs at least {MIN_CLASSES} classes, but {str(train)!r} has {len(names)} labels")
+        raise DataError(
+            f"there must be at least {MIN_CLASSES} classes, but {str(train)!r} has {len(names)} labels"
+            f"{' with those of the other files' if unseen_labels else ''}; two are one decision, without a tree"
+        )
     words = Counter(word for document, _ in read["train"] for word in document)
     often = sorted((word for word in words if words[word] >= min_word_count), key=lambda word: (-words[word], word))
     word_ids = {word: number for number, word in enumerate(often[:max_words])}

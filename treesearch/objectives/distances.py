@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from treesearch import tree_kernels
 from treesearch.errors import DataError
 from treesearch.objectives import kernels
-from treesearch.tree import Tree
+from treesearch.tree import Tree, check_pairs
 
 Kind = Literal["edges", "height"]
 FloatArray = NDArray[np.float64]
@@ -73,9 +73,13 @@ class TreeDistance:
         return tree_kernels.node_heights(self.tree.parent).astype(np.float64)
 
     def between(self, first: ArrayLike, second: ArrayLike) -> FloatArray:
-        """Distances of pairs of classes, float64 [P]; 0 of a class to itself."""
-        leaf = self.tree.class_leaf
-        a, b = leaf[np.asarray(first)], leaf[np.asarray(second)]
+        """Distances of pairs of classes, float64 [P]; 0 of a class to itself.
+
+        Raises:
+            DataError: They are no classes, or not as many of one as of the other.
+        """
+        classes = check_pairs(first, second, self.tree.num_classes, "classes")
+        a, b = (self.tree.class_leaf[ids] for ids in classes)
         meet = tree_kernels.lowest_common_ancestors(self.tree.parent, self.tree.node_depths, a, b)
         way = self.from_root[a] + self.from_root[b] - 2 * self.from_root[meet]
         return np.where(a == b, 0.0, way + self.at_node[meet])

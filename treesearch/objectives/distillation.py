@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from treesearch import tree_kernels
@@ -25,7 +25,9 @@ from treesearch.softmax import HierarchicalSoftmax
 from treesearch.softmax.node_targets import NodeTargets
 from treesearch.tree import Tree, check_counts
 
-TOLERANCE = 1e-3  # by which a row of the teacher may miss 1; float16 does
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+TOLERANCE = 1e-2  # by which a row of the teacher may miss 1: 100,000 numbers of float16 do by a tenth of it
 
 
 def subtree_masses(tree: Tree, probability: Tensor) -> Tensor:
@@ -64,7 +66,7 @@ def node_divergences(layer: HierarchicalSoftmax, input: Tensor, teacher: Tensor)
         DataError: The teacher's rows are no probabilities over the classes.
     """
     tree = layer.tree
-    check_teacher(teacher, tree.num_classes)
+    teacher = check_teacher(teacher, tree.num_classes, input)
     mass_BM = subtree_masses(tree, teacher)
     log_prob_BM = layer.subtree_log_probs(input).double()
     child = torch.from_numpy(tree.child_idx.astype(np.int64)).to(input.device)
@@ -101,11 +103,11 @@ def distillation_loss(
     Raises:
         DataError: The teacher's rows are no probabilities, a setting is out of range, or there are no targets.
     """
-    check_teacher(teacher, layer.num_classes)
+    wanted_BC = check_teacher(teacher, layer.num_classes, input)
     if not (math.isfinite(temperature) and temperature > 0):
         raise DataError(f"temperature must be > 0, but got {temperature}")
     log_prob_BC = layer.log_prob(input)
-    wanted_BC = teacher.to(log_prob_BC.dtype)
+    wanted_BC = wanted_BC.to(log_prob_BC.dtype)
     if temperature != 1:
         log_prob_BC = (log_prob_BC / temperature).log_softmax(-1)
         wanted_BC = (wanted_BC.log() / temperature).softmax(-1)
@@ -135,7 +137,7 @@ def cut_teacher(
         DataError: The rows are no probabilities, or the numbers do not fit the classes.
     """
     batch, num_classes = probability.shape[0], probability.shape[-1]
-    check_teacher(probability, num_classes)
+    probability = check_teacher(probability, num_classes).to(probability.dtype)
     if not (0 <= num_kept <= num_classes and num_sampled >= 0 and num_kept + num_sampled > 0):
         raise DataError(
             f"num_kept must lie in [0, {num_classes}] and num_sampled be >= 0, one of them > 0, but got {num_kept} and"
@@ -201,6 +203,8 @@ class SparseTeacher:
                 f" {mass_Bm.min():.4g} and one sums to {total_B.max():.4g}; give probabilities, not logits"
             )
         weight_C = np.ones(num_classes) if self.counts is None else check_counts(self.counts, num_classes)
+        if class_Bm.size or class_Bm.shape[0]:
+            self._check_rest(class_Bm, total_B, weight_C)
         tree = self.tree
         row_E, node_E, ptr, mass_Q, entropy_B = kernels.sparse_masses(
             class_Bm, mass_Bm, tree.parent, tree.child_ptr, tree.child_idx, tree.class_leaf,
@@ -209,6 +213,20 @@ class SparseTeacher:
         row, node, starts, mass = map(torch.from_numpy, (row_E, node_E, ptr, mass_Q))
         targets = NodeTargets(row, node, starts, mass, class_Bm.shape[0])
         return targets.to(indices.device), torch.from_numpy(entropy_B).to(indices.device)
+
+    def _check_rest(self, class_Bm: IntArray, total_B: FloatArray, weight_C: FloatArray) -> None:
+        """Check that there are classes that can have what each row lacks of 1."""
+        listed = np.zeros(class_Bm.shape[0])
+        for column in range(class_Bm.shape[1]):  # a class that stands twice has its prior once
+            first = (class_Bm[:, :column] != class_Bm[:, column, None]).all(1)
+            listed += np.where(first, weight_C[class_Bm[:, column]], 0.0)
+        nowhere = (total_B < 1 - TOLERANCE) & (weight_C.sum() - listed <= 1e-9 * weight_C.sum())
+        if class_Bm.shape[1] == 0 or nowhere.any():
+            row = int(nowhere.argmax())
+            raise DataError(
+                "what a sparse teacher's row lacks of 1 needs other classes with a prior > 0, but row"
+                f" {row} sums to {total_B[row]:.4g} and leaves none; give rows that sum to 1, or counts for all classes"
+            )
 
     def loss(
         self,
@@ -222,6 +240,8 @@ class SparseTeacher:
     ) -> Tensor:
         """Mean KL at the nodes on the classes' paths in nats, weighted by the teacher's mass; see `distillation_loss`.
 
+        The student is at temperature 1; where the teacher was softened, it learns the softened probabilities.
+
         Raises:
             DataError: As in `node_targets` and `distillation_loss`, or the layer is over another tree.
         """
@@ -232,22 +252,32 @@ class SparseTeacher:
         return _mixed(layer, input, divergence_B.mean(), target, hard_weight)
 
 
-def check_teacher(teacher: Tensor, num_classes: int) -> None:
-    """Check that rows are probabilities over the classes.
+def check_teacher(teacher: Tensor, num_classes: int, input: Tensor | None = None) -> Tensor:
+    """A teacher's rows, float64 [B, C], without what rounding has made them miss 1 by; nothing is learned by it.
 
     Raises:
-        DataError: They are not.
+        DataError: Its rows are no probabilities over the classes, or not as many as those of ``input``.
     """
-    if teacher.dim() != 2 or teacher.shape[1] != num_classes:
-        raise DataError(f"a teacher must be [B, {num_classes}], but got {tuple(teacher.shape)}")
-    total_B = teacher.double().sum(1)
-    wrong_B = ~((total_B - 1).abs() <= TOLERANCE) | (teacher < 0).any(1)
+    if not isinstance(teacher, Tensor) or teacher.dim() != 2 or teacher.shape[1] != num_classes:
+        raise DataError(f"a teacher must be a tensor [B, {num_classes}], but got {_shape(teacher)}")
+    if input is not None and input.shape[:-1] != teacher.shape[:1]:
+        raise DataError(
+            f"a teacher must have one row per input, but got {teacher.shape[0]} for inputs {tuple(input.shape)}"
+        )
+    rows_BC = teacher.detach().double()
+    total_B = rows_BC.sum(1)
+    wrong_B = ~((total_B - 1).abs() <= TOLERANCE) | (rows_BC < 0).any(1)
     if bool(wrong_B.any()):
         row = int(wrong_B.nonzero()[0])
         raise DataError(
             f"a teacher's rows must be probabilities that sum to 1, but row {row} sums to {float(total_B[row]):.4g},"
-            f" smallest entry {float(teacher[row].min()):.4g}; give softmax(logits)"
+            f" smallest entry {float(rows_BC[row].min()):.4g}; give softmax(logits)"
         )
+    return rows_BC / total_B[:, None]
+
+
+def _shape(value: object) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
 
 
 def _mixed(

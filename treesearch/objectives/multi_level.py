@@ -79,9 +79,9 @@ class MultiLevelLoss:
 
         add(label_weight, np.ones(self._node.size, np.bool_))
         above = np.concatenate([taxonomy.class_node, np.arange(taxonomy.num_nodes, dtype=np.int32)])
-        for level, weight in sorted((level_weights or {}).items()):
-            if not 1 <= level <= taxonomy.num_levels:
-                raise DataError(f"levels must lie in [1, {taxonomy.num_levels}], but got {level}")
+        for level, weight in (level_weights or {}).items():
+            if type(level) is not int or not 1 <= level <= taxonomy.num_levels:
+                raise DataError(f"levels must be whole numbers in [1, {taxonomy.num_levels}], but got {level!r:.40}")
             ends_at = _ancestors(taxonomy, above, level)
             depth = np.where(ends_at >= 0, self.tree.node_depths[node_T[ends_at]], 0)
             add(weight, depth_P < depth[label_P])
@@ -150,7 +150,7 @@ class MultiLevelLoss:
         return NodeTargets(row, node, starts, mass, label_B.size).to(label.device)
 
     def __call__(self, layer: HierarchicalSoftmax, input: Tensor, label: Tensor, *, progress: float = 0.0) -> Tensor:
-        """Mean loss in nats; NaN where no example has a label.
+        """Mean loss in nats over the examples with a label; 0 without any.
 
         Args:
             layer: Over the tree.
@@ -164,7 +164,7 @@ class MultiLevelLoss:
         if layer.tree != self.tree:
             raise DataError("the layer must be over the tree of the loss, but is over another; pass tree=layer.tree")
         loss_B = layer.node_cross_entropy(input, self.node_targets(label, progress=progress))
-        return loss_B.sum() / (label != self.IGNORED).sum()
+        return loss_B.sum() / (label != self.IGNORED).sum().clamp(min=1)
 
 
 def _ancestors(taxonomy: Taxonomy, node: NDArray[np.int32], level: int) -> NDArray[np.int32]:
@@ -177,7 +177,7 @@ def _ancestors(taxonomy: Taxonomy, node: NDArray[np.int32], level: int) -> NDArr
 
 
 def _checked(weight: Weight) -> tuple[float, float]:
-    ends = weight if isinstance(weight, tuple) else (weight, weight)
-    if len(ends) != 2 or not all(np.isfinite(end) and end >= 0 for end in ends):
+    ends = weight if isinstance(weight, tuple | list) else (weight, weight)
+    if len(ends) != 2 or not all(isinstance(end, int | float) and np.isfinite(end) and end >= 0 for end in ends):
         raise DataError(f"a weight must be a number >= 0, or a pair (start, end) of such, but got {weight!r:.60}")
     return float(ends[0]), float(ends[1])

@@ -67,7 +67,10 @@ class HierarchicalSmoothing:
             DataError: Targets are no classes [B].
         """
         target_B = self._checked(target)
-        target_BC = np.empty((target_B.size, self.tree.num_classes), np.float32)
+        target_BC = np.zeros((target_B.size, self.tree.num_classes), np.float32)
+        if not self.smoothing:
+            target_BC[np.arange(target_B.size), target_B] = 1.0
+            return torch.from_numpy(target_BC).to(target.device)
         kernels.distributions(
             target_B, self.tree.class_leaf, self.tree.parent, self._first, self._count, self._class_at,
             self._decay.from_root, self._decay.at_node, self._decay.others, self._decay.beta, self.smoothing,

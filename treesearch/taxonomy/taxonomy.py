@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from treesearch import tree_kernels
 from treesearch.errors import DataError, TreeError, did_you_mean
-from treesearch.tree import IntArray, Tree
+from treesearch.tree import IntArray, Tree, check_pairs
 from treesearch.tree_links import COLLAPSED, tree_from_links_with_ids
 
 ROOT = "ROOT"
@@ -110,16 +110,21 @@ class Taxonomy:
         Raises:
             DataError: There is no such level.
         """
-        if not 0 <= level <= self.num_levels:
-            raise DataError(f"level must lie in [0, {self.num_levels}], the levels of the taxonomy, but got {level}")
+        if not (isinstance(level, int | np.integer) and 0 <= level <= self.num_levels):
+            raise DataError(
+                f"level must lie in [0, {self.num_levels}], the levels of the taxonomy, but got {level!r:.40}"
+            )
         of_level = self.depth == level
         return tree_kernels.nearest_marked(self.parent, of_level, self.num_nodes, False)[self.class_node]
 
     def lowest_common_ancestors(self, first: ArrayLike, second: ArrayLike) -> IntArray:
-        """The deepest node above both (or one of them) of each pair of nodes, int32 [P]."""
-        return tree_kernels.lowest_common_ancestors(
-            self.parent, self.depth, np.asarray(first, np.int32), np.asarray(second, np.int32)
-        )
+        """The deepest node above both (or one of them) of each pair of nodes, int32 [P].
+
+        Raises:
+            DataError: They are no nodes, or not as many of one as of the other.
+        """
+        a, b = check_pairs(first, second, self.num_nodes, "nodes")
+        return tree_kernels.lowest_common_ancestors(self.parent, self.depth, a, b)
 
     @cached_property
     def heights(self) -> IntArray:

@@ -62,7 +62,7 @@ def compare_classifiers(
         names: Keys of `CLASSIFIERS`.
         settings: Of the training, the same for all.
         objective: Of the losses.
-        on_step: Told (classifier, trainings done, trainings in all).
+        on_step: Told (classifier, passes done, passes in all).
 
     Returns:
         One row for each classifier: ``name`` and, as means over seeds on the test split, ``accuracy``,
@@ -85,23 +85,28 @@ def compare_classifiers(
         CLASSIFIERS[name](settings.features, taxonomy, objective)
     train_counts = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
     num_rates = len(settings.learning_rates)
-    total, done = len(names) * (num_rates + num_seeds - 1), 0
+    total, done = len(names) * (num_rates + num_seeds - 1) * settings.epochs, 0
     runs_of: dict[str, list[Row]] = {}
     for name in names:
+
+        def one_more(name: str = name) -> None:
+            nonlocal done
+            done += 1
+            on_step(name, done, total)
+
         runs: list[Row] = []
         chosen = settings.learning_rates[0]
         for seed in range(num_seeds):
             candidates = []
             for rate in settings.learning_rates if seed == 0 else (chosen,):
-                on_step(name, done, total)
                 head = CLASSIFIERS[name](settings.features, taxonomy, objective)
-                trained = train_classifier(head, dataset, settings=settings, learning_rate=rate, seed=seed)
+                trained = train_classifier(
+                    head, dataset, settings=settings, learning_rate=rate, seed=seed, on_epoch=one_more
+                )
                 candidates.append((trained.valid_nll, rate, trained))
-                done += 1
             _, chosen, best = min(candidates, key=lambda one: one[0])
             runs.append(result_row(best, dataset, taxonomy, train_counts) | {"seed": seed, "learning_rate": chosen})
         runs_of[name] = runs
-    on_step("", total, total)
     return summary_rows(runs_of)
 
 

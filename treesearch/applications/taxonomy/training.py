@@ -23,8 +23,8 @@ from treesearch.evaluation.encoders import BagEncoder
 from treesearch.evaluation.examples import Examples
 from treesearch.metrics import (
     HierarchicalMetrics,
+    LevelAccuracy,
     Levels,
-    class_levels,
     consistency_violations,
     marginal_levels,
 )
@@ -169,25 +169,22 @@ def result_row(
     head, levels = trained.model.head, Levels.of(taxonomy)
     ks = (1, 5) if taxonomy.num_classes > 5 else (1,)
     metrics = HierarchicalMetrics(levels, counts=train_counts, ks=ks)
-    predicted, marginal = [], []
+    by_level, predicted, marginal = LevelAccuracy(levels), [], []
     for ids_Bn, target_B in Examples.of(dataset.test, torch.device("cpu")).in_order(SCORE_BATCH):
         hidden_BD = trained.model(ids_Bn)
         scores_BC = head.log_prob(hidden_BD)
         metrics.update(scores_BC, target_B)
         predicted.append(head.levels(hidden_BD, scores_BC.argmax(-1)))
+        by_level.update_nodes(predicted[-1], target_B)
         marginal.append(marginal_levels(scores_BC, levels))
     found = metrics.compute()
-    nodes_TL = torch.cat(predicted)
-    truth_TL = class_levels(torch.from_numpy(dataset.test.labels.astype(np.int64)), levels)
-    known_TL = truth_TL != Taxonomy.NO_NODE
-    hits_L = ((nodes_TL == truth_TL) & known_TL).sum(0).double() / known_TL.sum(0)
     row = {
         "accuracy": found.pop("accuracy"),
-        "accuracy_by_level": hits_L.tolist(),
+        "accuracy_by_level": by_level.compute(),
         "rare_accuracy": found.pop("rare_accuracy"),
         "severity": found.pop("mistake_severity"),
         "nll": found.pop("nll"),
-        "violations": consistency_violations(nodes_TL, levels),
+        "violations": consistency_violations(torch.cat(predicted), levels),
         "seconds": trained.seconds,
         "epoch": trained.epoch,
         "valid_nll": trained.valid_nll,
