@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # A module imports nothing of a later layer. Parts of treesearch that are not listed may import what search may.
 LAYERS = (
     {"errors"},
-    {"state"},
+    {"state", "text_files"},
     {"tree", "tree_kernels", "tree_files", "tree_links"},
     {"paths", "taxonomy"},
     {"metrics"},

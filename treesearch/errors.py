@@ -13,7 +13,9 @@ Every error that a user can cause is one of these, and its message is one line: 
 
 from __future__ import annotations
 
+import bisect
 import difflib
+from collections.abc import Iterable
 
 
 class TreeSearchError(Exception):
@@ -55,14 +57,27 @@ class MissingExtraError(TreeSearchError):
 
 
 MOST_KNOWN = 100  # names in a message
+MOST_COMPARED = 1000  # names that are compared in full
+NEIGHBOURS = 50
 
 
 def did_you_mean(name: str, known: object) -> str:
     """The tail of an error message for an unknown name: the nearest known one, or all of them if they are few."""
     names = [str(entry) for entry in known]  # type: ignore[attr-defined]
-    close = difflib.get_close_matches(name, names, n=1)
+    compared = names if len(names) <= MOST_COMPARED else _neighbours(name, names)
+    close = difflib.get_close_matches(name, compared, n=1)
     if close:
         return f"; did you mean {close[0]!r}?"
     if len(names) > MOST_KNOWN:
         return ""
     return f"; known: {', '.join(names)}" if names else "; it takes none"
+
+
+def _neighbours(name: str, known: Iterable[str]) -> list[str]:
+    """Those of many names that share the longest beginnings or the longest ends with a name."""
+    near: dict[str, None] = {}
+    for step in (1, -1):
+        ordered = sorted(one[::step] for one in known)
+        place = bisect.bisect(ordered, name[::step])
+        near |= dict.fromkeys(one[::step] for one in ordered[max(0, place - NEIGHBOURS) : place + NEIGHBOURS])
+    return list(near)

@@ -1,5 +1,6 @@
 """`treesearch apply taxonomy`: a whole run on a taxonomy that its documents follow."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from tests.tiny import treesearch
 from treesearch.applications.taxonomy import CLASSIFIERS, TrainingSettings, compare_classifiers, load_task
-from treesearch.errors import ConfigError
+from treesearch.errors import ConfigError, TreeError
 
 KEYS = ["name", "accuracy", "accuracy_by_level", "rare_accuracy", "severity", "nll", "violations", "seconds"]
 
@@ -76,6 +77,22 @@ def test_the_table_and_labels_that_are_never_learned_from(tmp_path: Path) -> Non
     assert [line.split()[0] for line in done.out.splitlines() if line.strip()][-2:] == ["flat", "hs"]
 
 
+def test_a_rule_for_several_parents(tmp_path: Path) -> None:
+    paths = write_task(tmp_path)
+    with open(paths["taxonomy"], "a") as file:
+        file.write("class1\tROOT\nclass0\tgroup0\n")
+    load = functools.partial(load_task, *(Path(paths[name]) for name in ("train", "valid", "test", "taxonomy")))
+    for rule, depth in (("first", 2), ("shallowest", 1)):
+        taxonomy = load(parents=rule)[1]
+        assert taxonomy.depth[taxonomy.node("class1")] == depth
+    with pytest.raises(TreeError, match="'class1' is given 2 times"):
+        load()
+    done = treesearch("apply", "taxonomy", *arguments(paths, parents="first"), "--epochs", "1", "--models", "flat")
+    assert done.code == 0, done.err
+    (tmp_path / "paths").write_text("".join(f"class{c}\n" for c in range(11)) + "group0\n")
+    assert load_task(*map(Path, [paths["train"], paths["valid"], paths["test"], tmp_path / "paths"]))[1].num_levels == 1
+
+
 def test_bad_input(tmp_path: Path) -> None:
     paths = write_task(tmp_path)
     tree = tmp_path / "other.tsv"
@@ -83,7 +100,7 @@ def test_bad_input(tmp_path: Path) -> None:
         ("class0\tROOT\n", "every class must be in the taxonomy, but 11 of 12 are not"),
         ("a\tb\nb\ta\n", "no cycle"),
         ("a\tb\n", "'b', the parent of 'a', has none"),
-        ("a\tROOT\na\tROOT\n", "'a' is given 2 times"),
+        ("a\tROOT\nb\tROOT\na\tb\n", "'a' is given 2 times, under 'ROOT', 'b'; give it one, or a rule"),
         ("", "is empty"),
     ):
         tree.write_text(content)
@@ -91,11 +108,17 @@ def test_bad_input(tmp_path: Path) -> None:
         assert done.code == 2
         assert message in done.err
         assert "Traceback" not in done.err
+    (tmp_path / "paths").write_text("".join(f"class{c}\n" for c in range(11)) + "group0\n")
     (tmp_path / "bad.tsv").write_text("no label\n")
     for changes, message in (
         ({"train": str(tmp_path / "bad.tsv")}, "lines must be 'text TAB label'"),
         ({"test": str(tmp_path / "none.tsv")}, "cannot be read"),
         ({"smoothing": "1"}, r"smoothing must lie in [0, 1)"),
+        ({"parents": "best"}, "parents must be one of 'error', 'first', 'shallowest', 'deepest', but got 'best'"),
+        (
+            {"taxonomy": str(tmp_path / "paths"), "parents": "first"},
+            "a list of paths, takes the option separator alone",
+        ),
         ({"penalty": "-1"}, "penalty must be finite and >= 0"),
         ({"models": "HS"}, "unknown classifier 'HS'"),
     ):

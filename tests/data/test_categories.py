@@ -37,6 +37,8 @@ def refusal(path, names=NAMES):
         ("cat\ta\tb\ndog\ta\n", [0, 1, 2, 1, 1]),  # a category may hold a tab
         ("cat\t\ndog\tx", [0, 1, 2, 1, 1]),  # nor is an empty one that of the unnamed
         ("é\tx", [0]),
+        ("\ufeffcat\tanimal\r\ndog\tanimal", [0, 1, 0, 1, 1]),  # a byte order mark is no part of a name
+        ("cat\ta\u2028b\x0b\x85c\ndog\ta", [0, 1, 2, 1, 1]),  # only a line feed ends a line
     ],
 )
 def test_categories(write, content, categories):

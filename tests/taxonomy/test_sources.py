@@ -36,6 +36,8 @@ def test_wordnet_table(tmp_path: Path) -> None:
     assert sources.wordnet_nouns(path).names == ("ROOT", "thing", "bank#2", "bank#3", "sandbank")
     assert sources.wordnet_nouns(path).class_names == ("bank#3", "sandbank")
     assert sources.wordnet_nouns(path, classes="all").num_classes == 4
+    path.write_text("\ufeffsynset\thypernym\tlemmas\r\n1\tROOT\ta\u2028b\r\n2\tROOT\tc\r\n", newline="")
+    assert sources.wordnet_nouns(path).names == ("ROOT", "a\u2028b", "c")
     path.write_text("synset\thypernym\n")
     with pytest.raises(TreeError, match="must have the column 'lemmas'"):
         sources.wordnet_nouns(path)

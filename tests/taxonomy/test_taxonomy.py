@@ -1,5 +1,6 @@
 """Taxonomies: the same hierarchy from every source, levels and names, the tree, and what is refused."""
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treesearch import Tree, build_tree, taxonomy_tree
-from treesearch.errors import DataError, TreeError, TreeSearchError
-from treesearch.taxonomy import Taxonomy, as_taxonomy, load_taxonomy, taxonomy_from_edges, taxonomy_from_networkx
+from treesearch.errors import DataError, TreeError, TreeSearchError, did_you_mean
+from treesearch.taxonomy import (
+    Taxonomy,
+    as_taxonomy,
+    load_taxonomy,
+    taxonomy_from_edges,
+    taxonomy_from_nested,
+    taxonomy_from_networkx,
+    taxonomy_from_paths,
+)
 
 EDGES = [
     ("animal", "ROOT"),
@@ -63,6 +72,7 @@ def test_every_source_gives_the_same(source: Any) -> None:
     [
         ("t.tsv", "".join(f"{child}\t{parent}\n\n" for child, parent in EDGES)),
         ("t.txt", "\ufeff" + "\r\n".join(PATHS)),
+        ("t.csv", "".join(f" {child} \t{parent}\r\n" for child, parent in EDGES * 2)),
         ("t.json", '{"animal": {"dog": ["poodle", "beagle"], "cat": null}, "thing": [{"tool": "hammer"}]}'),
     ],
 )
@@ -216,7 +226,12 @@ def test_a_chain_of_ten_thousand() -> None:
         ([("a", "b"), ("b", "a")], "no cycle, but 'a' -> 'b' leads back to 'a'"),
         ([("a", "a")], "no cycle, but 'a' leads back to 'a'"),
         ([("a", "z")], "'z', the parent of 'a', has none; add a line 'z' TAB 'ROOT'"),
-        ([("a", "ROOT"), ("a", "ROOT")], "'a' is given 2 times, under 'ROOT', 'ROOT'"),
+        ([("a", "ROOT"), ("b", "a"), ("b", "root")], "must be written 'ROOT', but the parent of 'b' is 'root'"),
+        ([("a", "ROOT"), ("", "a")], "not empty and without white space at their ends, but got ''; rename it"),
+        ([("a", "ROOT"), ("b ", "a")], "white space at their ends, but got 'b '"),
+        ([("a", " ROOT")], "white space at their ends, but got ' ROOT'"),
+        (networkx.DiGraph([("a", "b\n")]), r"white space at their ends, but got 'b\\n'"),
+        ({"a": ["b", " b "]}, "'b' stands twice"),
         ([("a", "ROOT"), ("b", "ROOT"), ("c", "a"), ("c", "b")], "'c' is given 2 times, under 'a', 'b'"),
         ([("ROOT", "a")], "'ROOT' is the root"),
         ({"a": ["b", "a"]}, "'a' stands twice"),
@@ -241,9 +256,19 @@ def test_no_taxonomy(source: Any, message: str) -> None:
         ([*CLASSES, "hamer"], r"1 of 5 are not \('hamer'\); did you mean 'hammer'"),
         (["cat", "cat"], "'cat' stands twice"),
         ([], "at least one class"),
+        ("cat", r"a list of names, but got 'cat'; give \['cat'\]"),
+        (3, "a list of names, but got 3"),
+        ([1, 2], "a list of names, but it has 1"),
+        (np.array([0.5]), "a list of names, but it has 0.5"),
+        (np.array([["cat"]]), r"a list of names, but it has \['cat'\]"),
+        (np.array("cat"), "a list of names, but it has 'cat'"),
+        (np.array([1, 77]), r"must lie in 0 \.\. 8, but classes has 77"),
+        (np.array([-1]), "but classes has -1"),
+        (np.array([2, 2]), "'dog' stands twice"),
+        (np.array(["cat", "cat"]), "'cat' stands twice"),
     ],
 )
-def test_no_classes(classes: list[str], message: str) -> None:
+def test_no_classes(classes: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         as_taxonomy(EDGES, classes=classes)
 
@@ -254,6 +279,15 @@ def test_no_classes(classes: list[str], message: str) -> None:
         ("t.tsv", b"a\tb\tc\n", "line 1 of .* is 'a.tb.tc'"),
         ("t.tsv", b"a\tROOT\nb\n", "line 2 of .* is 'b'"),
         ("t.tsv", b"\n\n", "is empty"),
+        ("t.tsv", b"\nChild\tParent\na\tROOT\n", "line 2 of .* looks like a heading: 'Child TAB Parent'; leave it out"),
+        ("t.tsv", b"a\tROOT\nb\tparent\n", "'parent', the parent of 'b', has none"),
+        ("t.tsv", b"name\tparent\nb\tparent\n", "'parent', the parent of 'name', has none"),
+        (
+            "t.txt",
+            b"a\nb  ROOT\n",
+            "need a tab between child and parent, or '/' .* but line 2 of .* has spaces: 'b  ROOT'",
+        ),
+        ("t.txt", b"animal\n  dog\n", "need a tab"),  # an outline
         ("t.tsv", b"\xff\xfe", "must be UTF-8"),
         ("t.json", b"{", "must be JSON"),
         ("t.json", b'{"a": 1, "a": 2}', "has 'a' twice"),
@@ -266,3 +300,104 @@ def test_files_that_hold_none(tmp_path: Path, name: str, content: bytes | None, 
         (tmp_path / name).write_bytes(content)
     with pytest.raises(TreeSearchError, match=message):
         load_taxonomy(tmp_path / name)
+
+
+def test_a_link_may_stand_twice() -> None:
+    again = [EDGES[2], *EDGES, *EDGES[:4]]
+    for rule in ("error", "first", "deepest"):
+        assert facts(as_taxonomy(again, classes=CLASSES, parents=rule)) == facts(as_taxonomy(EDGES, classes=CLASSES))
+    with pytest.raises(
+        TreeError, match=r"'cat' is given 2 times, under 'animal', 'dog'; .* parents='first', .* --parents"
+    ):
+        as_taxonomy([*again, ("cat", "dog"), ("cat", "dog")])
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        (taxonomy_from_edges(EDGES), {"classes": CLASSES}, "a Taxonomy takes no options, but got classes="),
+        (taxonomy_from_edges(EDGES), {"parents": "first"}, "a Taxonomy takes no options"),
+        (
+            EDGES,
+            {"separator": "/"},
+            "a list of pairs takes the option parents alone, but got separator='/'; leave it out",
+        ),
+        (PATHS, {"parents": "first"}, "a list of paths takes the option separator alone, but got parents='first'"),
+        (NESTED, {"parents": "first"}, "a nested taxonomy takes no options, but got parents='first'"),
+        (GRAPH, {"separator": np.zeros(99)}, "a graph takes the option parents alone"),
+        ("t.json", {"parents": "first"}, r"t.json' takes no options"),
+        ("t.tsv", {"separator": "/"}, r"t.tsv', a list of pairs, takes the option parents alone"),
+        ("t.txt", {"parents": "first"}, r"t.txt', a list of paths, takes the option separator alone"),
+    ],
+)
+def test_options_that_a_source_does_not_take(
+    tmp_path: Path, source: Any, options: dict[str, Any], message: str
+) -> None:
+    if isinstance(source, str):
+        source = tmp_path / source
+        content = {".json": '{"a": ["b"]}', ".tsv": "a\tROOT\n", ".txt": "a/b\n"}
+        source.write_text(content[source.suffix])
+    with pytest.raises(TreeError, match=message) as caught:
+        taxonomy_tree(source, **options)
+    assert "\n" not in str(caught.value)
+    as_taxonomy(source, parents="error")  # what every source does where it has no rule
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [([1, 2], "paths must be strings, but got 1"), ("ab", "must be a list, but got the string 'ab'")],
+)
+def test_no_paths(paths: Any, message: str) -> None:
+    with pytest.raises(TreeError, match=message):
+        taxonomy_from_paths(paths)
+
+
+@pytest.mark.parametrize("separator", ["", 3, None])
+def test_no_separator(tmp_path: Path, separator: Any) -> None:
+    (tmp_path / "t.txt").write_text("a/b")
+    for source in (["a/b"], tmp_path / "t.txt"):
+        with pytest.raises(TreeError, match=f"must be a string, not empty, but got {separator!r}; give '/'"):
+            as_taxonomy(source, separator=separator)
+
+
+def test_classes_as_an_array() -> None:
+    expected = facts(as_taxonomy(EDGES, classes=CLASSES))
+    for array in (np.array(CLASSES), np.array(CLASSES, object)):
+        assert facts(as_taxonomy(EDGES, classes=array)) == expected
+        assert facts(as_taxonomy(PATHS, classes=array)) == expected
+
+
+@pytest.mark.parametrize(
+    ("nested", "names"),
+    [
+        ([{"name": "a", "size": "big"}, {"name": " b ", "size": 2, "colour": None}], ["a", "b"]),
+        ([{"name": "a", "value": [1], "children": [{"name": "b", "size": 0.5}]}], ["a", "b"]),
+        ([{"name": "a", "cat": ["b"]}], ["name", "cat", "a", "b"]),  # keys that hold nodes are nodes
+    ],
+)
+def test_objects_with_other_keys(nested: Any, names: list[str]) -> None:
+    assert taxonomy_from_nested(nested).names == ("ROOT", *names)
+
+
+def test_names_alone_are_one_level(tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    path.write_text("New York\ncat  \n")
+    assert load_taxonomy(path).names == ("ROOT", "New York", "cat")
+    path.write_text("a/b  c\nd\n")
+    assert load_taxonomy(path).names == ("ROOT", "a", "d", "b  c")
+
+
+def test_one_of_very_many_names_is_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+    compare = difflib.get_close_matches
+
+    def counting(word: str, names: list[str], n: int) -> list[str]:
+        compared.append(len(names))
+        return compare(word, names, n=n)
+
+    monkeypatch.setattr(difflib, "get_close_matches", counting)
+    known = [f"{start}{number}{end}" for start in ("class", "label") for number in range(5_000) for end in "ab"]
+    for name, nearest in (("clas4321a", "class4321a"), ("xabel77b", "label77b")):
+        assert did_you_mean(name, known) == f"; did you mean {nearest!r}?"
+    assert did_you_mean("?", known) == ""
+    assert max(compared) <= 200

@@ -27,6 +27,9 @@ def taxonomy(
     taxonomy: Annotated[
         Path, typer.Option(help="Lines 'child TAB parent', ROOT at the top; or a path a line, or nested JSON.")
     ],
+    parents: Annotated[
+        str, typer.Option(help="Of several parents of a node: error, first, shallowest or deepest.")
+    ] = "error",
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each classifier; intervals from two on.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the documents.")] = 40,
@@ -49,7 +52,7 @@ def taxonomy(
     from treesearch.evaluation.threads import one_thread
     from treesearch.progress import ProgressReporter
 
-    dataset, labels = load_task(train, valid, test, taxonomy)
+    dataset, labels = load_task(train, valid, test, taxonomy, parents=parents)
     tell(f"{labels.num_classes} classes in {labels.num_levels} levels, {len(dataset.train)} documents to learn from")
     with one_thread(), ProgressReporter() as progress:  # small products: more threads wait for each other
         rows = compare_classifiers(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treesearch.errors import DataError
+from treesearch.text_files import read_lines
 
 
 def load_categories(path: Path, class_names: Sequence[str]) -> NDArray[np.int64]:
@@ -22,14 +23,8 @@ def load_categories(path: Path, class_names: Sequence[str]) -> NDArray[np.int64]
     Raises:
         DataError: The file cannot be read, a line has no tab, a class stands twice, or no class is named.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"categories file {path} cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise DataError(f"categories file {path} must be UTF-8 text") from None
     category_of: dict[str, str] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in read_lines(path, f"categories file {path}", DataError):
         if not line.strip():
             continue
         name, tab, category = line.partition("\t")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from treesearch.data.dataset import MIN_CLASSES, Dataset, InputSpec, Split, content_hash, smoothed_counts
 from treesearch.data.features import SortedExamplesWarning, load_features
 from treesearch.errors import DataError
+from treesearch.text_files import read_lines
 
 WORD = re.compile(r"\w+|[^\w\s]")
 SHUFFLE_SEED = 0
@@ -152,14 +153,8 @@ Document = tuple[list[str], str]
 
 def _read_lines(path: Path) -> list[Document]:
     """Words and label of each line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"documents {str(path)!r} cannot be read ({error.strerror}); check the path") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"documents must be UTF-8, but {str(path)!r} is not ({error.reason}); convert it") from None
     lines = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in read_lines(path, f"documents {str(path)!r}", DataError):
         if not line.strip():
             continue
         document, tab, label = line.rpartition("\t")

@@ -5,18 +5,26 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from treesearch.errors import MissingExtraError, TreeError
-from treesearch.taxonomy.links import Parents, taxonomy_from_edges, taxonomy_from_links
+from treesearch.taxonomy.links import Parents, class_list, taxonomy_from_edges, taxonomy_from_links
 from treesearch.taxonomy.taxonomy import ROOT, Taxonomy
+from treesearch.text_files import read_lines, read_text
 from treesearch.tree import Tree
 
 if TYPE_CHECKING:
     import networkx
+
+HEADINGS = {  # what tables call their columns
+    "child": {"child", "children", "class", "concept", "id", "label", "name", "node", "hyponym"},
+    "parent": {"parent", "parents", "parent id", "parent_id", "parent name", "parent_name", "hypernym"},
+}
 
 
 def taxonomy_tree(source: Any, *, classes: Sequence[str] | None = None, **options: Any) -> Tree:
@@ -28,35 +36,38 @@ def taxonomy_tree(source: Any, *, classes: Sequence[str] | None = None, **option
         source: A file (`load_taxonomy`), pairs (child, parent), a list of paths, nested dicts and lists, or a
             `networkx.DiGraph`.
         classes: As in `taxonomy_from_edges`.
-        **options: Of the function that reads such a source: ``parents``, ``separator``.
+        **options: Of the function that reads such a source: ``parents``, ``separator``. Every source takes
+            ``parents="error"``.
 
     Raises:
-        TreeError: The source is none of these, or no taxonomy.
+        TreeError: The source is none of these, or no taxonomy, or takes no such option.
         DataError: A class is not in it.
     """
     return as_taxonomy(source, classes=classes, **options).tree
 
 
 def as_taxonomy(source: Any, *, classes: Sequence[str] | None = None, **options: Any) -> Taxonomy:
-    """The taxonomy of any source that `taxonomy_tree` takes; a `Taxonomy` is returned as it is.
+    """The taxonomy of any source that `taxonomy_tree` takes; a `Taxonomy` is returned as it is, and takes no options.
 
     Raises:
         TreeError: As in `taxonomy_tree`.
         DataError: As there.
     """
     if isinstance(source, Taxonomy):
+        _accepted(options if classes is None else options | {"classes": classes}, "a Taxonomy")
         return source
     if isinstance(source, str | Path):
         return load_taxonomy(source, classes=classes, **options)
     if isinstance(source, Mapping):
-        return taxonomy_from_nested(source, classes=classes, **options)
+        return taxonomy_from_nested(source, classes=classes, **_accepted(options, "a nested taxonomy"))
     if hasattr(source, "predecessors"):
-        return taxonomy_from_networkx(source, classes=classes, **options)
+        return taxonomy_from_networkx(source, classes=classes, **_accepted(options, "a graph", "parents"))
     entries = list(source) if isinstance(source, Iterable) else []
     if entries and all(isinstance(entry, str) for entry in entries):
-        return taxonomy_from_paths(entries, classes=classes, **options)
+        return taxonomy_from_paths(entries, classes=classes, **_accepted(options, "a list of paths", "separator"))
     if entries and all(isinstance(entry, tuple | list) and len(entry) == 2 for entry in entries):
-        return taxonomy_from_edges(((str(child), str(parent)) for child, parent in entries), classes=classes, **options)
+        links = ((str(child), str(parent)) for child, parent in entries)
+        return taxonomy_from_edges(links, classes=classes, **_accepted(options, "a list of pairs", "parents"))
     raise TreeError(
         "a taxonomy must be a file, pairs (child, parent), a list of paths, nested dicts or a networkx.DiGraph, but got"
         f" {type(source).__name__} {' '.join(repr(source).split()):.60}"
@@ -68,37 +79,37 @@ def load_taxonomy(path: str | Path, *, classes: Sequence[str] | None = None, **o
 
     ``.json`` is nested (`taxonomy_from_nested`). Any other file holds either lines ``child TAB parent``
     (`taxonomy_from_edges`) or, where no line has a tab, a path such as ``animal/dog/poodle`` a line
-    (`taxonomy_from_paths`). Blank lines are skipped.
+    (`taxonomy_from_paths`); names alone are a taxonomy of one level. Blank lines are skipped.
 
     Args:
         path: The file.
         classes: As in `taxonomy_from_edges`.
-        **options: Of the function that reads it: ``parents``, ``separator``.
+        **options: As in `taxonomy_tree`.
 
     Raises:
         TreeError: It cannot be read, or is no taxonomy.
         DataError: A class is not in it.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise TreeError(f"taxonomy {str(path)!r} cannot be read ({error.strerror}); check the path") from None
-    except UnicodeDecodeError as error:
-        raise TreeError(f"a taxonomy must be UTF-8, but {str(path)!r} is not ({error.reason}); convert it") from None
+    what = f"taxonomy {str(path)!r}"
     if path.suffix == ".json":
-        return taxonomy_from_nested(_json(text, path), classes=classes, **options)
-    lines = [(number, line.strip("\r")) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        nested = _json(read_text(path, what, TreeError), path)
+        return taxonomy_from_nested(nested, classes=classes, **_accepted(options, f"nested {what}"))
+    lines = [(number, line) for number, line in read_lines(path, what, TreeError) if line.strip()]
     if not lines:
-        raise TreeError(f"taxonomy {str(path)!r} is empty; give lines of 'child TAB parent', or a path a line")
+        raise TreeError(f"{what} is empty; give lines of 'child TAB parent', or a path a line")
     if not any("\t" in line for _, line in lines):
+        options = _accepted(options, f"{what}, a list of paths,", "separator")
+        _check_columns(lines, path, **options)
         return taxonomy_from_paths([line.strip() for _, line in lines], classes=classes, **options)
+    options = _accepted(options, f"{what}, a list of pairs,", "parents")
     edges = []
     for number, line in lines:
         fields = [field.strip() for field in line.split("\t")]
         if len(fields) != 2 or not all(fields):
             raise TreeError(f"lines must be 'child TAB parent', but line {number} of {str(path)!r} is {line!r:.60}")
         edges.append((fields[0], fields[1]))
+    _check_heading(edges, lines[0][0], path)
     return taxonomy_from_edges(edges, classes=classes, **options)
 
 
@@ -116,10 +127,17 @@ def taxonomy_from_paths(
         separator: Between the parts.
 
     Raises:
-        TreeError: A path stands twice, or has an empty part.
+        TreeError: A path is no string, stands twice, or has an empty part; or the separator is empty.
         DataError: As in `taxonomy_from_edges`.
     """
-    given = [tuple(part.strip() for part in path.split(separator)) for path in paths]
+    _check_separator(separator)
+    if isinstance(paths, str):
+        raise TreeError(f"paths must be a list, but got the string {paths!r:.60}; give [{paths!r:.60}]")
+    given = []
+    for whole_path in paths:
+        if not isinstance(whole_path, str):
+            raise TreeError(f"paths must be strings, but got {whole_path!r:.60}; join its parts with {separator!r:.20}")
+        given.append(tuple(part.strip() for part in whole_path.split(separator)))
     number_of: dict[tuple[str, ...], int] = {(): 0}
     child_E, parent_E = [], []
     for path in given:
@@ -142,7 +160,9 @@ def taxonomy_from_paths(
     wanted: Any = class_node
     if classes is not None:
         name_of = dict(zip(whole, names, strict=True))
-        wanted = [name_of.get(name, name) for name in classes]
+        wanted = class_list(classes)
+        if isinstance(wanted, list):
+            wanted = [name_of.get(name, name) for name in wanted]
     return taxonomy_from_links(names, np.array(child_E, np.int32), np.array(parent_E, np.int32), classes=wanted)
 
 
@@ -151,7 +171,8 @@ def taxonomy_from_nested(nested: Any, *, classes: Sequence[str] | None = None) -
 
     ``{"animal": {"dog": ["poodle", "beagle"], "cat": {}}}``: keys are nodes, what they hold is below them; a string,
     ``{}``, ``[]`` or ``None`` has nothing below it. Or objects with ``name`` and ``children``:
-    ``{"name": "dog", "children": [{"name": "poodle"}]}``.
+    ``{"name": "dog", "children": [{"name": "poodle"}]}``. Other keys of such an object are ignored; without
+    ``children`` it is one if it holds strings, numbers and ``None`` alone. White space around names is dropped.
 
     Args:
         nested: The whole; keys at the top are level 1, but an object with ``name`` is the root itself.
@@ -240,21 +261,55 @@ def taxonomy_from_networkx(
 
 
 def _is_object(content: Any) -> bool:
-    return (
-        isinstance(content, Mapping)
-        and isinstance(content.get("name"), str)
-        and content.keys()
-        <= {
-            "name",
-            "children",
-        }
-    )
+    """Whether a mapping is one node: a string ``name`` with ``children``, or with plain values alone."""
+    if not isinstance(content, Mapping) or not isinstance(content.get("name"), str):
+        return False
+    return "children" in content or all(value is None or isinstance(value, str | Number) for value in content.values())
 
 
 def _name(name: Any) -> str:
     if not isinstance(name, str) or not name.strip():
         raise TreeError(f"names of a nested taxonomy must be strings, not empty, but got {name!r:.60}")
-    return name
+    return name.strip()
+
+
+def _accepted(options: Mapping[str, Any], source: str, *names: str) -> dict[str, Any]:
+    """The options, of which the source takes ``names``; ``parents="error"`` is what all others do anyway."""
+    accepted = {name: options[name] for name in options if name in names}
+    for name, value in options.items():
+        if name not in names and not (name == "parents" and isinstance(value, str) and value == "error"):
+            takes = f"the option {', '.join(names)} alone" if names else "no options"
+            shown = " ".join(repr(value).split())
+            raise TreeError(f"{source} takes {takes}, but got {name}={shown:.40}; leave it out")
+    return accepted
+
+
+def _check_separator(separator: Any) -> None:
+    if not isinstance(separator, str) or not separator:
+        raise TreeError(f"the separator of paths must be a string, not empty, but got {separator!r:.40}; give '/'")
+
+
+def _check_columns(lines: Sequence[tuple[int, str]], path: Path, separator: str = "/") -> None:
+    """Refuse lines without separators that have columns, or are indented, by spaces."""
+    _check_separator(separator)
+    if any(separator in line for _, line in lines):
+        return
+    for number, line in lines:
+        if "  " in line.rstrip():
+            raise TreeError(
+                f"lines need a tab between child and parent, or {separator!r:.20} between the parts of a path, but line"
+                f" {number} of {str(path)!r} has spaces: {line!r:.60}; replace them"
+            )
+
+
+def _check_heading(edges: Sequence[tuple[str, str]], number: int, path: Path) -> None:
+    """Refuse a first link that names the columns: words of `HEADINGS`, and a parent that is nowhere else."""
+    words = {name.casefold() for name in edges[0]}
+    if words & HEADINGS["parent"] and words & HEADINGS["child"] and edges[0][1] not in set(chain(*edges[1:])):
+        raise TreeError(
+            f"lines must be 'child TAB parent', but line {number} of {str(path)!r} looks like a heading:"
+            f" {' TAB '.join(edges[0])!r:.60}; leave it out"
+        )
 
 
 def _json(text: str, path: Path) -> Any:

@@ -15,6 +15,7 @@ from treesearch.errors import ConfigError, MissingExtraError, TreeError
 from treesearch.taxonomy.links import taxonomy_from_edges
 from treesearch.taxonomy.readers import load_taxonomy, taxonomy_from_paths
 from treesearch.taxonomy.taxonomy import ROOT, Taxonomy
+from treesearch.text_files import read_lines
 
 ECO_VOLUMES = "ABCDE"
 
@@ -128,19 +129,14 @@ def _icd_package() -> Any:
 
 def _table(path: Path, columns: tuple[str, ...]) -> list[list[str]]:
     """The named columns of a table with a head line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise TreeError(f"table {str(path)!r} cannot be read ({error.strerror}); check the path") from None
-    except UnicodeDecodeError as error:
-        raise TreeError(f"table {str(path)!r} must be UTF-8, but is not ({error.reason}); convert it") from None
-    head = lines[0].split("\t") if lines else []
+    lines = read_lines(path, f"table {str(path)!r}", TreeError)
+    head = lines[0][1].split("\t") if lines else []
     missing = [column for column in columns if column not in head]
     if missing:
         raise TreeError(f"table {str(path)!r} must have the column {missing[0]!r}, but its head is {head!r:.80}")
     places = [head.index(column) for column in columns]
     rows = []
-    for number, line in enumerate(lines[1:], start=2):
+    for number, line in lines[1:]:
         fields = line.split("\t")
         if len(fields) < len(head):
             raise TreeError(f"line {number} of {str(path)!r} must have {len(head)} fields, but has {len(fields)}")

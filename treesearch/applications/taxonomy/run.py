@@ -24,11 +24,20 @@ MEASURES = ("accuracy", "rare_accuracy", "severity", "nll", "violations", "secon
 Row = dict[str, Any]
 
 
-def load_task(train: Path, valid: Path, test: Path, taxonomy: Path) -> tuple[Dataset, Taxonomy]:
+def load_task(
+    train: Path, valid: Path, test: Path, taxonomy: Path, *, parents: str = "error"
+) -> tuple[Dataset, Taxonomy]:
     """Documents with labels, and the taxonomy over these labels.
 
     Classes are the labels of all three files; a label at an inner node is a class of its own there. Labels without a
     training document are classes too: nothing says what they look like, and they count as rare.
+
+    Args:
+        train: Documents to learn from.
+        valid: Documents that choose settings.
+        test: Documents of the table.
+        taxonomy: As in `load_taxonomy`.
+        parents: As there; ``error`` for any file, other rules where it is of links.
 
     Raises:
         DataError: Documents cannot be used, or a label is not in the taxonomy.
@@ -38,7 +47,7 @@ def load_task(train: Path, valid: Path, test: Path, taxonomy: Path) -> tuple[Dat
         warnings.simplefilter("ignore", SmoothedClassWarning)  # no count is used that a class does not have
         dataset = load_documents(train, valid, test, context=MAX_WORDS, unseen_labels=True)
     assert dataset.class_names is not None
-    return dataset, load_taxonomy(taxonomy, classes=dataset.class_names)
+    return dataset, load_taxonomy(taxonomy, classes=dataset.class_names, parents=parents)
 
 
 def compare_classifiers(
