@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treesearch.errors import DataError
+from treesearch.text_files import read_lines
 
 
 def load_counts(path: Path) -> tuple[NDArray[np.float64], tuple[str, ...] | None]:
@@ -21,17 +22,11 @@ def load_counts(path: Path) -> tuple[NDArray[np.float64], tuple[str, ...] | None
     """
     if path.suffix == ".npy":
         return np.asarray(_load_npy(path), np.float64).reshape(-1), None
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"counts file {path} cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise DataError(f"counts file {path} must be UTF-8 text or .npy") from None
     names, counts = [], []
-    for number, line in enumerate(lines, start=1):
+    for number, line in read_lines(path, f"counts file {path}", DataError):
         if not line.strip():
             continue
-        *name, count = line.rstrip("\n").split("\t")
+        *name, count = line.split("\t")
         try:
             counts.append(float(count))
         except ValueError:
