@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from treesearch.errors import ConfigError, MissingExtraError, TreeError
+from treesearch.taxonomy.files import load_taxonomy
+from treesearch.taxonomy.forms import taxonomy_from_paths
 from treesearch.taxonomy.links import taxonomy_from_edges
-from treesearch.taxonomy.readers import load_taxonomy, taxonomy_from_paths
 from treesearch.taxonomy.taxonomy import ROOT, Taxonomy
 from treesearch.text_files import read_lines
 
