@@ -25,8 +25,8 @@ from treesearch.objectives.distillation import SparseTeacher, cut_teacher
 from treesearch.progress import ProgressReporter
 
 CONFIG = Path(__file__).parents[2] / "configs/kjv.yaml"
-KEPT, SAMPLED, EPOCHS, SEEDS = 16, 8, 2, range(2000, 2005)
-TEACHER_RATE, RATE, HARD_WEIGHTS = 0.012, 0.012, (0.5,)
+KEPT, SAMPLED, EPOCHS, SEEDS, NUM_MODELS = 16, 8, 2, range(2000, 2005), 3
+TEACHER_RATE, RATE, HARD_WEIGHTS = 0.012, 0.012, (0.1, 0.3)  # the weight by validation on the first seed
 CPU = torch.device("cpu")
 
 
@@ -107,48 +107,36 @@ def main() -> None:
     counts = data.counts.astype(np.float64)
     with ProgressReporter() as progress:
         vectors = prepare_run(config, data, progress).vectors
-    trees = {"clustered(arity=128)": build_tree("clustered", counts=counts, vectors=vectors, arity=128)}
-    cost = CostModel(config.encoder.features, 0.0)
-    num_models = int(sys.argv[1])
-    teacher_models = [flat_model(config, data, counts, seed) for seed in range(1, num_models + 1)]
-    result: dict[str, Any] = {
-        "teacher": {
-            "models": num_models,
-            "units of each": cost.tree_cost(teacher_models[0][1].tree, counts).cost,
-            "test_nll": teacher_nll(teacher_models, data.test),
-            "valid_nll": teacher_nll(teacher_models, data.valid),
-            "test_nll of each": [teacher_nll([one], data.test) for one in teacher_models],
-        },
-        "students": [],
-    }
-    print(result["teacher"], file=sys.stderr, flush=True)
-    best = most_probable(teacher_models, data)
-    result["teacher"]["mass of the kept classes"] = float(best[1][:, :KEPT].sum(1).mean())
-    for name, tree in trees.items():
-        rows: dict[str, list[dict[str, float]]] = {"alone": [], "with teacher": []}
-        for kind, teacher in (("alone", None), ("with teacher", best)):
-            weights = (1.0,) if teacher is None else HARD_WEIGHTS
-            for seed in SEEDS:
-                tried = [
-                    student(config, data, counts, tree, hard_weight=weight, seed=seed, teacher=teacher)
-                    for weight in weights
-                ]
-                chosen = min(tried, key=lambda row: row["valid_nll"])
-                weights = (chosen["hard_weight"],)
-                rows[kind].append(chosen)
-                print(name, kind, chosen, file=sys.stderr, flush=True)
-        nll = {kind: [row["test_nll"] for row in own] for kind, own in rows.items()}
-        result["students"].append(
-            {
-                "tree": name,
-                "units": cost.tree_cost(tree, counts).cost,
-                **{kind: t_interval(values).as_dict() for kind, values in nll.items()},
-                "with teacher - alone": paired_difference(nll["with teacher"], nll["alone"]).as_dict(),
-                "of the teacher's NLL": float(np.mean(nll["with teacher"])) / result["teacher"]["test_nll"],
-                "runs": rows,
-            }
-        )
-        Path(__file__).with_name(f"rows-{num_models}.json").write_text(json.dumps(result, indent=1))
+    tree, cost = build_tree("clustered", counts=counts, vectors=vectors, arity=128), CostModel(config.encoder.features, 0.0)
+    result: dict[str, Any] = {"student": {"tree": "clustered(arity=128)", "units": cost.tree_cost(tree, counts).cost}}
+
+    def students(name: str, teacher: tuple[torch.Tensor, torch.Tensor] | None) -> list[float]:
+        weights, rows = ((1.0,) if teacher is None else HARD_WEIGHTS), []
+        for seed in SEEDS:
+            tried = [
+                student(config, data, counts, tree, hard_weight=weight, seed=seed, teacher=teacher) for weight in weights
+            ]
+            rows.append(min(tried, key=lambda row: row["valid_nll"]))
+            weights = (rows[-1]["hard_weight"],)
+            print(name, tried, file=sys.stderr, flush=True)
+        nll = [row["test_nll"] for row in rows]
+        result[name] = {"test_nll": t_interval(nll).as_dict(), "runs": rows}
+        return nll
+
+    models = [flat_model(config, data, counts, seed) for seed in range(1, NUM_MODELS + 1)]
+    alone = students("alone", None)
+    for name, teacher in (("three models", models), ("one model", models[:1])):
+        best = most_probable(teacher, data)
+        nll = students(f"taught by {name}", best)
+        own = teacher_nll(teacher, data.test)
+        result[f"taught by {name}"] |= {
+            "teacher's test_nll": own,
+            "teacher's units": len(teacher) * cost.tree_cost(models[0][1].tree, counts).cost,
+            "mass of the kept classes": float(best[1][:, :KEPT].sum(1).mean()),
+            "less alone": paired_difference(nll, alone).as_dict(),
+            "of the teacher's": float(np.mean(nll)) / own,
+        }
+        Path(__file__).with_name("rows.json").write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
