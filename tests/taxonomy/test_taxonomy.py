@@ -57,7 +57,7 @@ def facts(taxonomy: Taxonomy) -> dict[str, Any]:
     return {"parents": parents, "classes": taxonomy.class_names}
 
 
-@pytest.mark.parametrize("source", [EDGES, PATHS, NESTED, OBJECTS, GRAPH], ids=str)
+@pytest.mark.parametrize("source", [EDGES, PATHS, NESTED, OBJECTS, OBJECTS["children"], [NESTED], GRAPH], ids=str)
 def test_every_source_gives_the_same(source: Any) -> None:
     taxonomy = as_taxonomy(source, classes=CLASSES)
     assert facts(taxonomy) == {"parents": {"ROOT": None} | dict(EDGES), "classes": tuple(CLASSES)}

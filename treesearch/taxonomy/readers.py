@@ -58,6 +58,8 @@ def as_taxonomy(source: Any, *, classes: Sequence[str] | None = None, **options:
     if entries and all(isinstance(entry, tuple | list) and len(entry) == 2 for entry in entries):
         links = ((str(child), str(parent)) for child, parent in entries)
         return taxonomy_from_edges(links, classes=classes, **accepted(options, "a list of pairs", "parents"))
+    if any(isinstance(entry, Mapping) for entry in entries):
+        return taxonomy_from_nested(entries, classes=classes, **accepted(options, "a nested taxonomy"))
     raise TreeError(
         "a taxonomy must be a file, pairs (child, parent), a list of paths, nested dicts or a networkx.DiGraph, but got"
         f" {type(source).__name__} {' '.join(repr(source).split()):.60}"
