@@ -182,7 +182,8 @@ class SparseTeacher:
             probability: [B, m], >= 0, with sums up to 1.
 
         Raises:
-            DataError: Shapes differ, a class is out of range, or a row sums to more than 1.
+            DataError: Shapes differ, a class is out of range, a row sums to more than 1, or to less where no other
+                class can have what it lacks.
         """
         if indices.dim() != 2 or indices.shape != probability.shape or indices.is_floating_point():
             raise DataError(
@@ -203,8 +204,8 @@ class SparseTeacher:
                 f" {mass_Bm.min():.4g} and one sums to {total_B.max():.4g}; give probabilities, not logits"
             )
         weight_C = np.ones(num_classes) if self.counts is None else check_counts(self.counts, num_classes)
-        if class_Bm.size or class_Bm.shape[0]:
-            self._check_rest(class_Bm, total_B, weight_C)
+        if (total_B < 1 - TOLERANCE).any():
+            _check_rest(class_Bm, total_B, weight_C)
         tree = self.tree
         row_E, node_E, ptr, mass_Q, entropy_B = kernels.sparse_masses(
             class_Bm, mass_Bm, tree.parent, tree.child_ptr, tree.child_idx, tree.class_leaf,
@@ -213,20 +214,6 @@ class SparseTeacher:
         row, node, starts, mass = map(torch.from_numpy, (row_E, node_E, ptr, mass_Q))
         targets = NodeTargets(row, node, starts, mass, class_Bm.shape[0])
         return targets.to(indices.device), torch.from_numpy(entropy_B).to(indices.device)
-
-    def _check_rest(self, class_Bm: IntArray, total_B: FloatArray, weight_C: FloatArray) -> None:
-        """Check that there are classes that can have what each row lacks of 1."""
-        listed = np.zeros(class_Bm.shape[0])
-        for column in range(class_Bm.shape[1]):  # a class that stands twice has its prior once
-            first = (class_Bm[:, :column] != class_Bm[:, column, None]).all(1)
-            listed += np.where(first, weight_C[class_Bm[:, column]], 0.0)
-        nowhere = (total_B < 1 - TOLERANCE) & (weight_C.sum() - listed <= 1e-9 * weight_C.sum())
-        if class_Bm.shape[1] == 0 or nowhere.any():
-            row = int(nowhere.argmax())
-            raise DataError(
-                "what a sparse teacher's row lacks of 1 needs other classes with a prior > 0, but row"
-                f" {row} sums to {total_B[row]:.4g} and leaves none; give rows that sum to 1, or counts for all classes"
-            )
 
     def loss(
         self,
@@ -250,6 +237,21 @@ class SparseTeacher:
         targets, entropy_B = self.node_targets(indices, probability)
         divergence_B = layer.node_cross_entropy(input, targets) - entropy_B
         return _mixed(layer, input, divergence_B.mean(), target, hard_weight)
+
+
+def _check_rest(class_Bm: IntArray, total_B: FloatArray, weight_C: FloatArray) -> None:
+    """Check that there are classes that can have what each row lacks of 1."""
+    listed_B = np.zeros(class_Bm.shape[0])
+    for column in range(class_Bm.shape[1]):  # a class that stands twice has its prior once
+        first_B = (class_Bm[:, :column] != class_Bm[:, column, None]).all(1)
+        listed_B += np.where(first_B, weight_C[class_Bm[:, column]], 0.0)
+    nowhere_B = (total_B < 1 - TOLERANCE) & (weight_C.sum() - listed_B <= 1e-9 * weight_C.sum())
+    if class_Bm.shape[1] == 0 or nowhere_B.any():
+        row = int(nowhere_B.argmax())
+        raise DataError(
+            f"what a sparse teacher's row lacks of 1 needs other classes with a prior > 0, but row {row} sums to"
+            f" {total_B[row]:.4g} and leaves none; give rows that sum to 1, or counts for all classes"
+        )
 
 
 def check_teacher(teacher: Tensor, num_classes: int, input: Tensor | None = None) -> Tensor:
