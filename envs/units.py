@@ -41,8 +41,7 @@ class Units:
         first_M, count_M = tree.leaf_intervals
         node_of_unit = np.concatenate([tree.class_leaf, np.arange(tree.num_internal)])
         self._first_U, self._count_U = first_M[node_of_unit].astype(np.int64), count_M[node_of_unit].astype(np.int64)
-        self._class_at = np.empty(self.num_classes, np.int64)  # by place in the depth-first sequence of leaves
-        self._class_at[self._first_U[: self.num_classes]] = np.arange(self.num_classes)
+        self._class_at = tree.class_order.astype(np.int64)
 
     @property
     def root(self) -> ClassIds:

@@ -293,3 +293,17 @@ def test_names_of_inner_nodes_follow_their_nodes() -> None:
     for names, message in ((["a"], "one name per internal node must be given, but got 1"), ([1, 2, 3], "strings")):
         with pytest.raises(TreeError, match=message):
             tree.annotate(node_names=names)  # type: ignore[arg-type]
+
+
+@settings(deadline=None)
+@given(naive.nested_trees())
+def test_the_classes_below_a_node_stand_together_in_depth_first_order(nested: Any) -> None:
+    tree = Tree.from_nested(nested)
+    below: list[list[int]] = [[] for _ in range(tree.num_nodes)]
+    for leaf, cls in enumerate(tree.leaf_class.tolist(), start=tree.num_internal):
+        while leaf >= 0:
+            below[leaf].append(cls)
+            leaf = tree.parent[leaf]
+    first, count = tree.leaf_intervals
+    found = [tree.class_order[first[node] : first[node] + count[node]] for node in range(tree.num_nodes)]
+    assert [sorted(one.tolist()) for one in found] == [sorted(one) for one in below]

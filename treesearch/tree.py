@@ -255,6 +255,13 @@ class Tree:
         first, count = tree_kernels.leaf_intervals(self.parent, self.child_ptr, self.child_idx)
         return first, count
 
+    @cached_property
+    def class_order(self) -> IntArray:
+        """The class of each leaf in depth-first order, int32 [C]; `leaf_intervals` are places in it."""
+        order = np.empty(self.num_classes, np.int32)
+        order[self.leaf_intervals[0][self.num_internal :]] = self.leaf_class
+        return order
+
     # -- depths and sums -----------------------------------------------------------------------------------------------
 
     @cached_property

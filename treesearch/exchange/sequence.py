@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from treesearch import tree_kernels
 from treesearch.tree import Tree
 
 
@@ -21,13 +20,11 @@ class LeafSequence(NamedTuple):
 
 def leaf_sequence(tree: Tree) -> LeafSequence:
     """The sequence of leaves, in time linear in the number of nodes whatever the depth."""
-    first, count = tree_kernels.leaf_intervals(tree.parent, tree.child_ptr, tree.child_idx)
+    first, count = tree.leaf_intervals
     N, C = tree.num_internal, tree.num_classes
-    classes = np.empty(C, np.int64)
-    classes[first[N:]] = tree.leaf_class
     opens = np.bincount(first[:N], minlength=C)
     closes = np.bincount(first[:N] + count[:N] - 1, minlength=C)
-    return LeafSequence(classes.tolist(), opens.tolist(), closes.tolist())
+    return LeafSequence(tree.class_order.tolist(), opens.tolist(), closes.tolist())
 
 
 def bracketed(tree: Tree, labels: Sequence[str], opening: str, closing: str, between: str) -> str:

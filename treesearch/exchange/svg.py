@@ -10,7 +10,6 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from treesearch import tree_kernels
 from treesearch.exchange.files import write_text
 from treesearch.exchange.labels import printable
 from treesearch.tree import Tree
@@ -60,7 +59,7 @@ def _elements(tree: Tree, drawn: _Drawn, note: str, width: int, height: int) -> 
     yield f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">\n<style>{_STYLE}</style>\n'
     yield f"<title>Tree of {tree.num_classes} classes</title>\n"
     place = {node: (x, y) for node, x, y in zip(drawn.nodes.tolist(), drawn.x.tolist(), drawn.y.tolist(), strict=True)}
-    below = tree_kernels.leaf_intervals(tree.parent, tree.child_ptr, tree.child_idx)[1]
+    below = tree.leaf_intervals[1]
     for node, end in zip(drawn.nodes.tolist(), drawn.ends.tolist(), strict=True):
         x, y = place[node]
         if node > 0:
@@ -84,7 +83,7 @@ def _layout(tree: Tree) -> _Drawn:
     per_level = np.cumsum(np.bincount(depths))
     levels = int(np.searchsorted(per_level, MAX_NODES, side="right")) - 1
     nodes = np.flatnonzero(depths <= levels)
-    first, _ = tree_kernels.leaf_intervals(tree.parent, tree.child_ptr, tree.child_idx)
+    first, _ = tree.leaf_intervals
     ends = (nodes >= tree.num_internal) | (depths[nodes] == levels)
     rows = np.zeros(tree.num_nodes)
     end_nodes = nodes[ends]

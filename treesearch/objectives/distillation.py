@@ -18,7 +18,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from treesearch import tree_kernels
 from treesearch.errors import DataError
 from treesearch.objectives import kernels
 from treesearch.softmax import HierarchicalSoftmax
@@ -42,12 +41,11 @@ def subtree_masses(tree: Tree, probability: Tensor) -> Tensor:
     """
     if probability.dim() != 2 or probability.shape[1] != tree.num_classes:
         raise DataError(f"probabilities must be [B, {tree.num_classes}], but got {tuple(probability.shape)}")
-    first, count = tree_kernels.leaf_intervals(tree.parent, tree.child_ptr, tree.child_idx)
+    first, count = tree.leaf_intervals
     begin_M = torch.from_numpy(first.astype(np.int64)).to(probability.device)
     end_M = begin_M + torch.from_numpy(count.astype(np.int64)).to(probability.device)
-    class_at = np.empty(tree.num_classes, np.int64)
-    class_at[first[tree.class_leaf]] = np.arange(tree.num_classes)
-    in_order_BC = probability.double().index_select(1, torch.from_numpy(class_at).to(probability.device))
+    order = torch.from_numpy(tree.class_order.astype(np.int64)).to(probability.device)
+    in_order_BC = probability.double().index_select(1, order)
     sums_BC = torch.nn.functional.pad(in_order_BC.cumsum(1), (1, 0))
     return (sums_BC.index_select(1, end_M) - sums_BC.index_select(1, begin_M)).clamp_(min=0)
 

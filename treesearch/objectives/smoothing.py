@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from treesearch import tree_kernels
 from treesearch.errors import DataError
 from treesearch.objectives import kernels
 from treesearch.objectives.distances import Kind, TreeDistance
@@ -56,9 +55,6 @@ class HierarchicalSmoothing:
                 f" nearest of class {int(reach.argmin())} is not; lower it"
             )
         self._paths: Paths = class_paths(tree)
-        self._first, self._count = tree_kernels.leaf_intervals(tree.parent, tree.child_ptr, tree.child_idx)
-        self._class_at = np.empty(tree.num_classes, np.int32)  # class at each place of the depth-first order
-        self._class_at[self._first[tree.class_leaf]] = np.arange(tree.num_classes)
 
     def distribution(self, target: Tensor) -> Tensor:
         """The smoothed targets over all classes, float32 [B, C]; O(C) for each.
@@ -72,7 +68,7 @@ class HierarchicalSmoothing:
             target_BC[np.arange(target_B.size), target_B] = 1.0
             return torch.from_numpy(target_BC).to(target.device)
         kernels.distributions(
-            target_B, self.tree.class_leaf, self.tree.parent, self._first, self._count, self._class_at,
+            target_B, self.tree.class_leaf, self.tree.parent, *self.tree.leaf_intervals, self.tree.class_order,
             self._decay.from_root, self._decay.at_node, self._decay.others, self._decay.beta, self.smoothing,
             target_BC,
         )  # fmt: skip
