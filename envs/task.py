@@ -38,8 +38,9 @@ class ConstructionTask:
         categories: int [C], the category of each class, for splits by category; None where there are none.
         directions: Trains the softmax of a node, for splits that reassign classes; None where nothing can be trained.
         taxonomy: Of the same classes, for splits by taxonomy, or to be refined; None where there is none.
-        refine: Keep all nodes of the taxonomy in every tree: ``parents``: decide at nodes whose children are all
-            classes; ``anywhere``: also how the children of the others are grouped (`envs.units`). None: keep nothing.
+        refine: Keep all nodes of the taxonomy in every tree: ``parents``: decide among the classes right below
+            a node, which are a part of their own where it has other children too; ``anywhere``: how the children of
+            every node are grouped (`envs.units`). None: keep nothing.
 
     Raises:
         ConfigError: D cannot be told, a setting is out of range, or the taxonomy leaves nothing to refine.
@@ -84,6 +85,11 @@ class ConstructionTask:
         self._check_taxonomy()
 
     def _check_taxonomy(self) -> None:
+        if self.taxonomy is not None and not isinstance(self.taxonomy, Taxonomy):
+            raise DataError(
+                f"the taxonomy must be a Taxonomy, but got {type(self.taxonomy).__name__}; use load_taxonomy, or"
+                " Taxonomy.of for a tree"
+            )
         if self.taxonomy is not None and self.taxonomy.num_classes != self.counts.size:
             raise DataError(
                 f"the taxonomy must have the {self.counts.size} classes of the counts, but has"

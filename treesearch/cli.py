@@ -221,6 +221,7 @@ def build(
 ) -> None:
     """Build one tree with a named builder."""
     from treesearch.builders import BUILDERS, build_tree
+    from treesearch.builders.registry import given_by_caller
     from treesearch.config import load_config, parse_value
     from treesearch.data.counts import load_counts, load_vectors
     from treesearch.errors import did_you_mean
@@ -233,7 +234,7 @@ def build(
     options: dict[str, Any] = {}
     for assignment in option or ():
         key, sign, text = assignment.partition("=")
-        if not sign or key in ("name", "counts", "vectors", "seed"):
+        if not sign or key == "name" or given_by_caller(builder, key):
             raise ConfigError(
                 f"--option needs key=value of the builder's own, such as arity=16, but got {assignment!r}"
             )
@@ -267,8 +268,6 @@ def build(
             from treesearch.launch.taxonomy import named_taxonomy, run_taxonomy
 
             own = run_taxonomy(resolved, names)
-            if "taxonomy" in options or own is None:
-                options["path"] = _taxonomy_file(options)
             taxonomy, options = named_taxonomy(builder, options, names, own=own)
         if class_vectors is None and needs_vectors(builder, options):
             with ProgressReporter() as progress:

@@ -298,7 +298,7 @@ class EnvironmentConfig(Section):
     categories: Path | None = None
     # Of the classes by name: lines 'child TAB parent', a path a line, or nested .json; its own tree is confirmed too.
     taxonomy: Path | None = None
-    # Keep its nodes in every tree, and decide below them: parents (at nodes whose children are all classes) or anywhere
+    # Keep its nodes in every tree, and decide below them: parents (among the classes right below a node) or anywhere
     # (also how the children of the others are grouped). null: it gives the actions taxonomy and taxonomy-L; without
     # actions, the first joins the default set.
     refine: Literal["parents", "anywhere"] | None = None
@@ -450,8 +450,10 @@ class Config(Section):
     def _the_taxonomy_is_compared(cls, raw: Any) -> Any:
         """The taxonomy's own tree is built and confirmed, so that the comparison says what the search adds to it."""
         environment = raw.get("environment") if isinstance(raw, dict) else None
-        if not isinstance(environment, dict) or environment.get("taxonomy") is None:
+        if not isinstance(environment, dict):
             return raw
+        if environment.get("taxonomy") is None:
+            return _without_taxonomy(raw) if "taxonomy" in environment else raw
         raw = _with_entry(raw, "search", "builders", DEFAULT_BUILDERS, {"name": TAXONOMY})
         return _with_entry(raw, "confirm", "families", (), TAXONOMY)
 
@@ -475,6 +477,21 @@ class Config(Section):
         if limited is not None and self.search.executor == "local":
             raise ValueError(f"{limited}.time_limit needs search.executor: ray, which can end a worker")
         return self
+
+
+def _without_taxonomy(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same settings without what a taxonomy, now overridden with null, had put into them."""
+    search, confirm = raw.get("search"), raw.get("confirm")
+    if not (isinstance(search, dict) and isinstance(confirm, dict)):
+        return raw
+    builders, families = search.get("builders") or (), confirm.get("families") or ()
+    if {"name": TAXONOMY} not in builders or TAXONOMY not in families:
+        return raw
+    return {
+        **raw,
+        "search": {**search, "builders": [one for one in builders if one != {"name": TAXONOMY}]},
+        "confirm": {**confirm, "families": [one for one in families if one != TAXONOMY]},
+    }
 
 
 def _with_entry(

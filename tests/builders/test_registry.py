@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from treesearch import Tree, TreeSearchError, build_tree
-from treesearch.builders import BUILDERS, builder_label
+from treesearch.builders import BUILDERS, builder_label, split_builder
 from treesearch.errors import ConfigError, DataError
 from treesearch.taxonomy import taxonomy_from_paths
 
@@ -229,3 +229,17 @@ def test_errors_are_one_line(name: str, given: dict[str, Any], kind: type[TreeSe
     with pytest.raises(kind, match=message) as caught:
         build_tree(name, **(GOOD | given))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{"name": "huffman", "taxonomy": "f"}, {"name": "clustered", "categories": "f"}, {"name": "flat", "directions": 1}],
+)
+def test_what_a_run_gives_is_no_option(entry: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="from the run; leave"):
+        split_builder(entry)
+
+
+def test_two_builders_name_what_they_take() -> None:
+    for name in ("categories", "taxonomy"):
+        assert split_builder({"name": name, name: "f"}) == (name, {name: "f"})

@@ -10,7 +10,7 @@ from envs import DEFAULT_ACTIONS, ConstructionTask
 from tests.launch.test_data_kinds import CLASSES, SMALL, comparison, documents, write
 from tests.tiny import treesearch
 from treesearch import Tree
-from treesearch.config import load_config, make_config
+from treesearch.config import load_config, make_config, with_settings
 from treesearch.errors import ConfigError
 from treesearch.launch import resume_search, run_search
 from treesearch.launch.proposer import make_proposer
@@ -146,7 +146,7 @@ def test_the_taxonomys_tree_is_built_and_confirmed_once() -> None:
 
 def test_builders_by_taxonomy(tmp_path: Path) -> None:
     base = settings(tmp_path)
-    entry = {"name": "taxonomy", "path": str(tmp_path / "other.txt")}
+    entry = {"name": "taxonomy", "taxonomy": str(tmp_path / "other.txt")}
     (tmp_path / "other.txt").write_text("\n".join(f"{label % 3}/l{label}" for label in range(CLASSES)))
     config = write(tmp_path, base | {"search": {**SMALL["search"], "builders": [{"name": "huffman"}, entry]}})
     done = treesearch("search", config, "--out", tmp_path / "run", "--set", "confirm.seeds=0")
@@ -171,3 +171,11 @@ def test_builders_by_taxonomy(tmp_path: Path) -> None:
         done = treesearch("build", "taxonomy", *arguments, "--out", tmp_path / "x.json")
         assert (done.code, len(done.err.splitlines())) == (2, 1)
         assert says in done.err
+
+
+def test_a_taxonomy_that_is_overridden_leaves_nothing_behind(tmp_path: Path) -> None:
+    config = make_config(settings(tmp_path, refine="anywhere"))
+    assert {"name": "taxonomy"} in config.search.builders
+    without = with_settings(config, {"environment.taxonomy": None, "environment.refine": None})
+    assert {"name": "taxonomy"} not in without.search.builders
+    assert "taxonomy" not in without.confirm.families

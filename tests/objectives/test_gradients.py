@@ -134,3 +134,11 @@ def test_what_does_not_fit_is_refused() -> None:
         with pytest.raises(DataError, match=words):
             combine_gradients(losses, parameters, **options)  # type: ignore[arg-type]
     assert x.grad is None
+
+
+def test_tiny_gradients_conflict_without_dividing_by_nothing() -> None:
+    x = torch.zeros(4, requires_grad=True)
+    report = combine_gradients([(x * 1.0).sum(), (x * -1e-25).sum()], [x], handling="pcgrad")
+    assert report.cosines[0][1] == pytest.approx(-1)
+    assert x.grad is not None
+    assert bool(torch.isfinite(x.grad).all())

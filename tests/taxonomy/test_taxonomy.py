@@ -235,6 +235,8 @@ def test_a_chain_of_ten_thousand() -> None:
         ([("a", "ROOT"), ("b", "ROOT"), ("c", "a"), ("c", "b")], "'c' is given 2 times, under 'a', 'b'"),
         ([("ROOT", "a")], "'ROOT' is the root"),
         ({"a": ["b", "a"]}, "'a' stands twice"),
+        (networkx.Graph([("r", "a")]), "networkx.DiGraph must be given, but got Graph"),
+        (["a\tb"], "without tabs or line ends"),
         ({"a": [3]}, "must be strings, not empty, but got 3"),
         ({}, "at least one node"),
         (["a/b", "a/b"], "'a/b' stands twice"),
@@ -248,6 +250,12 @@ def test_no_taxonomy(source: Any, message: str) -> None:
     with pytest.raises(TreeError, match=message) as caught:
         as_taxonomy(source)
     assert "\n" not in str(caught.value)
+
+
+def test_a_class_of_two_nodes_is_none() -> None:
+    with pytest.raises(TreeError, match="'x' stands twice"):
+        as_taxonomy({"a": ["x", "z"], "b": ["x", "y"]}, classes=["x", "y"])
+    assert as_taxonomy({"a": ["x", "z"], "b": ["x", "y"]}, classes=["z", "y"]).class_names == ("z", "y")
 
 
 @pytest.mark.parametrize(

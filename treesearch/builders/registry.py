@@ -117,10 +117,15 @@ def split_builder(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """
     options = dict(entry)
     name = str(options.pop("name"))
-    for key in ("counts", "vectors", "seed"):
-        if key in options:
+    for key in options:
+        if given_by_caller(name, key):
             raise ConfigError(f"builder {name!r} takes {key} from the run; leave {key}: {options[key]!r:.60} out")
     return name, options
+
+
+def given_by_caller(name: str, key: str) -> bool:
+    """Whether an option is none of the builder's own: `build_tree` takes it. Two builders name what they take by it."""
+    return key in _STANDARD_INPUTS and key != name
 
 
 def check_vectors(vectors: ArrayLike, num_classes: int) -> NDArray[np.float32]:

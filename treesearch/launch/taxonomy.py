@@ -10,7 +10,7 @@ from treesearch.config import TAXONOMY, Config
 from treesearch.errors import ConfigError
 from treesearch.taxonomy import Taxonomy, load_taxonomy
 
-PATH = "path"  # option of the builder in a configuration
+PATH = TAXONOMY  # option of the builder of that name
 
 
 def run_taxonomy(config: Config, class_names: Sequence[str] | None) -> Taxonomy | None:
@@ -38,7 +38,7 @@ def run_taxonomy(config: Config, class_names: Sequence[str] | None) -> Taxonomy 
 def named_taxonomy(
     name: str, options: Mapping[str, Any], class_names: Sequence[str] | None, *, own: Taxonomy | None
 ) -> tuple[Taxonomy | None, dict[str, Any]]:
-    """Of the builder ``taxonomy``: the one that its option ``path`` names, or the run's, and the rest; else None.
+    """Of the builder ``taxonomy``: the one that its option ``taxonomy`` names, or the run's, and the rest; else None.
 
     Args:
         name: Of the builder.
@@ -60,7 +60,7 @@ def named_taxonomy(
             raise ConfigError(f"{PATH} of builder {name!r} must be a file, but got {path!r:.60}")
         return _by_names(path, class_names, where=f"{PATH} of builder {name!r}"), rest
     if own is None:
-        raise ConfigError(f"builder {name!r} needs environment.taxonomy, or {PATH}: a file of its own")
+        raise ConfigError(f"builder {name!r} needs environment.taxonomy, or {PATH}, a file of its own")
     return own, rest
 
 

@@ -14,6 +14,8 @@ from torch.nn import functional
 from treesearch.errors import DataError
 from treesearch.objectives.leaf_pairs import PositivePairs
 
+SHORTEST = 1e-6  # length of a vector below which its direction counts for less; of a zero vector there is none
+
 
 def info_nce(
     vectors: Tensor,
@@ -55,7 +57,7 @@ def info_nce(
         excluded_BK |= pairs.contains(anchors, candidate_K)
 
     anchor_BD, positive_BD, candidate_KD = (
-        functional.normalize(vectors[ids], dim=1) for ids in (anchors, positives, candidate_K)
+        functional.normalize(vectors[ids], dim=1, eps=SHORTEST) for ids in (anchors, positives, candidate_K)
     )
     own_B = (anchor_BD * positive_BD).sum(1) / temperature
     other_BK = (anchor_BD @ candidate_KD.T / temperature).masked_fill(excluded_BK, -math.inf)

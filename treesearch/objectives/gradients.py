@@ -49,7 +49,7 @@ def combine_gradients(
     result raises neither. Inner products are over parameters that both losses reach, so that what belongs to one loss
     alone does not dilute a conflict.
 
-    Memory: n gradients. Each loss goes backward once; their graphs are freed.
+    Memory: n gradients, and the losses' graphs until the losses are gone. Each loss goes backward once.
 
     Args:
         losses: n scalars.
@@ -106,7 +106,7 @@ def _inner(one: Gradient, other: Gradient, among: Gradient | None = None) -> flo
     total = 0.0
     for index, (left, right) in enumerate(zip(one, other, strict=True)):
         if left is not None and right is not None and (among is None or among[index] is not None):
-            total += float(torch.dot(left.flatten(), right.flatten()))
+            total += float(torch.dot(left.flatten().double(), right.flatten().double()))
     return total
 
 
@@ -117,9 +117,9 @@ def _without_conflicts(gradients: list[Gradient], generator: torch.Generator | N
         current = own
         order = torch.randperm(len(gradients), generator=generator).tolist() if generator else range(len(gradients))
         for other in (gradients[j] for j in order if j != index):
-            product = _inner(current, other)
-            if product < 0:
-                factor = product / _inner(other, other, among=own)
+            product, norm = _inner(current, other), _inner(other, other, among=own)
+            if product < 0 < norm:
+                factor = product / norm
                 current = [
                     left if left is None or right is None else left - factor * right
                     for left, right in zip(current, other, strict=True)

@@ -7,16 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from treesearch.errors import TreeError
+from treesearch.taxonomy.forms import accepted, check_separator, taxonomy_from_nested, taxonomy_from_paths
 from treesearch.taxonomy.links import taxonomy_from_edges
 from treesearch.taxonomy.taxonomy import Taxonomy
 from treesearch.text_files import read_lines, read_text
-
-if TYPE_CHECKING:
-    pass
-from treesearch.taxonomy.forms import accepted, check_separator, taxonomy_from_nested, taxonomy_from_paths
 
 HEADINGS = {  # what tables call their columns
     "child": {"child", "children", "class", "concept", "id", "label", "name", "node", "hyponym"},
@@ -42,7 +39,7 @@ def load_taxonomy(path: str | Path, *, classes: Sequence[str] | None = None, **o
     """
     path = Path(path)
     what = f"taxonomy {str(path)!r}"
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         nested = _json(read_text(path, what, TreeError), path)
         return taxonomy_from_nested(nested, classes=classes, **accepted(options, f"nested {what}"))
     lines = [(number, line) for number, line in read_lines(path, what, TreeError) if line.strip()]
@@ -69,7 +66,7 @@ def _check_columns(lines: Sequence[tuple[int, str]], path: Path, separator: str 
     if any(separator in line for _, line in lines):
         return
     for number, line in lines:
-        if "  " in line.rstrip():
+        if "  " in line.rstrip() or line[0].isspace():
             raise TreeError(
                 f"lines need a tab between child and parent, or {separator!r:.20} between the parts of a path, but line"
                 f" {number} of {str(path)!r} has spaces: {line!r:.60}; replace them"
@@ -96,7 +93,7 @@ def _json(text: str, path: Path) -> Any:
 
     try:
         return json.loads(text, object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # also a number of too many digits
         raise TreeError(f"taxonomy {str(path)!r} must be JSON, but {error}") from None
     except RecursionError:
         raise TreeError(f"taxonomy {str(path)!r} is nested too deep for JSON; give lines 'child TAB parent'") from None

@@ -5,6 +5,7 @@ Shapes: **T'** nodes as they were given, **T** nodes of the taxonomy, **C** clas
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeVar, get_args
 
@@ -18,6 +19,7 @@ from treesearch.taxonomy.taxonomy import ROOT, Taxonomy
 Entry = TypeVar("Entry", str, int)
 Parents = Literal["error", "first", "shallowest", "deepest"]
 SHOWN = 5  # nodes of a cycle in a message
+CONTROL = re.compile(r"[\t\r\n]")
 
 
 def taxonomy_from_edges(
@@ -118,10 +120,10 @@ def taxonomy_from_links(
 def check_names(names: Iterable[object]) -> None:
     """Raise a `TreeError` if a name is no string, is empty, or begins or ends with white space."""
     for name in names:
-        if not isinstance(name, str) or not name or name != name.strip():
+        if not isinstance(name, str) or not name or name != name.strip() or CONTROL.search(name):
             raise TreeError(
-                f"names must be strings, not empty and without white space at their ends, but got {name!r:.60};"
-                " rename it"
+                "names must be strings without tabs or line ends, not empty and without white space at their ends, but"
+                f" got {name!r:.60}; rename it"
             )
 
 
@@ -242,6 +244,10 @@ def _class_nodes(names: Sequence[str], classes: list[str] | NDArray[np.int64]) -
                 f"every class must be in the taxonomy, but {len(missing)} of {len(classes)} are not ({shown})"
                 f"{did_you_mean(missing[0], names[1:])}; add what is missing"
             )
+        wanted = set(classes)
+        twice_named = _first_repeated([name for name in names if name in wanted])
+        if twice_named is not None:  # which of the nodes would be the class?
+            raise TreeError(f"every node must have a name of its own, but {twice_named!r:.60} stands twice; rename one")
         class_node = np.array([node_of[name] for name in classes], np.int64)
     twice = _first_repeated(class_node.tolist())
     if twice is not None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from treesearch.errors import TreeError
+from treesearch.taxonomy.files import load_taxonomy
+from treesearch.taxonomy.forms import accepted, taxonomy_from_nested, taxonomy_from_networkx, taxonomy_from_paths
 from treesearch.taxonomy.links import taxonomy_from_edges
 from treesearch.taxonomy.taxonomy import Taxonomy
 from treesearch.tree import Tree
-
-if TYPE_CHECKING:
-    pass
-from treesearch.taxonomy.files import load_taxonomy
-from treesearch.taxonomy.forms import accepted, taxonomy_from_nested, taxonomy_from_networkx, taxonomy_from_paths
 
 
 def taxonomy_tree(source: Any, *, classes: Sequence[str] | None = None, **options: Any) -> Tree:
@@ -50,9 +47,11 @@ def as_taxonomy(source: Any, *, classes: Sequence[str] | None = None, **options:
         return load_taxonomy(source, classes=classes, **options)
     if isinstance(source, Mapping):
         return taxonomy_from_nested(source, classes=classes, **accepted(options, "a nested taxonomy"))
-    if hasattr(source, "predecessors"):
+    if hasattr(source, "is_directed"):
         return taxonomy_from_networkx(source, classes=classes, **accepted(options, "a graph", "parents"))
-    entries = list(source) if isinstance(source, Iterable) else []
+    # Tables and open files are iterable too, over column names and raw lines.
+    plain = isinstance(source, Iterable) and not (hasattr(source, "columns") or hasattr(source, "read"))
+    entries = list(source) if plain else []
     if entries and all(isinstance(entry, str) for entry in entries):
         return taxonomy_from_paths(entries, classes=classes, **accepted(options, "a list of paths", "separator"))
     if entries and all(isinstance(entry, tuple | list) and len(entry) == 2 for entry in entries):
