@@ -83,6 +83,13 @@ def test_variables_and_home_are_expanded_in_paths(monkeypatch):
     assert data.files() == ("/big/disk/a", "/big/disk/b", "/home/ada/c")
 
 
+def test_variables_are_expanded_in_the_files_of_builders(monkeypatch):
+    monkeypatch.setenv("HERE", "/data")
+    files = [{"name": "taxonomy", "taxonomy": "$HERE/t.tsv"}, {"name": "categories", "categories": "$HERE/c.tsv"}]
+    found = make_config({"search": {"builders": [{"name": "huffman"}, *files]}}).search.builders[1:]
+    assert [found[0]["taxonomy"], found[1]["categories"]] == ["/data/t.tsv", "/data/c.tsv"]
+
+
 def test_variables_and_home_are_expanded_in_the_path_of_a_cost_table(monkeypatch):
     monkeypatch.setenv("RUNS", "/big/runs")
     monkeypatch.setenv("HOME", "/home/ada")

@@ -575,7 +575,7 @@ def _expand_files(entry: Any) -> Any:
     if not isinstance(entry, dict):
         return entry
     return {
-        key: _expand(f"search.builders: {key}", value) if key in ("categories", "path") else value
+        key: _expand(f"search.builders: {key}", value) if key in ("categories", TAXONOMY) else value
         for key, value in entry.items()
     }
 

@@ -10,8 +10,6 @@ from treesearch.config import TAXONOMY, Config
 from treesearch.errors import ConfigError
 from treesearch.taxonomy import Taxonomy, load_taxonomy
 
-PATH = TAXONOMY  # option of the builder of that name
-
 
 def run_taxonomy(config: Config, class_names: Sequence[str] | None) -> Taxonomy | None:
     """The taxonomy of ``environment.taxonomy`` over the classes; None where there is none.
@@ -54,13 +52,13 @@ def named_taxonomy(
     rest = dict(options)
     if name != TAXONOMY:
         return None, rest
-    path = rest.pop(PATH, None)
+    path = rest.pop(TAXONOMY, None)
     if path is not None:
         if not isinstance(path, str):
-            raise ConfigError(f"{PATH} of builder {name!r} must be a file, but got {path!r:.60}")
-        return _by_names(path, class_names, where=f"{PATH} of builder {name!r}"), rest
+            raise ConfigError(f"{TAXONOMY} of builder {name!r} must be a file, but got {path!r:.60}")
+        return _by_names(path, class_names, where=f"{TAXONOMY} of builder {name!r}"), rest
     if own is None:
-        raise ConfigError(f"builder {name!r} needs environment.taxonomy, or {PATH}, a file of its own")
+        raise ConfigError(f"builder {name!r} needs environment.taxonomy, or {TAXONOMY}, a file of its own")
     return own, rest
 
 
