@@ -55,6 +55,7 @@ from envs.nodes import OpenNode
 from envs.task import ConstructionTask
 from treesearch.builders import build_tree
 from treesearch.builders.assembly import ClassIds, TreeAssembly
+from treesearch.builders.categories import parts_by_number
 from treesearch.builders.clustering import interpolated_parts, similarity_parts
 from treesearch.builders.reassignment import reassign
 from treesearch.builders.similar_huffman import similar_huffman_parts
@@ -249,7 +250,7 @@ class Category(Grouping):
         """By rising category."""
         assert task.categories is not None
         own = task.categories[classes]
-        return NO_CLASSES, _by_number(classes, own)
+        return NO_CLASSES, parts_by_number(classes, own)
 
 
 @dataclass(frozen=True)
@@ -268,19 +269,13 @@ class TaxonomyLevel(Grouping):
 
     def groups(self, task: ConstructionTask, classes: ClassIds) -> tuple[ClassIds, list[ClassIds]]:
         """In the order of the taxonomy."""
-        return NO_CLASSES, _by_number(classes, self._numbers(task, classes))
+        return NO_CLASSES, parts_by_number(classes, self._numbers(task, classes))
 
     def _numbers(self, task: ConstructionTask, classes: ClassIds) -> NDArray[np.int64]:
         assert task.taxonomy is not None
         if self.level is None:
             return parts_below(task.taxonomy, classes)
         return parts_at(task.taxonomy, self.level, classes)
-
-
-def _by_number(classes: ClassIds, number: NDArray[np.int64]) -> list[ClassIds]:
-    """The classes of each number, rising."""
-    order = np.argsort(number, kind="stable")
-    return np.split(classes[order], np.flatnonzero(np.diff(number[order])) + 1)
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def grouped(
             subtree = build_within(counts[classes], None if vectors is None else vectors[classes])
             assembly.graft(parent, subtree, classes)
             continue
-        parts = _parts(classes, category_CL[:, level])
+        parts = sorted(parts_by_number(classes, category_CL[classes, level]), key=lambda part: int(part[0]))
         mass = np.array([counts[part].sum() for part in parts])
         over = flat(counts=mass) if top == "flat" else huffman(counts=mass, arity=arity)
         below = assembly.graft_top(parent, over).tolist()
@@ -155,8 +155,7 @@ def _within(name: str, arity: int, seed: int) -> Callable[[NDArray[np.float64], 
     return build
 
 
-def _parts(classes: NDArray[np.int64], category_C: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """``classes`` (rising) by category, in the order of the smallest class; each part of rising ids."""
-    by_category = classes[np.argsort(category_C[classes], kind="stable")]
-    parts = np.split(by_category, np.flatnonzero(np.diff(category_C[by_category])) + 1)
-    return sorted(parts, key=lambda part: int(part[0]))
+def parts_by_number(classes: NDArray[np.int64], number: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """``classes`` (rising) parted by a number for each, by rising number; each part of rising ids."""
+    order = np.argsort(number, kind="stable")
+    return np.split(classes[order], np.flatnonzero(np.diff(number[order])) + 1)

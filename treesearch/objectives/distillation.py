@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -172,6 +173,17 @@ class SparseTeacher:
     tree: Tree
     counts: ArrayLike | None = None
 
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        _ = self._prior
+
+    @cached_property
+    def _prior(self) -> tuple[FloatArray, FloatArray]:
+        """Of each class [C], and summed below each node [M]."""
+        num_classes = self.tree.num_classes
+        weight_C = np.ones(num_classes) if self.counts is None else check_counts(self.counts, num_classes)
+        return weight_C, self.tree.node_mass(weight_C)
+
     def node_targets(self, indices: Tensor, probability: Tensor) -> tuple[NodeTargets, Tensor]:
         """Targets at the nodes on the classes' paths, and the sum of their entropies in nats, float32 [B].
 
@@ -201,13 +213,13 @@ class SparseTeacher:
                 "a sparse teacher's rows must be >= 0 and sum to at most 1, but one has the smallest entry"
                 f" {mass_Bm.min():.4g} and one sums to {total_B.max():.4g}; give probabilities, not logits"
             )
-        weight_C = np.ones(num_classes) if self.counts is None else check_counts(self.counts, num_classes)
+        weight_C, weight_M = self._prior
         if (total_B < 1 - TOLERANCE).any():
             _check_rest(class_Bm, total_B, weight_C)
         tree = self.tree
         row_E, node_E, ptr, mass_Q, entropy_B = kernels.sparse_masses(
             class_Bm, mass_Bm, tree.parent, tree.child_ptr, tree.child_idx, tree.class_leaf,
-            tree.node_mass(weight_C), weight_C,
+            weight_M, weight_C,
         )  # fmt: skip
         row, node, starts, mass = map(torch.from_numpy, (row_E, node_E, ptr, mass_Q))
         targets = NodeTargets(row, node, starts, mass, class_Bm.shape[0])

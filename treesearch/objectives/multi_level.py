@@ -82,13 +82,14 @@ class MultiLevelLoss:
         for level, weight in (level_weights or {}).items():
             if type(level) is not int or not 1 <= level <= taxonomy.num_levels:
                 raise DataError(f"levels must be whole numbers in [1, {taxonomy.num_levels}], but got {level!r:.40}")
-            ends_at = _ancestors(taxonomy, above, level)
+            ends_at = taxonomy.node_ancestors(level)[above]
             depth = np.where(ends_at >= 0, self.tree.node_depths[node_T[ends_at]], 0)
             add(weight, depth_P < depth[label_P])
         for name, weight in (node_weights or {}).items():
             own = taxonomy.node(name)
-            below = _ancestors(taxonomy, above, int(taxonomy.depth[own]) + 1)
-            inside = _ancestors(taxonomy, above, int(taxonomy.depth[own])) == own
+            level = int(taxonomy.depth[own])
+            below = taxonomy.node_ancestors(level + 1)[above]
+            inside = taxonomy.node_ancestors(level)[above] == own
             # A class at the node itself ends in a leaf of its own, a label of the node above all of its decisions.
             until = np.where(below >= 0, self.tree.node_depths[node_T[below]], depth_end)
             chosen_P = inside[label_P] & (depth_P >= self.tree.node_depths[node_T[own]]) & (depth_P < until[label_P])
@@ -165,15 +166,6 @@ class MultiLevelLoss:
             raise DataError("the layer must be over the tree of the loss, but is over another; pass tree=layer.tree")
         loss_B = layer.node_cross_entropy(input, self.node_targets(label, progress=progress))
         return loss_B.sum() / (label != self.IGNORED).sum().clamp(min=1)
-
-
-def _ancestors(taxonomy: Taxonomy, node: NDArray[np.int32], level: int) -> NDArray[np.int32]:
-    """The ancestor-or-self of each node at a level; `Taxonomy.NO_NODE` for nodes above it."""
-    at = np.where(taxonomy.depth < level, Taxonomy.NO_NODE, np.arange(taxonomy.num_nodes)).astype(np.int32)
-    for deeper in range(level + 1, int(taxonomy.depth.max()) + 1):
-        own = np.flatnonzero(taxonomy.depth == deeper)
-        at[own] = at[taxonomy.parent[own]]
-    return at[node]
 
 
 def _checked(weight: Weight) -> tuple[float, float]:

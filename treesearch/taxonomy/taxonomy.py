@@ -114,8 +114,11 @@ class Taxonomy:
             raise DataError(
                 f"level must lie in [0, {self.num_levels}], the levels of the taxonomy, but got {level!r:.40}"
             )
-        of_level = self.depth == level
-        return tree_kernels.nearest_marked(self.parent, of_level, self.num_nodes, False)[self.class_node]
+        return self.node_ancestors(level)[self.class_node]
+
+    def node_ancestors(self, level: int) -> IntArray:
+        """The ancestor-or-self of each node at any level >= 0, int32 [T]; `NO_NODE` for nodes above it."""
+        return tree_kernels.nearest_marked(self.parent, self.depth == level, self.num_nodes, False)
 
     def lowest_common_ancestors(self, first: ArrayLike, second: ArrayLike) -> IntArray:
         """The deepest node above both (or one of them) of each pair of nodes, int32 [P].
