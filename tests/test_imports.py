@@ -21,7 +21,7 @@ LAYERS = (
     {"data"},
     {"cost_table"},
     {"cost", "softmax", "builders"},
-    {"objectives"},
+    {"objectives", "decisions"},
     {"evaluation", "trackers", "integrations"},
     {"search"},
     {"launch"},

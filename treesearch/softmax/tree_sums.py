@@ -43,6 +43,25 @@ def accumulate_down(parent: IntArray, share: FloatArray, values: FloatArray) -> 
             values[node, column] += share[node] * values[parent[node], column]
 
 
+@njit(cache=True)
+def log_sums_up(parent: IntArray, num_internal: int, values: FloatArray) -> None:
+    """Fill the rows of the internal nodes with the logarithm of the sum of exp(row) over the leaves below, in place.
+
+    Args:
+        parent: int32 [M], canonical: parents come before their children.
+        num_internal: N.
+        values: float64 [M, d]; rows of internal nodes are not read.
+    """
+    values[:num_internal] = -np.inf
+    for node in range(parent.size - 1, 0, -1):
+        for column in range(values.shape[1]):
+            low, high = values[parent[node], column], values[node, column]
+            if low > high:
+                low, high = high, low
+            if high > -np.inf:
+                values[parent[node], column] = high + np.log1p(np.exp(low - high))
+
+
 def sums_up(tree: Tree, share_M: FloatArray, values_Md: Tensor) -> Tensor:
     """Each node's own value and those of its children times their shares, [M, d].
 

@@ -1,4 +1,4 @@
-"""The commands `treesearch apply NAME`."""
+"""`treesearch apply taxonomy`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,7 @@ import typer
 
 from treesearch.console import print_rows, tell
 
-apply = typer.Typer(
-    help="Run an application: what the toolbox is for, on your own data.", no_args_is_help=True, rich_markup_mode=None
-)
 
-
-@apply.callback()
-def _applications() -> None:
-    """Run an application: what the toolbox is for, on your own data."""
-
-
-@apply.command()
 def taxonomy(
     train: Annotated[Path, typer.Option(help="Documents to learn from: lines 'text TAB label'.")],
     valid: Annotated[Path, typer.Option(help="Documents that choose learning rate and epoch.")],

@@ -1,0 +1,20 @@
+"""The commands `treesearch apply NAME`, a module each; what they run is imported when they run."""
+
+from __future__ import annotations
+
+import typer
+
+from treesearch.applications.commands.taxonomy import taxonomy
+
+apply = typer.Typer(
+    help="Run an application: what the toolbox is for, on your own data.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@apply.callback()
+def _applications() -> None:
+    """Run an application: what the toolbox is for, on your own data."""
+
+
+for _command in (taxonomy,):
+    apply.command()(_command)

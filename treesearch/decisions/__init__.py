@@ -1,0 +1,1 @@
+"""Decisions from the probabilities of a tree: audits, cascades, calibration, guarantees."""
