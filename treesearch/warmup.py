@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from treesearch.builders import BUILDERS, build_tree
+from treesearch.decisions.node_probs import NodeProbs
 from treesearch.evaluation.directions import TrainedDirections
 from treesearch.evaluation.features import Features
 from treesearch.evaluation.frozen import evaluate_frozen
@@ -65,6 +66,7 @@ def _compile_objectives() -> None:
     MultiLevelLoss(taxonomy, level_weights={1: 1.0}).node_targets(target)
     SparseTeacher(tree).node_targets(target[None, :2], torch.full((1, 2), 0.5))
     taxonomy.lowest_common_ancestors(target, target), taxonomy.heights, taxonomy.num_classes_below
+    NodeProbs.of_log_prob(tree, torch.zeros(1, 4).log_softmax(1)).prob  # noqa: B018
 
 
 if __name__ == "__main__":
