@@ -224,3 +224,22 @@ def spread_up(parent, low, high):
     for node in range(parent.size - 1, 0, -1):
         low[parent[node]] = min(low[parent[node]], low[node])
         high[parent[node]] = max(high[parent[node]], high[node])
+
+
+@njit(cache=True)
+def ancestors_at(parent, depth, node, wanted):
+    """The ancestor-or-self at a depth of each of some nodes, int32 [P]; the node itself where it lies above that depth.
+
+    Args:
+        parent: int32, parent of each node, -1 at the root.
+        depth: int32, edges from the root.
+        node: int32 [P].
+        wanted: int32 [P], depths >= 0.
+    """
+    found = np.empty(node.size, np.int32)
+    for place in range(node.size):
+        a = node[place]
+        while depth[a] > wanted[place]:
+            a = parent[a]
+        found[place] = a
+    return found

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from treesearch.builders import BUILDERS, build_tree
+from treesearch.decisions.cascade import cascade
+from treesearch.decisions.costs import NodeCosts
 from treesearch.decisions.node_probs import NodeProbs
 from treesearch.evaluation.directions import TrainedDirections
 from treesearch.evaluation.features import Features
@@ -19,6 +21,7 @@ from treesearch.objectives.multi_level import MultiLevelLoss
 from treesearch.objectives.smoothing import HierarchicalSmoothing
 from treesearch.softmax import HierarchicalSoftmax, NodeTargets, RowwiseAdagrad, RowwiseAdam
 from treesearch.taxonomy import as_taxonomy
+from treesearch.tree import Tree
 
 
 def compile_kernels() -> None:
@@ -66,7 +69,13 @@ def _compile_objectives() -> None:
     MultiLevelLoss(taxonomy, level_weights={1: 1.0}).node_targets(target)
     SparseTeacher(tree).node_targets(target[None, :2], torch.full((1, 2), 0.5))
     taxonomy.lowest_common_ancestors(target, target), taxonomy.heights, taxonomy.num_classes_below
-    NodeProbs.of_log_prob(tree, torch.zeros(1, 4).log_softmax(1)).prob  # noqa: B018
+    _compile_decisions(tree)
+
+
+def _compile_decisions(tree: Tree) -> None:
+    probs = NodeProbs.of_log_prob(tree, torch.zeros(1, tree.num_classes).log_softmax(1))
+    costs = NodeCosts.uniform(tree, false_positive=1, false_negative=1)
+    costs.cost(cascade(probs, costs, probability="marginal"), torch.zeros(1, dtype=torch.int64))
 
 
 if __name__ == "__main__":
