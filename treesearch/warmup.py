@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 from treesearch.builders import BUILDERS, build_tree
+from treesearch.decisions.calibration import NodeTemperatures
 from treesearch.decisions.cascade import cascade
 from treesearch.decisions.costs import NodeCosts
 from treesearch.decisions.node_probs import NodeProbs
+from treesearch.decisions.selective import SelectivePolicy
 from treesearch.evaluation.directions import TrainedDirections
 from treesearch.evaluation.features import Features
 from treesearch.evaluation.frozen import evaluate_frozen
@@ -75,7 +77,10 @@ def _compile_objectives() -> None:
 def _compile_decisions(tree: Tree) -> None:
     probs = NodeProbs.of_log_prob(tree, torch.zeros(1, tree.num_classes).log_softmax(1))
     costs = NodeCosts.uniform(tree, false_positive=1, false_negative=1)
-    costs.cost(cascade(probs, costs, probability="marginal"), torch.zeros(1, dtype=torch.int64))
+    truth = torch.from_numpy(tree.class_leaf.astype(np.int64)[:1])
+    costs.cost(cascade(probs, costs, probability="marginal"), truth)
+    NodeTemperatures.fit(probs, truth, min_examples=1).apply(probs)
+    SelectivePolicy.fit(probs[torch.zeros(20, dtype=torch.int64)], truth.repeat(20), target_accuracy=0.5, delta=0.5)
 
 
 if __name__ == "__main__":

@@ -38,3 +38,46 @@ def descend(score, threshold, child_ptr, child_idx):
             node = best
         found[row] = node
     return found
+
+
+@njit(cache=True)
+def count_answers(score, grid, right, is_answer, child_ptr, child_idx):
+    """Of walks to the best child while its score is at least a threshold: how many answer, and how many are right.
+
+    Args:
+        score: float64 [B, M].
+        grid: float64 [G], thresholds, falling.
+        right: (first, count, truth): places of leaves below each node, int32 [M] each, and true nodes, int64 [B].
+        is_answer: bool [M]; whether to end at a node is to answer.
+        child_ptr: int32 [N+1].
+        child_idx: int32 [M-1].
+
+    Returns:
+        int64 [G] and [G].
+    """
+    num_internal = child_ptr.size - 1
+    first, count, truth = right
+    answered = np.zeros(grid.size, np.int64)
+    correct = np.zeros(grid.size, np.int64)
+    for row in range(score.shape[0]):
+        start = first[truth[row]]
+        end = start + count[truth[row]]
+        node, place = 0, 0  # the walk comes to this node at all thresholds from this place of the grid
+        while place < grid.size:
+            best, until = -1, grid.size
+            if node < num_internal:
+                for edge in range(child_ptr[node], child_ptr[node + 1]):
+                    child = child_idx[edge]
+                    value = score[row, child]
+                    if best < 0 or value > score[row, best] or (value == score[row, best] and child < best):
+                        best = child
+                until = place
+                while until < grid.size and grid[until] > score[row, best]:
+                    until += 1
+            if is_answer[node]:
+                holds = first[node] <= start and end <= first[node] + count[node]
+                for at in range(place, until):
+                    answered[at] += 1
+                    correct[at] += holds
+            node, place = best, until
+    return answered, correct

@@ -191,15 +191,16 @@ class NodeCosts:
         """
         tree = self.tree
         first, second = (
-            check_classes(nodes, tree.num_nodes, what).cpu() for nodes, what in ((action, "action"), (truth, "truth"))
+            check_classes(nodes, tree.num_nodes, what).cpu().numpy().astype(np.int32)
+            for nodes, what in ((action, "action"), (truth, "truth"))
         )
         try:
-            first, second = torch.broadcast_tensors(first, second)
-        except RuntimeError:
+            first, second = np.broadcast_arrays(first, second)
+        except ValueError:
             raise DataError(
                 f"actions and truths must be as many, but got {tuple(action.shape)} and {tuple(truth.shape)}"
             ) from None
-        a, y = (nodes.reshape(-1).numpy().astype(np.int32) for nodes in (first, second))
+        a, y = first.reshape(-1), second.reshape(-1)
         depth_M = tree.node_depths
         common = tree_kernels.lowest_common_ancestors(tree.parent, depth_M, a, y)
         positive_M, negative_M = self._path_sums
