@@ -10,6 +10,7 @@ may be any node, and against one out of scope (0, the root) every answer but the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Literal, Self, get_args
 
 import numpy as np
@@ -28,10 +29,9 @@ from treesearch.tree import Tree
 
 Nodes = Literal["all", "leaves"]
 
-# Thresholds that are tried, most cautious first: fixed, logits from 9 down to -5.75 by quarters, then to answer always.
-GRID = np.append(1 / (1 + np.exp(-np.arange(9, -6, -0.25))), 0.0)
-START_EVERY = 12  # places of the grid: logits 9, 6, 3, 0, -3, and always
-NUM_STARTS = -(-len(GRID) // START_EVERY)
+# Thresholds that are tried, most cautious first: fixed, logits from 15 to -8 by quarters, and last to answer always.
+GRID = np.append(1 / (1 + np.exp(-np.arange(15, -8.25, -0.25))), 0.0)
+SHARE_OF_START = 5  # one of so many calibration examples is for finding where to start
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,15 +43,15 @@ class SelectivePolicy:
 
     With probability 1 - delta over the calibration examples, P(right | answered) >= target on new ones. Each threshold
     τ of a fixed grid is a hypothesis "accuracy below the target", with the exact binomial p-value (that of
-    Clopper-Pearson's bound): given how many are answered at τ, right ones are binomial. Families of such tests are
-    what Learn-then-Test (Angelopoulos et al. 2021) controls. Here it is the fallback procedure (Wiens 2003) down the
-    grid: delta is split evenly over starts on the grid, and what a rejected hypothesis was tested at is handed on to
-    the next. Unlike testing in a fixed sequence it does not end where the most cautious threshold answers too few to
-    show anything, and where it rejects from the top it does not pay for the number of thresholds, as Bonferroni's
-    search over all of them would (Geifman and El-Yaniv 2017). It is valid whether or not accuracy rises with τ, as
-    the grid depends on nothing. Of all that are rejected the smallest τ is taken.
+    Clopper-Pearson's bound): given how many are answered at τ, the right ones are binomial. They are tested in a fixed
+    sequence, each at the whole of delta, until one is not rejected (Learn-then-Test, Angelopoulos et al. 2021): to
+    reject a true one, the first true one of the sequence must be. At the most cautious thresholds too few are answered
+    to show anything, so a fifth of the examples, drawn at random, is set apart to find where the sequence starts: where
+    it exceeds the target by most standard errors. From there it goes down, to answer more; the other four fifths
+    test. It holds whether or not accuracy rises with τ. (A search over all thresholds at delta divided by their number,
+    as in Geifman and El-Yaniv 2017, or a delta split over several starts, needs no examples apart but answered fewer.)
 
-    Where none is, the policy abstains always, which keeps the guarantee; its ``threshold`` is then infinite.
+    Where nothing is rejected the policy abstains always, which keeps the guarantee; its ``threshold`` is then infinite.
 
     Made by `fit`; one made by hand is no guarantee, and `decide` refuses it.
     """
@@ -62,7 +62,7 @@ class SelectivePolicy:
     delta: float
     min_level: int = 1
     nodes: Nodes = "all"
-    num_examples: int = 0  # of calibration
+    num_examples: int = 0  # that tested
     num_answered: int = 0  # of them
     num_right: int = 0  # of those
 
@@ -76,6 +76,7 @@ class SelectivePolicy:
         delta: float,
         min_level: int = 1,
         nodes: Nodes = "all",
+        seed: int = 0,
     ) -> Self:
         """The policy that answers most among those that are shown to reach the target.
 
@@ -86,35 +87,38 @@ class SelectivePolicy:
             delta: In (0, 1), the probability that the accuracy is lower nevertheless.
             min_level: Inner nodes above this depth are no answers; a class always is one.
             nodes: ``all`` or ``leaves``.
+            seed: Of the draw of the fifth that is set apart.
 
         Raises:
-            DataError: Settings are out of range, truths are no nodes [B], or there are too few examples: a start is
-                tested at delta / 6, which takes log(delta / 6) / log(target) right answers.
+            DataError: Settings are out of range, truths are no nodes [B], or there are too few examples: those that
+                test must be log(delta) / log(target) at least, all of them right, to show anything.
         """
         check_share("target_accuracy", target_accuracy)
         check_share("delta", delta)
         if nodes not in get_args(Nodes):
             raise DataError(f"nodes must be 'all' or 'leaves', but got {nodes!r:.40}")
         truth_B = check_truth(probs, truth)
-        needed = int(np.ceil(np.log(delta / NUM_STARTS) / np.log(target_accuracy)))
+        testing = int(np.ceil(np.log(delta) / np.log(target_accuracy)))
+        needed = next(num for num in count(testing) if num - num // SHARE_OF_START >= testing)
         if len(probs) < needed:
             raise DataError(
                 f"an accuracy of {target_accuracy:g} with confidence 1 - {delta:g} needs at least {needed} calibration"
                 f" examples, but got {len(probs)}; give more, or lower the target"
             )
-        found = cls(probs.tree, np.inf, target_accuracy, delta, min_level, nodes, len(probs))
-        answered_G, right_G = found._counts(probs, truth_B)
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(len(probs)))
+        apart, rest = order[: len(probs) // SHARE_OF_START], order[len(probs) // SHARE_OF_START :]
+        found = cls(probs.tree, np.inf, target_accuracy, delta, min_level, nodes, len(rest))
+        answered_G, right_G = found._counts(probs[apart], truth_B[apart])
+        start = int(((right_G - answered_G * target_accuracy) / np.sqrt(np.maximum(answered_G, 1))).argmax())
+        answered_G, right_G = found._counts(probs[rest], truth_B[rest])
         # P(at least so many right) if the accuracy were the target; 1 where nothing is answered.
         p_value_G = binom.sf(right_G - 1, answered_G, target_accuracy)
-        level = 0.0
-        for place, threshold in enumerate(GRID.tolist()):
-            level += delta / NUM_STARTS if place % START_EVERY == 0 else 0.0
-            if p_value_G[place] > level:
-                level = 0.0
-                continue
-            num_answered, num_right = int(answered_G[place]), int(right_G[place])
-            found = replace(found, threshold=threshold, num_answered=num_answered, num_right=num_right)
-        return found
+        num_rejected = int((p_value_G[start:] <= delta).cumprod().sum())
+        if num_rejected == 0:
+            return found
+        last = start + num_rejected - 1
+        counts = {"num_answered": int(answered_G[last]), "num_right": int(right_G[last])}
+        return replace(found, threshold=float(GRID[last]), **counts)
 
     def decide(self, probs: NodeProbs) -> Tensor:
         """The answers, nodes int64 [B]; 0, the root, where it abstains.
