@@ -41,13 +41,13 @@ def descend(score, threshold, child_ptr, child_idx):
 
 
 @njit(cache=True)
-def count_answers(score, grid, right, is_answer, child_ptr, child_idx):
+def count_answers(score, grid, wanted, is_answer, child_ptr, child_idx):
     """Of walks to the best child while its score is at least a threshold: how many answer, and how many are right.
 
     Args:
         score: float64 [B, M].
         grid: float64 [G], thresholds, falling.
-        right: (first, count, truth): places of leaves below each node, int32 [M] each, and true nodes, int64 [B].
+        wanted: (first, count, truth): places of leaves below each node, int32 [M] each, and true nodes, int64 [B].
         is_answer: bool [M]; whether to end at a node is to answer.
         child_ptr: int32 [N+1].
         child_idx: int32 [M-1].
@@ -56,7 +56,7 @@ def count_answers(score, grid, right, is_answer, child_ptr, child_idx):
         int64 [G] and [G].
     """
     num_internal = child_ptr.size - 1
-    first, count, truth = right
+    first, count, truth = wanted
     answered = np.zeros(grid.size, np.int64)
     correct = np.zeros(grid.size, np.int64)
     for row in range(score.shape[0]):

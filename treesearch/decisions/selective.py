@@ -112,13 +112,13 @@ class SelectivePolicy:
         start = int(((right_G - answered_G * target_accuracy) / np.sqrt(np.maximum(answered_G, 1))).argmax())
         answered_G, right_G = found._counts(probs[rest], truth_B[rest])
         # P(at least so many right) if the accuracy were the target; 1 where nothing is answered.
-        p_value_G = binom.sf(right_G - 1, answered_G, target_accuracy)
+        p_value_G = np.asarray(binom.sf(right_G - 1, answered_G, target_accuracy))
         num_rejected = int((p_value_G[start:] <= delta).cumprod().sum())
         if num_rejected == 0:
             return found
         last = start + num_rejected - 1
-        counts = {"num_answered": int(answered_G[last]), "num_right": int(right_G[last])}
-        return replace(found, threshold=float(GRID[last]), **counts)
+        num_answered, num_right = int(answered_G[last]), int(right_G[last])
+        return replace(found, threshold=float(GRID[last]), num_answered=num_answered, num_right=num_right)
 
     def decide(self, probs: NodeProbs) -> Tensor:
         """The answers, nodes int64 [B]; 0, the root, where it abstains.
@@ -152,9 +152,8 @@ class SelectivePolicy:
             answered, right = (np.bincount(place, minlength=GRID.size) for place in (place_B, place_B[right_B]))
             return answered.cumsum(), right.cumsum()
         is_answer_M = (flag_shallow(tree, torch.arange(tree.num_nodes), self.min_level) > 0).numpy()
-        right = (*tree.leaf_intervals, truth_B.numpy())
-        score_BM = probs.prob.contiguous().numpy()
-        return cascade_kernels.count_answers(score_BM, GRID, right, is_answer_M, tree.child_ptr, tree.child_idx)
+        wanted, score_BM = (*tree.leaf_intervals, truth_B.numpy()), probs.prob.contiguous().numpy()
+        return cascade_kernels.count_answers(score_BM, GRID, wanted, is_answer_M, tree.child_ptr, tree.child_idx)
 
     def __repr__(self) -> str:
         return (
