@@ -200,7 +200,7 @@ class NodeCosts:
             raise DataError(
                 f"actions and truths must be as many, but got {tuple(action.shape)} and {tuple(truth.shape)}"
             ) from None
-        a, y = first.reshape(-1), second.reshape(-1)
+        a, y = first.flatten(), second.flatten()  # copies: numba refuses views that broadcasting made
         depth_M = tree.node_depths
         common = tree_kernels.lowest_common_ancestors(tree.parent, depth_M, a, y)
         positive_M, negative_M = self._path_sums
