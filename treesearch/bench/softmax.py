@@ -256,7 +256,7 @@ def _best_classes(repeats: int) -> list[dict[str, Any]]:
     """Exact top-1 and top-10 of one example at a time, with a trained model over 100,000 classes."""
     flat = nn.Linear(NUM_FEATURES, LARGE)
     rows = []
-    for name, layer, queries in _trained():
+    for name, layer, queries in trained_layers():
         query = cycle(queries.unbind())
 
         def best(k: int, layer: HierarchicalSoftmax = layer, query: Iterator[Tensor] = query) -> Run:
@@ -282,24 +282,34 @@ def _best_classes(repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _trained() -> Iterator[tuple[str, HierarchicalSoftmax, Tensor]]:
-    """Trained layers and inputs that they have not seen.
+def trained_layers(
+    num_classes: int = LARGE, *, num_examples: int = TRAINING_TOKENS, num_held_out: int = 1000
+) -> Iterator[tuple[str, HierarchicalSoftmax, Tensor]]:
+    """Trained layers, on the Huffman tree and on a clustered one, and inputs that they have not seen.
 
     A class is a leaf of a random 10-level walk, so that classes are alike in groups; a feature is its class and noise.
+
+    Args:
+        num_classes: C.
+        num_examples: To draw, those held out included.
+        num_held_out: Inputs for each layer.
+
+    Yields:
+        Name of the tree, layer, inputs [num_held_out, 128].
     """
     rng = np.random.default_rng(0)
-    counts, _ = _zipf(LARGE)
-    vectors = np.zeros((LARGE, NUM_FEATURES), np.float32)
-    groups = np.zeros(LARGE, np.int64)
+    counts, _ = _zipf(num_classes)
+    vectors = np.zeros((num_classes, NUM_FEATURES), np.float32)
+    groups = np.zeros(num_classes, np.int64)
     for level in range(1, 6):
-        groups = groups * 10 + rng.integers(10, size=LARGE)
+        groups = groups * 10 + rng.integers(10, size=num_classes)
         steps = rng.standard_normal((10**level, NUM_FEATURES), np.float32)
         vectors += steps[groups]
-    labels = rng.choice(LARGE, TRAINING_TOKENS, p=counts / counts.sum()).astype(np.int32)
+    labels = rng.choice(num_classes, num_examples, p=counts / counts.sum()).astype(np.int32)
     features = vectors[labels]
     features += LEAF_NOISE * rng.standard_normal(features.shape, np.float32)
     features /= np.sqrt(5 + LEAF_NOISE**2)
-    held_out = torch.from_numpy(features[-1000:])
+    held_out = torch.from_numpy(features[-num_held_out:])
     trees = {
         "Huffman": build_tree("huffman", counts=counts),
         "clustered": build_tree("clustered", counts=counts, vectors=vectors),
@@ -307,7 +317,8 @@ def _trained() -> Iterator[tuple[str, HierarchicalSoftmax, Tensor]]:
     for name, tree in trees.items():
         layout, parameters = initial_state(tree, NUM_FEATURES, counts)
         ignored = np.zeros(tree.num_internal)
-        run_epoch(layout, parameters, features[:-1000], labels[:-1000], np.float32(0.025), True, ignored)
+        seen = slice(0, num_examples - num_held_out)
+        run_epoch(layout, parameters, features[seen], labels[seen], np.float32(0.025), True, ignored)
         layer = HierarchicalSoftmax(NUM_FEATURES, tree)
         with torch.no_grad():
             layer.weights[0].copy_(torch.from_numpy(parameters.weight).view_as(layer.weights[0]))

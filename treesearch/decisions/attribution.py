@@ -37,7 +37,7 @@ class Attribution:
 
     values: Tensor  # [B, F], in the units of the score
     gap: Tensor  # [B] sum of the values less (score - score of the baseline); 0 but for the integration's error
-    num_steps: int  # points at which gradients were taken
+    num_steps: Tensor  # int64 [B] points at which gradients were taken
 
 
 # -- exact, for a layer ------------------------------------------------------------------------------------------------
@@ -198,7 +198,8 @@ def integrated_gradients(
 
     The integral is by the Gauss-Legendre rule, exact for a score that is a polynomial of degree 2 ``num_steps`` along
     the line. It is checked by completeness: where the shares do not sum to the score less the baseline's, points are
-    doubled, and where ``max_steps`` do not suffice that is an error. So a result is never an integral that was missed.
+    doubled for those examples, and where ``max_steps`` do not suffice that is an error. So a result is never an
+    integral that was missed, and that of an example does not depend on the others of the batch.
 
     Args:
         score: From features [B, F] to a number for each example, [B], of its own row alone; it is always called with
@@ -210,7 +211,7 @@ def integrated_gradients(
         tolerance: The largest gap, in units of the score or of its difference to the baseline's, whichever is more.
 
     Returns:
-        Shares, gaps and the number of points; float64, or float32 where the device has no float64.
+        Shares, gaps and numbers of points; float64, or float32 where the device has no float64.
 
     Raises:
         DataError: Shapes or settings do not fit, the score is not finite or not differentiable, or the shares do not
@@ -228,18 +229,21 @@ def integrated_gradients(
         ends = _checked_scores(score, input_BF), _checked_scores(score, start_BF)
     rise_B = _wide(ends[0]) - _wide(ends[1])
     allowed_B = tolerance * rise_B.abs().clamp(min=1)
-    while True:
-        values_BF = _integral(score, input_BF, start_BF, num_steps)
+    values_BF, gap_B = torch.zeros_like(_wide(input_BF)), torch.full_like(rise_B, torch.inf)
+    steps_B = torch.zeros_like(rise_B, dtype=torch.int64)
+    open_B = torch.ones_like(rise_B, dtype=torch.bool)
+    while num_steps <= max_steps and bool(open_B.any()):
+        values_BF = torch.where(open_B[:, None], _integral(score, input_BF, start_BF, num_steps), values_BF)
+        steps_B.masked_fill_(open_B, num_steps)
         gap_B = values_BF.sum(1) - rise_B
-        if bool((gap_B.abs() <= allowed_B).all()):
-            return Attribution(values_BF, gap_B, num_steps)
-        if 2 * num_steps > max_steps:
-            break
+        open_B = ~(gap_B.abs() <= allowed_B)
         num_steps *= 2
+    if not bool(open_B.any()):
+        return Attribution(values_BF, gap_B, steps_B)
     worst = int((gap_B.abs() / allowed_B).nan_to_num(nan=torch.inf).argmax())
     raise DataError(
         f"contributions must sum to what the score differs from the baseline's, but those of example {worst} sum to"
-        f" {float(values_BF[worst].sum()):g} for {float(rise_B[worst]):g} with {num_steps} steps; raise max_steps or"
+        f" {float(values_BF[worst].sum()):g} for {float(rise_B[worst]):g} with {int(steps_B[worst])} steps; raise max_steps or"
         " tolerance, or take an encoder in evaluation mode"
     )
 
