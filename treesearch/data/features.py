@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,22 +93,36 @@ def read_split(path: Path) -> Split:
     Raises:
         DataError: It cannot be used.
     """
-    x, y = _read_folder(path) if path.is_dir() else _read_npz(path)
-    if x.ndim != 2 or x.dtype not in (np.float16, np.float32, np.float64) or not x.size:
-        raise DataError(f"x in {str(path)!r} must be float [T, D], but is {x.dtype} of shape {x.shape}")
-    if y.shape != x.shape[:1] or y.dtype.kind not in "iu":
-        raise DataError(
-            f"y in {str(path)!r} must be int [{x.shape[0]}], a class for each row of x, but is {y.dtype} of shape"
-            f" {y.shape}"
-        )
-    if y.min() < 0 or y.max() > np.iinfo(np.int32).max:
-        raise DataError(f"classes in {str(path)!r} must be 0, 1, .., but range from {y.min()} to {y.max()}")
-    _check_finite(x, path)
+    x, y = read_examples(path)
+    if y is None:
+        name = "no y.npy" if path.is_dir() else "no array y"
+        raise DataError(f"features must have classes beside them, but {str(path)!r} has {name}")
     inputs = x if isinstance(x, np.memmap) else np.ascontiguousarray(x, np.float32)
     return Split(inputs, np.ascontiguousarray(y, np.int32))
 
 
-Arrays = tuple[NDArray[np.floating], NDArray[np.integer]]
+def read_examples(path: Path) -> tuple[NDArray[np.floating], NDArray[np.integer] | None]:
+    """Features [T, D] as they are stored, and classes [T] where there are any; checked as those of `read_split`.
+
+    Raises:
+        DataError: They cannot be used.
+    """
+    x, y = _read_folder(path) if path.is_dir() else _read_npz(path)
+    if x.ndim != 2 or x.dtype not in (np.float16, np.float32, np.float64) or not x.size:
+        raise DataError(f"x in {str(path)!r} must be float [T, D], but is {x.dtype} of shape {x.shape}")
+    if y is not None:
+        if y.shape != x.shape[:1] or y.dtype.kind not in "iu":
+            raise DataError(
+                f"y in {str(path)!r} must be int [{x.shape[0]}], a class for each row of x, but is {y.dtype} of shape"
+                f" {y.shape}"
+            )
+        if y.min() < 0 or y.max() > np.iinfo(np.int32).max:
+            raise DataError(f"classes in {str(path)!r} must be 0, 1, .., but range from {y.min()} to {y.max()}")
+    _check_finite(x, path)
+    return x, y
+
+
+Arrays = tuple[NDArray[np.floating], NDArray[np.integer] | None]
 
 
 def _read_npz(path: Path) -> Arrays:
@@ -120,26 +135,28 @@ def _read_npz(path: Path) -> Arrays:
         raise DataError(f"{str(path)!r} cannot be read: it is no .npz; files of documents must end in .tsv")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile) or not {"x", "y"} <= set(arrays.files):
+            if not isinstance(arrays, np.lib.npyio.NpzFile) or "x" not in arrays.files:
                 raise DataError(f"{str(path)!r} must be an .npz with the arrays x and y; a folder may hold .npy files")
-            return np.asarray(arrays["x"]), np.asarray(arrays["y"])
+            return np.asarray(arrays["x"]), np.asarray(arrays["y"]) if "y" in arrays.files else None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from None
 
 
 def _read_folder(path: Path) -> Arrays:
-    arrays = []
+    arrays: dict[str, NDArray[Any]] = {}
     for name in ("x.npy", "y.npy"):
         file = path / name
         if not file.is_file():
+            if name == "y.npy":
+                continue
             raise DataError(f"a folder of features must hold x.npy and y.npy, but {str(path)!r} has no {name}")
         try:
             # The file itself: workers open it again by its name.
-            arrays.append(np.load(file.resolve(), mmap_mode="r" if name == "x.npy" else None, allow_pickle=False))
+            mode: Literal["r"] | None = "r" if name == "x.npy" else None
+            arrays[name] = np.load(file.resolve(), mmap_mode=mode, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise _unreadable(file, error) from None
-    x, y = arrays
-    return x, y
+    return arrays["x.npy"], arrays.get("y.npy")
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

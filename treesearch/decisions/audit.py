@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from treesearch.metrics.base import check_classes, check_whole
 from treesearch.softmax import HierarchicalSoftmax
 from treesearch.softmax.checks import flat_input
 from treesearch.tree import Tree
+from treesearch.tree_files import write_atomically
 
 Ids = NDArray[np.int64]
 Numbers = NDArray[np.float64]
@@ -79,28 +80,33 @@ class Audit:
 
     def records(self) -> list[dict[str, Any]]:
         """One plain dictionary per example, ready for JSON; see `treesearch.decisions.audit_records`."""
+        return list(self.iter_records())
+
+    def iter_records(self, *, first: int = 0) -> Iterator[dict[str, Any]]:
+        """The records one after the other, numbered from ``first``."""
         from treesearch.decisions.audit_records import records
 
-        return list(records(self))
-
-    def iter_records(self) -> Iterator[dict[str, Any]]:
-        """The records one after the other, for batches whose records do not fit into memory."""
-        from treesearch.decisions.audit_records import records
-
-        return records(self)
+        return records(self, first=first)
 
     def write_jsonl(self, path: str | Path) -> None:
-        """Write the records, a line each; UTF-8, plain JSON without NaN or infinity. The file is replaced.
+        """Write the records, a line each; UTF-8, plain JSON without NaN or infinity. An existing file is replaced whole.
 
         Raises:
             OSError: It cannot be written.
         """
-        with Path(path).open("w", encoding="utf-8", newline="\n") as file:
-            for record in self.iter_records():
-                file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        write_atomically(Path(path), self.write_lines)
 
-    def render(self, example: int) -> RichTree:
+    def write_lines(self, file: BinaryIO, *, first: int = 0) -> None:
+        """Write the records into an open file, numbered from ``first``; as `write_jsonl`."""
+        for record in self.iter_records(first=first):
+            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+
+    def render(self, example: int, *, first: int = 0) -> RichTree:
         """One example for people: `rich.print` it.
+
+        Args:
+            example: Its place in the batch.
+            first: As in `iter_records`.
 
         Raises:
             DataError: There is no such example.
@@ -108,7 +114,7 @@ class Audit:
         from treesearch.decisions.audit_view import audit_view
 
         check_whole("example", example, 0, len(self) - 1)
-        return audit_view(self, example)
+        return audit_view(self, example, first=first)
 
 
 def explain(
@@ -154,7 +160,9 @@ def explain(
     with torch.no_grad():
         target_B = layer.predict(hidden_BD) if target is None else check_classes(target, layer.num_classes)
     if target_B.shape != input.shape[:1]:
-        raise DataError(f"target must have shape [{len(input)}], a class for each input, but got {list(target_B.shape)}")
+        raise DataError(
+            f"target must have shape [{len(input)}], a class for each input, but got {list(target_B.shape)}"
+        )
     target_B = target_B.to(hidden_BD.device)
     find = max(num_alternatives, 1)  # the best one is what the margin is against
     if isinstance(layer, PosthocTree):

@@ -2,7 +2,7 @@
 
 A record has these keys, always all of them, in this order:
 
-- ``example``: its place in the batch, from 0.
+- ``example``: its number, from 0 (or from ``first``).
 - ``class``, ``class_name``: the class that is explained; the name is null where the tree has none.
 - ``log_prob``, ``prob``: of the class; nats and probability, as everywhere below.
 - ``minimum``: the lowest probability of a decision, 1 where there is none.
@@ -43,8 +43,13 @@ def node_name(audit: Audit, node: int) -> str | None:
     return (names[place] or None) if names is not None else None
 
 
-def records(audit: Audit) -> Iterator[JSON]:
-    """One record per example; see the module."""
+def records(audit: Audit, *, first: int = 0) -> Iterator[JSON]:
+    """One record per example; see the module.
+
+    Args:
+        audit: Of a batch.
+        first: Number of its first example, where it is part of a longer one.
+    """
     names: dict[int, str | None] = {}
 
     def name(node: int) -> str | None:
@@ -58,7 +63,8 @@ def records(audit: Audit) -> Iterator[JSON]:
         with np.errstate(under="ignore"):
             probs = [np.exp(array[rows]).tolist() for array in (audit.log_prob, audit.path_log_prob)]
         columns = [
-            array[rows].tolist() for array in (audit.node, audit.taken, audit.log_prob, audit.path_log_prob, audit.margin)
+            array[rows].tolist()
+            for array in (audit.node, audit.taken, audit.log_prob, audit.path_log_prob, audit.margin)
         ]
         others, other_log_probs = audit.alternative[rows].tolist(), audit.alternative_log_prob[rows].tolist()
         totals = None if audit.features is None else audit.features.total[rows].tolist()
@@ -84,12 +90,12 @@ def records(audit: Audit) -> Iterator[JSON]:
                             for other, value in zip(others[row][place], other_log_probs[row][place], strict=True)
                             if other >= 0
                         ],
-                        "features": feature_rows(audit, begin + row, place),
+                        "features": [] if totals is None else feature_rows(audit, begin + row, place),
                         "contribution_total": None if totals is None else totals[row][place],
                     }
                 )
             yield {
-                "example": begin + row,
+                "example": first + begin + row,
                 "class": cls,
                 "class_name": name(int(leaf_C[cls])),
                 "log_prob": decisions[-1]["path_log_prob"] if decisions else 0.0,

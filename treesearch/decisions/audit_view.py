@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from treesearch.decisions.audit import Audit
 
 
-def audit_view(audit: Audit, example: int) -> RichTree:
+def audit_view(audit: Audit, example: int, *, first: int = 0) -> RichTree:
     """The path of an example: a line per decision, below it the alternatives and what speaks for and against."""
     num = int(audit.length[example])
     leaf = int(audit.tree.class_leaf[audit.classes[example]])
-    root = RichTree(Text(f"example {example}: {_label(audit, leaf)}  {_prob(audit.class_log_prob[example])}"))
+    root = RichTree(Text(f"example {first + example}: {_label(audit, leaf)}  {_prob(audit.class_log_prob[example])}"))
     for place in range(num):
         node, taken = int(audit.node[example, place]), int(audit.taken[example, place])
         line = Text(f"{_label(audit, node)} > {_label(audit, taken)}  {_prob(audit.log_prob[example, place])}")

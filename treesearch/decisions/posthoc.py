@@ -127,7 +127,7 @@ class PosthocTree(nn.Module):
         return found
 
     def branch_logit(self, input: Tensor, taken_E: Tensor, rival_E: Tensor) -> Tensor:
-        """log P(taken) - log P(rival) of one decision for each example, [E], nats; differentiable.
+        """Log P(taken) - log P(rival) of one decision for each example, [E], nats; differentiable.
 
         Args:
             input: [E, F].

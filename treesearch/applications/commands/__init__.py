@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from treesearch.applications.commands.audit import audit
 from treesearch.applications.commands.taxonomy import taxonomy
 
 apply = typer.Typer(
@@ -16,5 +17,5 @@ def _applications() -> None:
     """Run an application: what the toolbox is for, on your own data."""
 
 
-for _command in (taxonomy,):
+for _command in (audit, taxonomy):
     apply.command()(_command)
