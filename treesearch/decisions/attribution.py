@@ -243,8 +243,8 @@ def integrated_gradients(
     worst = int((gap_B.abs() / allowed_B).nan_to_num(nan=torch.inf).argmax())
     raise DataError(
         f"contributions must sum to what the score differs from the baseline's, but those of example {worst} sum to"
-        f" {float(values_BF[worst].sum()):g} for {float(rise_B[worst]):g} with {int(steps_B[worst])} steps; raise max_steps or"
-        " tolerance, or take an encoder in evaluation mode"
+        f" {float(values_BF[worst].sum()):g} for {float(rise_B[worst]):g} with {int(steps_B[worst])} steps; raise"
+        " max_steps or tolerance, or take an encoder in evaluation mode"
     )
 
 

@@ -89,7 +89,7 @@ class Audit:
         return records(self, first=first)
 
     def write_jsonl(self, path: str | Path) -> None:
-        """Write the records, a line each; UTF-8, plain JSON without NaN or infinity. An existing file is replaced whole.
+        """Write the records, a line each; UTF-8, plain JSON without NaN or infinity. An existing file is replaced.
 
         Raises:
             OSError: It cannot be written.

@@ -2,14 +2,15 @@
 
 Only the nodes of the paths are scored, and no number is kept for any other: an audit costs what the paths cost.
 
-Shapes: **B** batch, **D** features, **C** classes, **E** decisions of the batch (**e** of them), **G** groups of similar
-size, **c** entries of the largest, **K** arity, **L** longest path of the batch, **A** alternatives.
+Shapes: **B** batch, **D** features, **C** classes, **E** decisions of the batch (**e** of them), **G** groups of
+similar size, **c** entries of the largest, **K** arity, **L** longest path of the batch, **A** alternatives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -92,7 +93,7 @@ def parts(numbers_B: np.ndarray) -> Iterator[slice]:
         return
     part_B = (np.cumsum(numbers_B) // NUMBERS_AT_ONCE).astype(np.int64)
     begins = np.concatenate([[0], np.flatnonzero(np.diff(part_B)) + 1, [part_B.size]]).tolist()
-    for begin, end in zip(begins[:-1], begins[1:], strict=True):
+    for begin, end in pairwise(begins):
         yield slice(begin, end)
 
 

@@ -41,7 +41,7 @@ def minimum(log_prob: ArrayLike) -> Numbers:
     return np.exp(_checked(log_prob).min(1, initial=0.0))
 
 
-KINDS: dict[str, Callable[[ArrayLike], Numbers]] = {"product": product, "minimum": minimum}
+KINDS: dict[Kind, Callable[[ArrayLike], Numbers]] = {"product": product, "minimum": minimum}
 
 
 def path_confidence(audit: Audit, kind: Kind = "product") -> Numbers:

@@ -106,7 +106,7 @@ class PosthocTree(nn.Module):
         """
         tree = self.tree
         node_BL, branch_BL = path_table(tree, self._paths, target_B)
-        found = PathBranches.empty(*node_BL.shape, num_alternatives)
+        found = PathBranches.empty(node_BL.shape[0], node_BL.shape[1], num_alternatives)
         found.node[:] = node_BL
         found.taken[:] = children(tree, node_BL, branch_BL)
         for rows in parts(np.full(len(target_B), 2 * tree.num_nodes)):

@@ -64,7 +64,7 @@ def top_features(
     feature = np.full(shape, NO_FEATURE, np.int64)
     contribution, total = np.zeros(shape), np.zeros(shape[:2])
     width = input.shape[1] if encoder is None and isinstance(layer, HierarchicalSoftmax) else _width(layer, input)
-    for part in torch.arange(row_E.numel()).split(max(1, NUMBERS_AT_ONCE // max(width, 1))):
+    for part in torch.split(torch.arange(row_E.numel()), max(1, NUMBERS_AT_ONCE // max(width, 1))):
         at_e = row_E[part], depth_E[part]
         decisions = [ids[at_e] for ids in (branches.node, branches.taken, branches.alternative[:, :, 0])]
         row = at_e[0].to(input.device)

@@ -19,7 +19,7 @@ from rich.tree import Tree as RichTree
 
 from treesearch.data.features import read_examples
 from treesearch.decisions.audit import Audit, explain
-from treesearch.decisions.confidence import KINDS, path_confidence
+from treesearch.decisions.confidence import KINDS, Kind, path_confidence
 from treesearch.decisions.risk_coverage import risk_coverage
 from treesearch.errors import DataError
 from treesearch.softmax import HierarchicalSoftmax
@@ -44,9 +44,7 @@ class AuditRun:
 
     num_examples: int
     accuracy: float | None  # None without labels
-    coverage: list[
-        Row
-    ]  # accuracy where the layer answers its surest share, by kind of confidence; empty without labels
+    coverage: list[Row]  # see `coverage_rows`; empty without labels
     records: list[Row] = field(default_factory=list)  # of the first examples
     views: list[RichTree] = field(default_factory=list)  # the same for people
 
@@ -101,7 +99,7 @@ def audit_features(
         DataError: The settings do not fit, or ``out`` cannot be written.
     """
     found = AuditRun(len(task.inputs), None, [])
-    confidence: dict[str, list[NDArray[np.float64]]] = {kind: [] for kind in KINDS}
+    confidence: dict[Kind, list[NDArray[np.float64]]] = {kind: [] for kind in KINDS}
     predicted: list[NDArray[np.int64]] = []
     dtype = task.layer.weights[0].dtype
 
@@ -137,7 +135,7 @@ def audit_features(
     return found
 
 
-def coverage_rows(confidence: dict[str, NDArray[np.float64]], wrong_T: NDArray[np.bool_]) -> list[Row]:
+def coverage_rows(confidence: dict[Kind, NDArray[np.float64]], wrong_T: NDArray[np.bool_]) -> list[Row]:
     """Accuracy among the surest share of examples, for each kind of confidence and several shares.
 
     Returns:
