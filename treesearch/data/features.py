@@ -94,9 +94,10 @@ def read_split(path: Path) -> Split:
         DataError: It cannot be used.
     """
     x, y = read_examples(path)
+    if y is None and path.is_dir():
+        raise DataError(f"a folder of features must hold x.npy and y.npy, but {str(path)!r} has no y.npy")
     if y is None:
-        name = "no y.npy" if path.is_dir() else "no array y"
-        raise DataError(f"features must have classes beside them, but {str(path)!r} has {name}")
+        raise DataError(f"{str(path)!r} must be an .npz with the arrays x and y, but has no y")
     inputs = x if isinstance(x, np.memmap) else np.ascontiguousarray(x, np.float32)
     return Split(inputs, np.ascontiguousarray(y, np.int32))
 
