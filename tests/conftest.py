@@ -5,10 +5,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before anything imports ray
 
 from tests import tiny
+
+# Machines are shared, and a kernel may be compiled within an example: time limits of examples would fail by chance.
+settings.register_profile("treesearch", deadline=None)
+settings.load_profile("treesearch")
 
 # The server that processes are forked from is started once, by whichever test is first.
 multiprocessing.get_context("forkserver").set_forkserver_preload(tiny.PRELOADED)
