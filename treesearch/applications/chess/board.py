@@ -1,6 +1,6 @@
 """Positions by python-chess, and what an expert sees in them: named numbers in named groups, the factors.
 
-Shapes: **F** features, **B** positions.
+Shapes: **F** features.
 
 Every feature is 0 in the starting position, and most are 1 where something stands on the board: what has been played
 speaks, and the starting position is the natural baseline of attributions.
@@ -51,56 +51,61 @@ def chess_package() -> Any:
     return chess
 
 
-def boards_after(moves: str, where: str) -> list[chess.Board]:
-    """The positions after each move of a game, the first after the first move.
+class Position(NamedTuple):
+    """A position: the board, what it is to a player, and its features."""
+
+    board: chess.Board
+    key: str  # without counters of moves: positions of the same key are the same
+    features: NDArray[np.float32]  # [F], named by `feature_names`; 0 in the starting position
+
+
+def positions_after(moves: str, where: str, known: dict[str, Position] | None = None) -> list[Position]:
+    """The positions after each move of a game.
 
     Args:
         moves: Standard algebraic notation from the starting position, with or without numbers: ``1. e4 e5 2. Nf3``.
         where: Where they stand, for messages: ``line 3 of 'a.tsv'``.
+        known: Positions by the moves that lead there, to which new ones are added: openings share their beginnings.
 
     Raises:
         DataError: There is no move, or one cannot be read or is not legal.
         MissingExtraError: The package ``chess`` is not installed.
     """
     chess = chess_package()
-    board = chess.Board()
-    boards = []
+    known = {} if known is None else known
+    board, played = chess.Board(), ""
+    positions = []
     for token in moves.split():
         san = MOVE_NUMBER.sub("", token)
         if not san or san in RESULTS:
             continue
-        place = f"move {board.fullmove_number}{'.' if board.turn else '...'} {san!r:.20}, {where}"
-        try:
-            board.push_san(san)
-        except chess.IllegalMoveError:
-            raise DataError(f"moves must be legal, but {place}, is not; correct the line") from None
-        except chess.AmbiguousMoveError:
-            raise DataError(f"moves must be unambiguous, but {place}, fits several; name the piece's file") from None
-        except ValueError:
-            raise DataError(f"moves must be in algebraic notation such as Nf3, but {place}, is not") from None
-        boards.append(board.copy(stack=False))
-    if not boards:
+        played += f" {san}"
+        if played not in known:
+            board = board.copy(stack=False)
+            _push(chess, board, san, where)
+            known[played] = Position(board, board.epd(), _features_of(chess, board))
+        positions.append(known[played])
+        board = positions[-1].board
+    if not positions:
         raise DataError(f"there must be at least one move, but {where} has none; write such as '1. e4 e5'")
-    return boards
+    return positions
 
 
-def position_key(board: chess.Board) -> str:
-    """The position without counters: two positions of the same key are the same to a player."""
-    return str(board.epd())
+def _push(chess: Any, board: chess.Board, san: str, where: str) -> None:
+    place = f"move {board.fullmove_number}{'.' if board.turn else '...'} {san!r:.20}, {where}"
+    try:
+        board.push_san(san)
+    except chess.IllegalMoveError:
+        raise DataError(f"moves must be legal, but {place}, is not; correct the line") from None
+    except chess.AmbiguousMoveError:
+        raise DataError(f"moves must be unambiguous, but {place}, fits several; name the piece's file") from None
+    except ValueError:
+        raise DataError(f"moves must be in algebraic notation such as Nf3, but {place}, is not") from None
 
 
-def features_of(boards: list[chess.Board]) -> NDArray[np.float32]:
-    """The features of positions, float32 [B, F], named by `feature_names`; 0 in the starting position.
-
-    Raises:
-        MissingExtraError: The package ``chess`` is not installed.
-    """
-    package = chess_package()
-    rows = np.zeros((len(boards), len(FEATURES)), np.float32)
-    for row, board in enumerate(boards):
-        seen = {"White": _View(package, board), "Black": _View(package, board.mirror())}
-        rows[row] = [one.read(seen[one.side], seen[OTHER[one.side]]) for one in FEATURES]
-    return rows
+def _features_of(chess: Any, board: chess.Board) -> NDArray[np.float32]:
+    seen = {"White": _View(chess, board), "Black": _View(chess, board.mirror())}
+    return np.array([one.read(seen[one.side], seen[OTHER[one.side]]) for one in FEATURES], np.float32)
 
 
 def feature_names() -> tuple[str, ...]:
