@@ -18,7 +18,7 @@ What chance alone would give stands beside each rate, exactly and for each decis
 - *uniform*: any of all factors is the driver, in any direction;
 - *in play*: any of the factors of non-zero contribution is; this is the level to beat, since a decision's contributions
   favour the branch that was taken;
-- *shuffled*: the driver (and sign) of any other ruled decision stands in the place of this one's.
+- *shuffled*, of drivers: the driver of any other ruled decision stands in the place of this one's.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from treesearch.tree import Tree
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
 Chance = Literal["uniform", "in play", "shuffled"]
-CHANCES: tuple[Chance, ...] = ("uniform", "in play", "shuffled")
 MEASURES = ("driver", "direction")
 
 
@@ -196,6 +195,22 @@ class Alignment:
     def __len__(self) -> int:
         return int(self.branch.shape[0])
 
+    def at_level(self, level: int) -> Alignment:
+        """The decisions of one level alone, 0 at the root; `shuffled` chance stays that of all levels."""
+        own = slice(level, level + 1)
+        return Alignment(
+            self.book,
+            self.branch[:, own],
+            self.contribution[:, own],
+            self.driver[:, own],
+            {measure: values[:, own] for measure, values in self.counts.items()},
+            {measure: values[:, own] for measure, values in self.agrees.items()},
+            {
+                measure: {kind: values[:, own] for kind, values in kinds.items()}
+                for measure, kinds in self.chance.items()
+            },
+        )
+
     def path_counts(self, measure: str) -> BoolArray:
         """Whether any decision of the path counts, [B]."""
         return np.asarray(self.counts[_check_measure(measure)].any(1))
@@ -310,7 +325,7 @@ def align(book: RuleBook, *, branch: ArrayLike, attribution: ArrayLike, state: A
         agrees={"driver": driver_agrees_BL, "direction": direction_agrees_BL},
         chance={
             "driver": _driver_chance(rule_BLG, in_play_BLG, is_driver_BLG, ruled_BL),
-            "direction": _direction_chance(wanted_BL, found_BL, rising_BLG, directed_BL),
+            "direction": _direction_chance(wanted_BL, rising_BLG, directed_BL),
         },
     )
 
@@ -329,19 +344,11 @@ def _driver_chance(
 
 
 def _direction_chance(
-    wanted_BL: FloatArray, found_BL: FloatArray, rising_BLG: FloatArray, directed_BL: BoolArray
+    wanted_BL: FloatArray, rising_BLG: FloatArray, directed_BL: BoolArray
 ) -> dict[Chance, FloatArray]:
     moving_BL = np.maximum((rising_BLG != 0).sum(-1), 1)
     right_BL = (rising_BLG * wanted_BL[..., None] > 0).sum(-1)
-    found = found_BL[directed_BL]
-    shares = {sign: float((found == sign).mean()) if found.size else 0.0 for sign in (1.0, -1.0)}
-    shuffled_BL = np.where(wanted_BL > 0, shares[1.0], shares[-1.0])
-    levels: dict[Chance, FloatArray] = {
-        "uniform": np.full(wanted_BL.shape, 0.5),
-        "in play": right_BL / moving_BL,
-        "shuffled": shuffled_BL,
-    }
-    return {kind: np.where(directed_BL, level, 0.0) for kind, level in levels.items()}
+    return {"uniform": np.where(directed_BL, 0.5, 0.0), "in play": np.where(directed_BL, right_BL / moving_BL, 0.0)}
 
 
 def _check_measure(measure: str) -> str:

@@ -80,7 +80,7 @@ def train_layer(
     num_steps = settings.epochs * math.ceil(len(y_B) / settings.batch_size)
     step, best = 0, (math.inf, 0, copy.deepcopy(layer.state_dict()))
     for epoch in range(1, settings.epochs + 1):
-        for rows in torch.randperm(len(y_B), generator=generator).split(settings.batch_size):
+        for rows in torch.split(torch.randperm(len(y_B), generator=generator), settings.batch_size):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * (1 - step / num_steps)
             optimizer.zero_grad(set_to_none=True)
