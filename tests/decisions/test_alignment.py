@@ -89,7 +89,7 @@ def test_decisions_that_do_not_count() -> None:
 
 def test_rules_of_one_branch_are_alternatives() -> None:
     book = RuleBook.of(TREE, GROUPS, [*RULES, ExpertRule("ROOT", "bird", "mouth", +1, "beak")])
-    assert book.factors(BIRD) == ("air", "mouth")
+    assert book.direction[BIRD].tolist() == [0, 1, 1]
     x = np.array([[0, 0, 1.0, 1, 0]])
     attribution = np.array([[[0, 0, -1.0, 3, 0]]])
     found = align(book, branch=[[BIRD]], attribution=attribution, state=x)
@@ -173,6 +173,18 @@ def test_permuted_groups_keep_sizes() -> None:
     assert mixed.names == GROUPS.names
     assert sorted(mixed.factor) == sorted(GROUPS.factor)
     assert mixed.sums(np.eye(5)).sum() == 4  # one feature is still in no factor
+    assert BOOK.with_groups(mixed).direction is BOOK.direction
+    with pytest.raises(DataError, match="the names of the factors"):
+        BOOK.with_groups(FactorGroups.of({"sea": [0]}, num_features=5))
+
+
+def test_levels_are_parts_of_all_decisions() -> None:
+    rng = np.random.default_rng(3)
+    found = audit([[FISH, COD], [BIRD, OWL], [BIRD, EMU]], rng.normal(size=(3, 2, 5)), rng.normal(size=(3, 5)))
+    for measure in ("driver", "direction"):
+        levels = [found.at_level(level).rate(measure) for level in range(2)]
+        assert [level.num for level in levels] == [3, 2]
+        assert sum(level.value * level.num for level in levels) == pytest.approx(5 * found.rate(measure).value)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ What chance alone would give stands beside each rate, exactly and for each decis
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -107,6 +107,7 @@ class RuleBook:
 
     tree: Tree
     groups: FactorGroups
+    rules: tuple[ExpertRule, ...]
     direction: NDArray[np.int8]  # [M, G] of a rise of the factor for going to the node; 0 without a rule
 
     @classmethod
@@ -149,11 +150,17 @@ class RuleBook:
                     f" against {rule.branch!r:.60}; leave one out"
                 )
             direction_MG[branch, factor] = rule.direction
-        return cls(tree, groups, direction_MG)
+        return cls(tree, groups, tuple(rules), direction_MG)
 
-    def factors(self, branch: int) -> tuple[str, ...]:
-        """The factors of the rules of a branch."""
-        return tuple(self.groups.names[factor] for factor in np.flatnonzero(self.direction[branch]))
+    def with_groups(self, groups: FactorGroups) -> RuleBook:
+        """The same rules on factors of the same names with other features, such as `FactorGroups.permuted`.
+
+        Raises:
+            DataError: The names differ.
+        """
+        if groups.names != self.groups.names:
+            raise DataError("other groups must have the names of the factors that the rules know, but have others")
+        return replace(self, groups=groups)
 
 
 def _named_nodes(tree: Tree) -> dict[str, int]:
@@ -198,14 +205,14 @@ class Alignment:
     def at_level(self, level: int) -> Alignment:
         """The decisions of one level alone, 0 at the root; `shuffled` chance stays that of all levels."""
         own = slice(level, level + 1)
-        return Alignment(
-            self.book,
-            self.branch[:, own],
-            self.contribution[:, own],
-            self.driver[:, own],
-            {measure: values[:, own] for measure, values in self.counts.items()},
-            {measure: values[:, own] for measure, values in self.agrees.items()},
-            {
+        return replace(
+            self,
+            branch=self.branch[:, own],
+            contribution=self.contribution[:, own],
+            driver=self.driver[:, own],
+            counts={measure: values[:, own] for measure, values in self.counts.items()},
+            agrees={measure: values[:, own] for measure, values in self.agrees.items()},
+            chance={
                 measure: {kind: values[:, own] for kind, values in kinds.items()}
                 for measure, kinds in self.chance.items()
             },

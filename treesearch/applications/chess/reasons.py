@@ -10,7 +10,8 @@ below each node, and contributions to their logarithms are integrated gradients.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -42,9 +43,17 @@ class Reasons:
 
 
 def eco_rules(taxonomy: Taxonomy) -> RuleBook:
-    """The table of rules on the tree of a taxonomy, without those of volumes and families that it does not have."""
-    names = set(taxonomy.names)
-    rules = [rule for rule in expert_rules() if {rule.node, rule.branch} <= names]
+    """The table of rules on the tree of a taxonomy, without those of volumes and families that it does not have.
+
+    A volume of one family decides nothing: going to the volume is going to that family.
+    """
+    num_families = Counter(name[0] for name in taxonomy.class_names)
+    single = {name[0]: name for name in taxonomy.class_names if num_families[name[0]] == 1}
+    rules = [
+        replace(rule, branch=single.get(rule.branch, rule.branch))
+        for rule in expert_rules()
+        if {rule.node, rule.branch} <= set(taxonomy.names) and rule.node not in single
+    ]
     return RuleBook.of(taxonomy.tree, factor_groups(), rules)
 
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from treesearch.applications.chess.board import feature_names
 from treesearch.applications.chess.reasons import Reasons
-from treesearch.applications.chess.rules import expert_rules
 from treesearch.decisions.alignment import RuleBook
 from treesearch.taxonomy import ROOT
 
@@ -62,7 +61,7 @@ def position_record(reasons: Reasons, row: int, book: RuleBook, *, moves: str) -
                 "drivers": _drivers(reasons, row, level, book),
                 "expert": [
                     {"factor": rule.factor, "direction": rule.direction, "source": rule.source}
-                    for rule in expert_rules()
+                    for rule in book.rules
                     if (rule.node, rule.branch) == (node_name(book, node), node_name(book, taken))
                 ],
                 **{

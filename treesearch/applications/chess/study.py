@@ -27,7 +27,7 @@ from treesearch.errors import ConfigError, DataError
 from treesearch.evaluation.comparison import paired_difference, t_interval
 from treesearch.tree import Tree
 
-ECO, SEARCHED, FLAT = "hs, ECO tree", "hs, searched tree", "flat, read on the ECO tree"
+ECO, SEARCHED, FLAT = "hs, ECO tree", "hs, searched", "flat"  # the last two are read on the ECO tree
 RATES = tuple((measure, per) for measure in MEASURES for per in ("decision", "path"))
 SUMMARISED = ("family_accuracy", "volume_accuracy", "nll", *(f"{measure}_{per}" for measure, per in RATES))
 NUM_PERMUTATIONS = 20
@@ -167,7 +167,7 @@ def _permuted(reasons: Reasons, test: Positions, book: RuleBook) -> dict[str, fl
     rng = np.random.default_rng(0)
     found: dict[str, list[float]] = {f"{measure}_{per}": [] for measure, per in RATES}
     for _ in range(NUM_PERMUTATIONS):
-        mixed = RuleBook(book.tree, book.groups.permuted(rng), book.direction)
+        mixed = book.with_groups(book.groups.permuted(rng))
         alignment = align(mixed, branch=reasons.taken, attribution=reasons.attribution, state=test.x)
         for measure, per in RATES:
             rate = alignment.rate(measure, per=per, num_samples=1)  # type: ignore[arg-type]
