@@ -35,7 +35,7 @@ STARTS = {
 }
 MORE = ("C60", "Ruy Lopez", "e4 e5 Nf3 Nc6 Bb5", ("a6", "Nf6", "d6"))
 REPLIES = {"c4": ("Nc3", "g3", "a3", "h3"), "e4": ("Nc6", "d6", "a6", "h6")}
-SETTINGS = TrainingSettings(epochs=30, batch_size=16, learning_rates=(0.05,), weight_decays=(0.0,))
+SETTINGS = TrainingSettings(epochs=10, batch_size=16, learning_rates=(0.1,), weight_decays=(0.0,))
 
 
 def features_after(moves: str) -> dict[str, float]:
@@ -209,7 +209,7 @@ def test_the_models_are_audited_at_the_same_decisions(tmp_path: Path) -> None:
     split = openings.split(0)
     with one_thread():
         for tree in (book.tree, flat_tree(4), Tree.from_nested([[0, 2], [1, 3]])):
-            layer = train_layer(tree, split, settings=SETTINGS, learning_rate=0.05, weight_decay=0, seed=0).layer
+            layer = train_layer(tree, split, settings=SETTINGS, learning_rate=0.1, weight_decay=0, seed=0).layer
             reasons = reasons_of(layer, split.test.x, book)
             # Complete: contributions and what the starting position gives are the logit of the child against its rival.
             start = reasons_of(layer, np.zeros_like(split.test.x), book).probs.log_prob.numpy()
@@ -258,7 +258,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert "4 families" in done.err
     assert max(map(len, done.out.splitlines())) <= 100
-    assert [line.split("  ")[0] for line in done.out.splitlines() if line.strip()][-2:] == ["hs, ECO tree", "flat"]
+    assert [line.strip().split("  ")[0] for line in done.out.splitlines() if line.strip()][-2:] == ["hs, ECO tree", "flat"]
     done = treesearch("apply", "chess", *options, "--moves", "1. e4 e6 2. d4 d5", "--json")
     assert done.code == 0, done.err
     record = json.loads(done.out)
