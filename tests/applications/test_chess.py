@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.tiny import treesearch
+from treesearch.decisions.node_probs import NodeProbs
 from treesearch.errors import ConfigError, DataError, MissingExtraError
 
 chess = pytest.importorskip("chess", reason="the extra 'chess' is not installed")
@@ -212,15 +214,17 @@ def test_the_models_are_audited_at_the_same_decisions(tmp_path: Path) -> None:
             layer = train_layer(tree, split, settings=SETTINGS, learning_rate=0.1, weight_decay=0, seed=0).layer
             reasons = reasons_of(layer, split.test.x, book)
             # Complete: contributions and what the starting position gives are the logit of the child against its rival.
-            start = reasons_of(layer, np.zeros_like(split.test.x), book).probs.log_prob.numpy()
-            own = reasons.probs.log_prob.numpy()
-            for row, level in zip(*np.nonzero(reasons.taken >= 0), strict=True):
-                taken, rival = reasons.taken[row, level], reasons.rival[row, level]
+            own, start = (
+                NodeProbs.of_log_prob(book.tree, layer.log_prob(torch.from_numpy(x))).log_prob.numpy()
+                for x in (split.test.x, np.zeros_like(split.test.x))
+            )
+            taken_BL, rival_BL = reasons.audit.taken, reasons.audit.alternative[..., 0]
+            for row, level in zip(*np.nonzero(taken_BL >= 0), strict=True):
+                taken, rival = taken_BL[row, level], rival_BL[row, level]
                 rise = (own - start)[row, taken] - (own - start)[row, rival]
                 assert reasons.attribution[row, level].sum() == pytest.approx(rise, abs=2e-3)
-                siblings = [child for child in book.tree.children(int(book.tree.parent[taken])) if child != taken]
-                assert own[row, rival] == max(own[row, child] for child in siblings)
-            assert (reasons.predicted == split.test.y).mean() > 0.6
+            assert np.array_equal(reasons.audit.classes, layer.predict(torch.from_numpy(split.test.x)).numpy())
+            assert (reasons.audit.classes == split.test.y).mean() > 0.6
             record = position_record(reasons, 0, book, moves="some")
             assert record["decisions"][-1]["taken"] == record["predicted"]
             assert any("the expert" in line for line in record_lines(record))
@@ -258,7 +262,10 @@ def test_the_command(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert "4 families" in done.err
     assert max(map(len, done.out.splitlines())) <= 100
-    assert [line.strip().split("  ")[0] for line in done.out.splitlines() if line.strip()][-2:] == ["hs, ECO tree", "flat"]
+    assert [line.strip().split("  ")[0] for line in done.out.splitlines() if line.strip()][-2:] == [
+        "hs, ECO tree",
+        "flat",
+    ]
     done = treesearch("apply", "chess", *options, "--moves", "1. e4 e6 2. d4 d5", "--json")
     assert done.code == 0, done.err
     record = json.loads(done.out)

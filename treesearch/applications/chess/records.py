@@ -5,17 +5,17 @@ Shapes: **F** features, **G** factors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from treesearch.applications.chess.board import feature_names
 from treesearch.applications.chess.reasons import Reasons
-from treesearch.decisions.alignment import RuleBook
-from treesearch.taxonomy import ROOT
+from treesearch.decisions.alignment import MEASURES, RuleBook
+from treesearch.decisions.audit import Audit
+from treesearch.decisions.audit_records import node_name
 
-NUM_ALTERNATIVES = 3
 NUM_DRIVERS = 3
 
 Record = dict[str, Any]
@@ -33,67 +33,61 @@ def position_record(reasons: Reasons, row: int, book: RuleBook, *, moves: str) -
     Returns:
         ``moves``, ``predicted`` (a class), ``probability`` and ``decisions``, root first: ``node``, ``taken``,
         ``probability`` (of the child, given the node), ``path_probability``, ``alternatives`` (names and probabilities
-        of other children, best first), ``rival`` (the best), ``drivers`` (factors of the largest contributions to the
-        logit of the child against the rival, each with its features), ``expert`` (rules of the branch: factor,
-        direction, source), ``driver_agrees`` and ``direction_agrees`` (None where the expert has no rule, or its factor
-        is not in play).
+        of other children, best first), ``drivers`` (factors of the largest contributions to the logit of the child
+        against the best alternative, each with its features), ``expert`` (rules of the branch: factor, direction,
+        source), ``driver_agrees`` and ``direction_agrees`` (None where the expert has no rule, or its factor is not in
+        play).
     """
-    tree, found = book.tree, reasons.alignment
-    assert tree.class_names is not None, "a book's tree has names"
+    audit, found = reasons.audit, reasons.alignment
     decisions = []
-    for level in np.flatnonzero(reasons.taken[row] >= 0).tolist():
-        taken = int(reasons.taken[row, level])
-        node = int(tree.parent[taken])
-        others = [int(child) for child in tree.children(node) if child != taken]
-        conditional_M = reasons.probs.conditional[row]
-        others.sort(key=lambda child: -float(conditional_M[child]))
+    for level in range(int(audit.length[row])):
+        node, taken = (_name(audit, nodes[row, level]) for nodes in (audit.node, audit.taken))
+        alternatives = [
+            {"name": _name(audit, child), "probability": math.exp(log_prob)}
+            for child, log_prob in zip(
+                audit.alternative[row, level], audit.alternative_log_prob[row, level].tolist(), strict=True
+            )
+            if child != audit.NO_NODE
+        ]
+        agreement = {
+            f"{measure}_agrees": bool(found.agrees[measure][row, level]) if found.counts[measure][row, level] else None
+            for measure in MEASURES
+        }
         decisions.append(
             {
-                "node": node_name(book, node),
-                "taken": node_name(book, taken),
-                "probability": float(conditional_M[taken]),
-                "path_probability": float(reasons.probs.prob[row, taken]),
-                "rival": node_name(book, int(reasons.rival[row, level])),
-                "alternatives": [
-                    {"name": node_name(book, child), "probability": float(conditional_M[child])}
-                    for child in others[:NUM_ALTERNATIVES]
-                ],
+                "node": node,
+                "taken": taken,
+                "probability": math.exp(audit.log_prob[row, level]),
+                "path_probability": math.exp(audit.path_log_prob[row, level]),
+                "alternatives": alternatives,
                 "drivers": _drivers(reasons, row, level, book),
                 "expert": [
                     {"factor": rule.factor, "direction": rule.direction, "source": rule.source}
                     for rule in book.rules
-                    if (rule.node, rule.branch) == (node_name(book, node), node_name(book, taken))
+                    if (rule.node, rule.branch) == (node, taken)
                 ],
-                **{
-                    f"{measure}_agrees": bool(found.agrees[measure][row, level])
-                    if found.counts[measure][row, level]
-                    else None
-                    for measure in found.counts
-                },
             }
+            | agreement
         )
-    predicted = int(reasons.predicted[row])
+    leaf = book.tree.class_leaf[audit.classes[row]]
     return {
         "moves": moves,
-        "predicted": tree.class_names[predicted],
-        "probability": float(reasons.probs.prob[row, int(tree.class_leaf[predicted])]),
+        "predicted": _name(audit, leaf),
+        "probability": math.exp(audit.class_log_prob[row]),
         "decisions": decisions,
     }
 
 
-def node_name(book: RuleBook, node: int) -> str:
-    """The name of a node of the book's tree."""
-    tree = book.tree
-    assert tree.class_names is not None and tree.node_names is not None, "a book's tree has names"  # noqa: PT018
-    if node == 0:
-        return ROOT
-    inner = node < tree.num_internal
-    return tree.node_names[node] if inner else tree.class_names[int(tree.leaf_class[node - tree.num_internal])]
+def _name(audit: Audit, node: int | np.integer) -> str:
+    name = node_name(audit, int(node))
+    assert name is not None, "all nodes of the ECO tree have names"
+    return name
 
 
 def _drivers(reasons: Reasons, row: int, level: int, book: RuleBook) -> list[Record]:
     by_factor_G, by_feature_F = reasons.alignment.contribution[row, level], reasons.attribution[row, level]
-    names = feature_names()
+    names = reasons.audit.feature_names
+    assert names is not None, "they were given"
     drivers = []
     for factor in np.argsort(-np.abs(by_factor_G), kind="stable")[:NUM_DRIVERS].tolist():
         own = [one for one in np.flatnonzero(book.groups.factor == factor).tolist() if by_feature_F[one]]
@@ -114,7 +108,7 @@ def record_lines(record: Record) -> list[str]:
         lines += [
             "",
             f"{one['node']} -> {one['taken']}, probability {one['probability']:.3f} (others: {others})",
-            f"  driven by, against {one['rival']}, in nats:",
+            f"  driven by, against {one['alternatives'][0]['name']}, in nats:",
             *(f"    {_driver_line(driver)}" for driver in one["drivers"]),
             *_expert_lines(one),
         ]

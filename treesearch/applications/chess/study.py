@@ -134,7 +134,7 @@ def result_row(trained: Trained, reasons: Reasons, split: Split, openings: Openi
     with torch.no_grad():
         nll = float(trained.layer.nll(x_BF, y_B))
     volume_C = openings.volume_of_class
-    correct_B = reasons.predicted == split.test.y
+    correct_B = reasons.audit.classes == split.test.y
     found = reasons.alignment
     rates = {f"{measure}_{per}": found.rate(measure, per=per) for measure, per in RATES}  # type: ignore[arg-type]
     average = reasons_of(trained.layer, split.test.x, book, baseline=split.train.x.mean(0)).alignment
@@ -145,7 +145,7 @@ def result_row(trained: Trained, reasons: Reasons, split: Split, openings: Openi
         "valid_nll": trained.valid_nll,
         "num_test": len(split.test),
         "family_accuracy": float(correct_B.mean()),
-        "volume_accuracy": float((volume_C[reasons.predicted] == volume_C[split.test.y]).mean()),
+        "volume_accuracy": float((volume_C[reasons.audit.classes] == volume_C[split.test.y]).mean()),
         "nll": nll,
         **{key: rate.value for key, rate in rates.items()},
         "rates": {key: rate.as_dict() for key, rate in rates.items()},
@@ -168,7 +168,7 @@ def _permuted(reasons: Reasons, test: Positions, book: RuleBook) -> dict[str, fl
     found: dict[str, list[float]] = {f"{measure}_{per}": [] for measure, per in RATES}
     for _ in range(NUM_PERMUTATIONS):
         mixed = book.with_groups(book.groups.permuted(rng))
-        alignment = align(mixed, branch=reasons.taken, attribution=reasons.attribution, state=test.x)
+        alignment = align(mixed, branch=reasons.audit.taken, attribution=reasons.attribution, state=test.x)
         for measure, per in RATES:
             rate = alignment.rate(measure, per=per, num_samples=1)  # type: ignore[arg-type]
             found[f"{measure}_{per}"].append(rate.value)
@@ -181,11 +181,10 @@ def wrong_reasons(reasons: Reasons, test: Positions, book: RuleBook, *, num: int
     Among them come first those of which the model is surest.
     """
     found = reasons.alignment
-    correct_B = reasons.predicted == test.y
+    correct_B = reasons.audit.classes == test.y
     wrong_B = found.wrong_reason(correct_B)
     against_B = wrong_B & (found.counts["direction"] & ~found.agrees["direction"]).any(1)
-    log_prob_B = reasons.probs.class_log_prob.numpy()[np.arange(len(test)), reasons.predicted]
-    order = np.argsort(-log_prob_B, kind="stable")
+    order = np.argsort(-reasons.audit.class_log_prob, kind="stable")
     first = [int(row) for row in order if against_B[row]][: num // 2]
     rest = [int(row) for row in order if wrong_B[row] and not against_B[row]][: num - len(first)]
     return [
