@@ -291,6 +291,9 @@ def test_bad_input(tmp_path: Path) -> None:
         assert message in done.err
         assert "Traceback" not in done.err
         assert len(done.err.strip().splitlines()) == 1
+    done = treesearch("apply", "chess", "--openings", str(tables), "--moves", "1. e4", "--export", str(tables))
+    assert done.code == 2
+    assert "but --moves and --export were given; give one" in done.err
     for row, message in (
         ("A00\tAmar\t1. Nh4", r"moves must be legal, but move 1\. 'Nh4', line 2 of '.*a\.tsv'"),
         ("A00\tAmar", "line 2 of .* must be 'code TAB name TAB moves'"),

@@ -4,11 +4,15 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treesearch.decisions.alignment import Alignment, ExpertRule, FactorGroups, RuleBook, align
+from treesearch.decisions.alignment import Alignment, align, audit_attribution
+from treesearch.decisions.audit import explain
+from treesearch.decisions.expert import ExpertRule, FactorGroups, RuleBook
 from treesearch.errors import ConfigError, DataError
+from treesearch.softmax import HierarchicalSoftmax
 from treesearch.tree import Tree
 
 # ROOT -> fish (0, 1), bird (2, 3); features: gills, fins, wings, beak, colour
@@ -176,6 +180,24 @@ def test_permuted_groups_keep_sizes() -> None:
     assert BOOK.with_groups(mixed).direction is BOOK.direction
     with pytest.raises(DataError, match="the names of the factors"):
         BOOK.with_groups(FactorGroups.of({"sea": [0]}, num_features=5))
+
+
+def test_audits_are_compared_with_the_expert() -> None:
+    """A layer that tells fish by their fins and owls by their wings; cod and eel it tells by nothing at all."""
+    layer = HierarchicalSoftmax(5, TREE, dtype=torch.float64)
+    with torch.no_grad():
+        layer.weights[0].copy_(torch.tensor([[0, 3.0, -1, 0, 0.5], [0, 0, 0, 0, 0], [0, 0, 2.0, 0.5, 0]]))
+    input = torch.tensor([[1.0, 1, 0, 0, 0], [0, 0, 1, 1, 1], [0, 0, 1, 0, 1]], dtype=torch.float64)
+    audit_ = explain(layer, input, num_features=5)
+    attribution = audit_attribution(audit_, num_features=5)
+    assert audit_.taken.tolist() == [[FISH, COD], [BIRD, OWL], [BIRD, OWL]]
+    assert attribution[1].tolist() == [[0, 0, 1, 0, -0.5], [0, 0, 2, 0.5, 0]]
+    found = align(BOOK, branch=audit_.taken, attribution=attribution, state=input)
+    assert found.driver[:, 0].tolist() == [0, 1, 1]
+    assert found.path_agrees("driver").all()
+    assert found.path_agrees("direction").all()
+    with pytest.raises(DataError, match=r"must list all 5 features .* but lists 2; call explain with num_features=5"):
+        audit_attribution(explain(layer, input, num_features=2), num_features=5)
 
 
 def test_levels_are_parts_of_all_decisions() -> None:

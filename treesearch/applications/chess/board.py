@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from treesearch.decisions.alignment import FactorGroups
+from treesearch.decisions.expert import FactorGroups
 from treesearch.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from treesearch.applications.chess.board import factor_groups, feature_names
 from treesearch.applications.chess.rules import expert_rules
-from treesearch.decisions.alignment import Alignment, RuleBook, align
+from treesearch.decisions.alignment import Alignment, align, audit_attribution
 from treesearch.decisions.audit import Audit, explain
+from treesearch.decisions.expert import RuleBook
 from treesearch.decisions.posthoc import PosthocTree
 from treesearch.softmax import HierarchicalSoftmax
 from treesearch.taxonomy import Taxonomy
@@ -69,8 +70,6 @@ def reasons_of(
         baseline=torch.from_numpy(base).double(),
         feature_names=feature_names(),
     )
-    assert audit.features is not None, "they were asked for"
-    attribution_BLF = np.zeros(audit.features.feature.shape)
-    np.put_along_axis(attribution_BLF, audit.features.feature, audit.features.contribution, -1)
+    attribution_BLF = audit_attribution(audit, num_features=x.shape[1])
     alignment = align(book, branch=audit.taken, attribution=attribution_BLF, state=x - base)
     return Reasons(audit, attribution_BLF, alignment)

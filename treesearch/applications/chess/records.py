@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from treesearch.applications.chess.reasons import Reasons
-from treesearch.decisions.alignment import MEASURES, RuleBook
+from treesearch.decisions.alignment import MEASURES
 from treesearch.decisions.audit import Audit
 from treesearch.decisions.audit_records import node_name
+from treesearch.decisions.expert import RuleBook
 
 NUM_DRIVERS = 3
 

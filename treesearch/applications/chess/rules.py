@@ -11,7 +11,7 @@ openings that have come there in different ways.
 
 from __future__ import annotations
 
-from treesearch.decisions.alignment import ExpertRule
+from treesearch.decisions.expert import ExpertRule
 from treesearch.taxonomy import ROOT
 
 VOLUMES = {

@@ -22,7 +22,8 @@ from treesearch.applications.chess.training import (
     tensors_of,
     train_layer,
 )
-from treesearch.decisions.alignment import MEASURES, RuleBook, align
+from treesearch.decisions.alignment import MEASURES, align
+from treesearch.decisions.expert import RuleBook
 from treesearch.errors import ConfigError, DataError
 from treesearch.evaluation.comparison import paired_difference, t_interval
 from treesearch.tree import Tree

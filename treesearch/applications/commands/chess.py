@@ -41,10 +41,15 @@ def chess(
         record_lines,
         study_table,
     )
+    from treesearch.errors import ConfigError
     from treesearch.evaluation.threads import one_thread
     from treesearch.progress import ProgressReporter
     from treesearch.tree import Tree
 
+    given = {"--moves": moves is not None, "--export": export is not None, "--tree": bool(trees)}
+    if sum(given.values()) > 1:
+        both = " and ".join(name for name, value in given.items() if value)
+        raise ConfigError(f"--moves, --export and --tree ask for different things, but {both} were given; give one")
     asked = None if moves is None else positions_after(moves, "--moves")[-1].features  # refused before all else
     searched = [Tree.load(path) for path in trees or ()]
     loaded = Openings.load(openings, min_lines=min_lines)
