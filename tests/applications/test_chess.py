@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +247,9 @@ def test_rows_of_seeds(tmp_path: Path) -> None:
         for example in row["examples"]:
             wrong = [one for one in example["decisions"] if False in (one["driver_agrees"], one["direction_agrees"])]
             assert wrong
+    unknown = [replace(line, volume="XYZ"["ABC".index(line.volume)]) for line in openings.lines]
+    with one_thread(), pytest.raises(DataError, match="must have an expert's rule that is in play, but none has"):
+        compare_models(Openings.of(unknown, min_lines=5), settings=replace(SETTINGS, epochs=1))
     for changes, error, message in (
         ({"num_seeds": 0}, ConfigError, "seeds must be >= 1"),
         ({"num_seeds": 3, "trees": trees}, ConfigError, "one searched tree for each of 3 seeds, but got 2"),

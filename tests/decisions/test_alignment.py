@@ -88,6 +88,8 @@ def test_decisions_that_do_not_count() -> None:
     rate = found.rate("direction")
     assert math.isnan(rate.value)
     assert rate.num == 0
+    chance = {"uniform": None, "in play": None}
+    assert rate.as_dict() == {"value": None, "low": None, "high": None, "num": 0, "chance": chance}
     assert not found.wrong_reason([False]).any()
 
 

@@ -51,7 +51,9 @@ class AlignmentRate:
     chance: Mapping[Chance, float]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON; None where nothing counts."""
+        if not self.num:
+            return {"value": None, "low": None, "high": None, "num": 0, "chance": dict.fromkeys(self.chance)}
         return {"value": self.value, "low": self.low, "high": self.high, "num": self.num, "chance": dict(self.chance)}
 
 

@@ -68,7 +68,7 @@ def compare_models(
 
     Raises:
         ConfigError: No seed, or trees that are not one for each.
-        DataError: A searched tree is over other classes.
+        DataError: A searched tree is over other classes, or no decision has a rule.
     """
     if num_seeds < 1:
         raise ConfigError(f"seeds must be >= 1, but got {num_seeds}")
@@ -138,6 +138,11 @@ def result_row(trained: Trained, reasons: Reasons, split: Split, openings: Openi
     correct_B = reasons.audit.classes == split.test.y
     found = reasons.alignment
     rates = {f"{measure}_{per}": found.rate(measure, per=per) for measure, per in RATES}  # type: ignore[arg-type]
+    if not all(rate.num for rate in rates.values()):
+        raise DataError(
+            "some decision of the test split must have an expert's rule that is in play, but none has; give lines of"
+            " the openings that the rules are about, such as the Sicilian or the French"
+        )
     average = reasons_of(trained.layer, split.test.x, book, baseline=split.train.x.mean(0)).alignment
     return {
         "learning_rate": trained.learning_rate,
@@ -172,7 +177,7 @@ def _permuted(reasons: Reasons, test: Positions, book: RuleBook) -> dict[str, fl
         alignment = align(mixed, branch=reasons.audit.taken, attribution=reasons.attribution, state=test.x)
         for measure, per in RATES:
             rate = alignment.rate(measure, per=per, num_samples=1)  # type: ignore[arg-type]
-            found[f"{measure}_{per}"].append(rate.value)
+            found[f"{measure}_{per}"].append(rate.value if rate.num else 0.0)  # nothing in play: nothing agrees
     return {key: float(np.mean(values)) for key, values in found.items()}
 
 
