@@ -341,7 +341,9 @@ def sweep(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="audit, softmax, cost, frozen, trees, exchange, search, distributed or faults.")],
+    name: Annotated[
+        str, typer.Argument(help="audit, softmax, cost, frozen, trees, exchange, search, distributed or faults.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
 ) -> None:
     """Run a benchmark and print its table."""
