@@ -60,6 +60,10 @@ class Pieces:
         """The words of a text that are not among these."""
         return [word for word in words_of(text) if word not in self._word_ids]
 
+    def num_known(self, text: str) -> int:
+        """How many words of a text are among these."""
+        return len(words_of(text)) - len(self.unknown(text))
+
     def ids(self, text: str) -> list[int]:
         """Those of a text: of its words, then of their pieces; empty where it has nothing that is known."""
         words = words_of(text)

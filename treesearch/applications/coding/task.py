@@ -51,7 +51,9 @@ def coding_task(taxonomy: Taxonomy, wordings: Sequence[Wording], *, seed: int) -
         DataError: A class is at an inner node, or there are fewer than 10 inclusion terms that can be held out.
     """
     if (taxonomy.heights[taxonomy.class_node] > 0).any():
-        raise DataError("codes must be leaves of the taxonomy, but one has others below it; leave it out of the classes")
+        raise DataError(
+            "codes must be leaves of the taxonomy, but one has others below it; leave it out of the classes"
+        )
     keyed = {(" ".join(words_of(one.text)), one.node): one for one in reversed(wordings)}  # the first of equals stays
     texts = [key for key, _ in keyed]
     times = dict(zip(*np.unique(texts, return_counts=True), strict=True))
