@@ -5,30 +5,49 @@ Shapes: **B** batch, **C** classes, **D** features.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from treesearch.applications.taxonomy.classifiers import FlatClassifier, TreeClassifier
+from treesearch.applications.taxonomy.classifiers import Classifier, FlatClassifier, TreeClassifier
 from treesearch.objectives.multi_level import MultiLevelLoss
 from treesearch.taxonomy import Taxonomy
 
 
-class CodingTree(TreeClassifier):
+class CodingHead(Classifier):
+    """A classifier whose labels are those of `CodingTask`."""
+
+    @abstractmethod
+    def calibrated(self, label_B: Tensor) -> Iterator[tuple[list[Tensor], Tensor, int]]:
+        """Rows of parameters that share a temperature, from the root down, and how many labels these rows decide on."""
+
+
+class CodingTree(TreeClassifier, CodingHead):
     """A hierarchical softmax; a label at an inner node trains the decisions down to it."""
 
-    def __init__(self, in_features: int, taxonomy: Taxonomy, *, level_weight: float = 0.0) -> None:
-        levels = range(1, taxonomy.num_levels) if level_weight else ()
-        loss = MultiLevelLoss(taxonomy, level_weights=dict.fromkeys(levels, level_weight))
-        super().__init__(in_features, taxonomy, multi_level=loss, sparse=True)
+    def __init__(self, in_features: int, taxonomy: Taxonomy) -> None:
         self._label_loss = MultiLevelLoss(taxonomy)
+        super().__init__(in_features, taxonomy, multi_level=self._label_loss, sparse=True)
 
     def nll(self, hidden_BD: Tensor, target_B: Tensor) -> Tensor:
         """See `Classifier`; labels are ids of `CodingTask`."""
         return self.layer.node_cross_entropy(hidden_BD, self._label_loss.node_targets(target_B))
 
+    def calibrated(self, label_B: Tensor) -> Iterator[tuple[list[Tensor], Tensor, int]]:
+        """The decisions of each depth of the tree."""
+        tree = self.taxonomy.tree
+        depth_R = torch.from_numpy(tree.node_depths[self.layer.layout.row_node].astype(np.int64))
+        targets = self._label_loss.node_targets(label_B)
+        depth_E = tree.node_depths[targets.node.numpy()]
+        for depth in range(int(depth_R.max()) + 1):
+            parameters = [self.layer.weights[0], self.layer.biases[0]]
+            yield parameters, (depth_R == depth).nonzero()[:, 0], int((depth_E == depth).sum())
 
-class CodingFlat(FlatClassifier):
+
+class CodingFlat(FlatClassifier, CodingHead):
     """One softmax over the codes; the probability of a label at an inner node is that of the codes below it."""
 
     def __init__(self, in_features: int, taxonomy: Taxonomy) -> None:
@@ -53,3 +72,7 @@ class CodingFlat(FlatClassifier):
     def loss(self, hidden_BD: Tensor, target_B: Tensor, ids_Bn: Tensor) -> Tensor:
         """The mean of `nll`."""
         return self.nll(hidden_BD, target_B).mean()
+
+    def calibrated(self, label_B: Tensor) -> Iterator[tuple[list[Tensor], Tensor, int]]:
+        """All rows together."""
+        yield [self.linear.weight, self.linear.bias], torch.arange(self.taxonomy.num_classes), label_B.numel()

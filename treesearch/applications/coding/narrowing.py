@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from treesearch.applications.coding.coder import Coder
+from treesearch.applications.coding.coder import Coder, check_query
 from treesearch.applications.coding.scores import safe_nodes
 from treesearch.decisions.node_probs import NodeProbs
 from treesearch.errors import ConfigError
@@ -31,7 +31,9 @@ def level_name(level: int, *, code: bool = False) -> str:
 def narrow(
     coder: Coder, texts: Sequence[str], *, confidence: float = 0.9, num_alternatives: int = 3, num_codes: int = 5
 ) -> list[dict[str, Any]]:
-    """The path to the most probable code of each text, each its own, with the deepest node that is safe.
+    """The way of each text down the taxonomy, each time to the most probable node, and the deepest node that is safe.
+
+    The most probable code need not lie at the end of this way: many codes of small probability may outweigh it.
 
     Args:
         coder: Trained.
@@ -43,7 +45,7 @@ def narrow(
     Returns:
         A record for each: ``query``; ``unknown_words``; ``known_words``, how many there are; ``confidence`` as asked;
         ``safe``, the deepest node of at least that probability, None where no decision reaches it; ``path``, the nodes
-        from the chapter to the most probable code, each with ``alternatives``; ``codes``, the most probable ones. A
+        of the way, from the chapter to a code, each with ``alternatives``; ``codes``, the most probable ones. A
         node is ``level``, ``kind``, ``code``, ``description``, ``probability`` (of the node, all decisions above it
         included) and ``conditional`` (of the last decision alone).
 
@@ -51,11 +53,12 @@ def narrow(
         ConfigError: A text that cannot be coded (`check_query`), or a confidence out of range.
     """
     check_confidence(confidence)
-    hidden_BD = coder.features(texts)
+    for text in texts:
+        check_query(text, coder.pieces)
     taxonomy, layer = coder.taxonomy, coder.layer
     records = []
-    for row, text in enumerate(texts):
-        hidden_1D = hidden_BD[row : row + 1]  # one at a time: all nodes of a text are held
+    for text in texts:  # one at a time: all nodes of a text are held, and others do not touch its last digit
+        hidden_1D = coder.features([text])
         probs = NodeProbs.of_layer(layer, hidden_1D)
         node = _Nodes(coder, probs)
         top = layer.topk(hidden_1D, min(num_codes, taxonomy.num_classes)).indices[0].tolist()
@@ -69,7 +72,7 @@ def narrow(
                 "safe": node.record(safe) if safe else None,
                 "path": [
                     node.record(on_path) | {"alternatives": node.alternatives(on_path, num_alternatives)}
-                    for on_path in node.path(int(taxonomy.class_node[top[0]]))
+                    for on_path in node.path()
                 ],
                 "codes": [node.record(int(taxonomy.class_node[code])) for code in top],
             }
@@ -107,16 +110,21 @@ class _Nodes:
             "conditional": float(self._prob_T[node]) / above if above else 0.0,
         }
 
-    def path(self, node: int) -> list[int]:
-        """From below the root to a node."""
-        return [int(self._taxonomy.node_ancestors(level)[node]) for level in range(1, self._taxonomy.depth[node] + 1)]
+    def path(self) -> list[int]:
+        """From below the root to a code, each time to the most probable child."""
+        nodes: list[int] = []
+        while (children := self._ranked_children(nodes[-1] if nodes else 0)).size:
+            nodes.append(int(children[0]))
+        return nodes
 
     def alternatives(self, node: int, num: int) -> list[dict[str, Any]]:
         """The most probable siblings, best first."""
-        siblings = np.flatnonzero(self._taxonomy.parent == self._taxonomy.parent[node])
-        siblings = siblings[siblings != node]
-        best = siblings[np.argsort(-self._prob_T[siblings], kind="stable")][:num]
-        return [self.record(int(sibling)) for sibling in best]
+        siblings = self._ranked_children(int(self._taxonomy.parent[node]))
+        return [self.record(int(sibling)) for sibling in siblings[siblings != node][:num]]
+
+    def _ranked_children(self, node: int) -> NDArray[np.int64]:
+        children = np.flatnonzero(self._taxonomy.parent == node)
+        return children[np.argsort(-self._prob_T[children], kind="stable")]
 
 
 def narrowing_lines(record: dict[str, Any]) -> Iterator[str]:
@@ -127,7 +135,7 @@ def narrowing_lines(record: dict[str, Any]) -> Iterator[str]:
         yield "  no word of it is known; this rests on parts of words"
     elif record["unknown_words"]:
         yield f"  not known, read by their parts: {', '.join(record['unknown_words'])}"[:WIDTH]
-    on_path = False
+    on_path, best = False, record["codes"][0]
     for node in record["path"]:
         stop = safe is not None and node["code"] == safe["code"] and node["level"] == safe["level"]
         on_path |= stop
@@ -141,6 +149,8 @@ def narrowing_lines(record: dict[str, Any]) -> Iterator[str]:
     elif not on_path:
         yield f"  beside this path, and safe at {record['confidence']:g}:"
         yield _line(safe["kind"], safe, 0, "")
+    if best["code"] != record["path"][-1]["code"]:
+        yield _line("elsewhere", best, 0, "", "most probable code: ")
 
 
 def _line(kind: str, node: dict[str, Any], indent: int, mark: str, prefix: str = "") -> str:

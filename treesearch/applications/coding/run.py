@@ -19,7 +19,7 @@ from treesearch.evaluation.comparison import paired_difference, t_interval
 from treesearch.taxonomy import Taxonomy
 
 MOST_FLAT = 5000  # codes up to which a flat softmax is trained beside
-SCALARS = ("code_accuracy", "nll", "temperature", "seconds")
+SCALARS = ("code_accuracy", "nll", "seconds")
 OF_LEVEL = ("accuracy", "confidence", "calibration_error")
 OF_SAFE = ("answered", "accuracy", "level", "code")
 
@@ -47,9 +47,9 @@ def train_and_score(
 
     Returns:
         A row for each head, and the coder of the first seed. A row is ``head``, ``num_codes`` and, as means over
-        seeds, ``levels`` and ``safe`` as in `held_out_scores`, ``code_accuracy``, ``nll``, ``temperature`` and
-        ``seconds``; then ``intervals`` of these (95 %), ``against_flat`` (differences paired by seed, of two seeds or
-        more) and ``runs``, the scores of the seeds.
+        seeds, ``levels`` and ``safe`` as in `held_out_scores`, ``code_accuracy``, ``nll`` and ``seconds``; then
+        ``intervals`` of these (95 %), ``against_flat`` (differences paired by seed, of two seeds or more) and ``runs``,
+        the scores of the seeds.
 
     Raises:
         ConfigError: No seed, or ``hs`` is not among the heads.
@@ -80,7 +80,7 @@ def train_and_score(
                 {
                     "seed": seed,
                     "epoch": found.trained.epoch,
-                    "temperature": found.temperature,
+                    "temperatures": found.temperatures,
                     "seconds": found.trained.seconds,
                     **scores,
                 }
@@ -90,6 +90,8 @@ def train_and_score(
 
 
 def _summary(head: Head, runs: Sequence[Row], flat: Sequence[Row] | None, taxonomy: Taxonomy) -> Row:
+    paired = flat is not None and head != "flat" and len(runs) > 1
+    flat_values = dict(_values(flat)) if flat is not None and paired else {}
     means: Row = {}
     intervals, against = {}, {}
     for key, values in _values(runs):
@@ -98,9 +100,8 @@ def _summary(head: Head, runs: Sequence[Row], flat: Sequence[Row] | None, taxono
             continue
         interval = t_interval(values)
         means[key], intervals[key] = interval.mean, interval.as_dict()
-        beside = dict(_values(flat))[key] if flat is not None and head != "flat" and len(runs) > 1 else [None]
-        if None not in beside:
-            against[key] = paired_difference(values, beside).as_dict()
+        if None not in flat_values.get(key, [None]):
+            against[key] = paired_difference(values, flat_values[key]).as_dict()
     first = runs[0]
     row: Row = {"head": head, "num_codes": taxonomy.num_classes, "seeds": len(runs)}
     row["levels"] = [

@@ -49,8 +49,8 @@ def held_out_scores(
 ) -> dict[str, Any]:
     """Scores on the test split.
 
-    A label at an inner node counts at the levels down to it. An answer below such a label is judged by whether the
-    label lies on its path: nothing says which code below it is meant.
+    At each level the prediction is the node above the most probable code. A label at an inner node counts at the levels
+    down to it. An answer below such a label is right if the label is above it: nothing says which code is meant.
 
     Returns:
         ``levels``, a list with ``num`` test terms, ``accuracy``, mean ``confidence`` and ``calibration_error`` (10

@@ -65,7 +65,7 @@ def coding_task(taxonomy: Taxonomy, wordings: Sequence[Wording], *, seed: int) -
         )
     order = np.array(apart)[np.random.default_rng(seed).permutation(len(apart))]
     ends = np.cumsum(np.round(np.array(SHARES[:2]) * len(apart))).astype(int)
-    learned, valid, test = np.split(order, ends)
+    _, valid, test = np.split(order, ends)
     held = {*valid.tolist(), *test.tolist()}
     train = [place for place in range(len(examples)) if place not in held]
     pieces = Pieces.of(examples[place][1].text for place in train)
@@ -98,6 +98,6 @@ def label_ids(taxonomy: Taxonomy, node_B: NDArray[np.int64]) -> NDArray[np.int32
     return np.where(class_B >= 0, class_B, taxonomy.num_classes + node_B).astype(np.int32)
 
 
-def label_nodes(taxonomy: Taxonomy, label_B: NDArray[np.int64]) -> NDArray[np.int64]:
+def label_nodes(taxonomy: Taxonomy, label_B: NDArray[np.int32]) -> NDArray[np.int64]:
     """The nodes of labels, int64 [B]."""
     return np.concatenate([taxonomy.class_node, np.arange(taxonomy.num_nodes)])[label_B].astype(np.int64)

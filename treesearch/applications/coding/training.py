@@ -5,8 +5,8 @@ Shapes: **T** examples, **D** features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -14,15 +14,15 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from treesearch.applications.coding.heads import CodingFlat, CodingTree
+from treesearch.applications.coding.heads import CodingFlat, CodingHead, CodingTree
 from treesearch.applications.coding.task import CodingTask
-from treesearch.applications.taxonomy.classifiers import Classifier
 from treesearch.applications.taxonomy.training import Trained, TrainingSettings, train_classifier
 from treesearch.data import Split
 
 Head = Literal["hs", "flat"]
-LEARNING_RATES: dict[Head, float] = {"hs": 0.005, "flat": 0.01}  # chosen on validation splits: results/
+LEARNING_RATES: dict[Head, float] = {"hs": 0.02, "flat": 0.02}  # chosen on validation splits: results/
 LARGE = 20_000  # texts, from which on larger batches and fewer passes do
+MIN_LABELS = 30  # for a temperature
 LARGEST_LOG_TEMPERATURE = 1.5
 
 
@@ -31,7 +31,7 @@ class TrainedCoder:
     """A trained model, calibrated on the validation split."""
 
     trained: Trained
-    temperature: float  # that its logits have been divided by
+    temperatures: list[float]  # that its logits have been divided by: one, or one for each depth of decisions
 
 
 def coding_settings(task: CodingTask, *, epochs: int | None = None) -> TrainingSettings:
@@ -42,8 +42,12 @@ def coding_settings(task: CodingTask, *, epochs: int | None = None) -> TrainingS
         epochs: Passes over them; None goes by their number.
     """
     large = len(task.train) >= LARGE
-    settings = TrainingSettings(epochs=8, batch_size=256) if large else TrainingSettings(epochs=20, word_dropout=0.5)
-    return settings if epochs is None else replace(settings, epochs=epochs)
+    return TrainingSettings(
+        epochs=epochs or (8 if large else 20),
+        batch_size=256 if large else 64,
+        word_dropout=0.3 if large else 0.5,
+        keep_best=False,  # logits grow beyond what the validation split bears out, which the temperatures take back
+    )
 
 
 def train_coder(
@@ -55,21 +59,19 @@ def train_coder(
     learning_rate: float | None = None,
     on_epoch: Callable[[], None] = lambda: None,
 ) -> TrainedCoder:
-    """Train on the texts of a task; the validation split chooses the epoch and the temperature.
+    """Train on the texts of a task; the validation split chooses the temperatures.
 
     Args:
         task: Of `coding_task`.
         seed: Of parameters, order and dropout.
-        head: ``hs``, a hierarchical softmax on the taxonomy, supervised at all levels; ``flat``, one over all codes.
+        head: ``hs``, a hierarchical softmax on the taxonomy, trained down to each label; ``flat``, one over all codes.
         settings: None: `coding_settings`.
         learning_rate: None: `LEARNING_RATES`.
         on_epoch: Called after each pass.
     """
     settings = settings or coding_settings(task)
-    made: Classifier = (
-        CodingFlat(settings.features, task.taxonomy)
-        if head == "flat"
-        else CodingTree(settings.features, task.taxonomy, level_weight=1.0)
+    made: CodingHead = (
+        CodingFlat(settings.features, task.taxonomy) if head == "flat" else CodingTree(settings.features, task.taxonomy)
     )
     rate = LEARNING_RATES[head] if learning_rate is None else learning_rate
     trained = train_classifier(made, task, settings=settings, learning_rate=rate, seed=seed, on_epoch=on_epoch)
@@ -80,24 +82,42 @@ def train_coder(
 
 
 @torch.no_grad()
-def calibrate(head: Classifier, hidden: Tensor, label: Tensor) -> float:
-    """Divide the logits of a head by the temperature at which the labels' NLL is least (Guo et al. 2017); return it.
+def calibrate(head: CodingHead, hidden: Tensor, label: Tensor) -> list[float]:
+    """Divide logits by the temperatures at which the labels' NLL is least (Guo et al. 2017); return these.
+
+    The decisions of one depth of a hierarchical softmax have a temperature of their own: the NLL is a sum over depths,
+    so each is found alone. A depth that fewer than 30 labels reach has that of the depth above.
 
     Args:
-        head: All of its parameters are weights and biases of logits; they are changed.
+        head: Its weights and biases are changed.
         hidden: [T, D] features that it has not learned from.
         label: int64 [T].
     """
-    start = [parameter.clone() for parameter in head.parameters()]
+    temperatures: list[float] = []
+    for parameters, row_R, num_labels in head.calibrated(label):
+        if num_labels < MIN_LABELS and temperatures:
+            temperatures.append(temperatures[-1])
+        else:
+            temperatures.append(_best_temperature(head, parameters, row_R, hidden, label))
+        for parameter in parameters:
+            parameter[row_R] /= temperatures[-1]
+    return temperatures
+
+
+def _best_temperature(
+    head: CodingHead, parameters: Sequence[Tensor], row_R: Tensor, hidden: Tensor, label: Tensor
+) -> float:
+    start = [parameter[row_R] for parameter in parameters]
 
     def mean_nll(log_temperature: float) -> float:
-        for parameter, value in zip(head.parameters(), start, strict=True):
-            parameter.copy_(value * float(np.exp(-log_temperature)))
+        for parameter, value in zip(parameters, start, strict=True):
+            parameter[row_R] = value * float(np.exp(-log_temperature))
         return float(head.nll(hidden, label).double().mean())
 
     bound = LARGEST_LOG_TEMPERATURE
-    best = float(minimize_scalar(mean_nll, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-3}).x)
-    mean_nll(best)
+    best = float(minimize_scalar(mean_nll, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-2}).x)
+    for parameter, value in zip(parameters, start, strict=True):
+        parameter[row_R] = value
     return float(np.exp(best))
 
 

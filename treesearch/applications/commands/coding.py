@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -65,7 +65,7 @@ def coding(
         raise ConfigError(f"{unused[0]} is of a training, but --load takes a coder that is trained; leave one out")
     if load is not None and not query:
         raise ConfigError("--load needs a text to code; give --query TEXT")
-    rows = []
+    rows: list[dict[str, Any]] = []
     if load is not None:
         coder = Coder.load(load)
     else:
