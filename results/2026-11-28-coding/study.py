@@ -1,6 +1,7 @@
-"""Confidence by level of ICD-10-CM on held-out inclusion terms: `study.py few` (chapters 9, 10), `study.py all`.
+"""Confidence by level of ICD-10-CM on held-out inclusion terms.
 
-Writes few.json or all.json beside itself, and prints the tables of `treesearch apply coding`.
+`study.py few hs`, `study.py few flat` (chapters 9 and 10) and `study.py all hs` write their runs beside this file;
+`study.py few tables` prints the tables of `treesearch apply coding` from these.
 """
 
 import json
@@ -10,48 +11,65 @@ import time
 from pathlib import Path
 
 from treesearch.applications.coding import (
+    Coder,
+    coding_task,
     icd10cm_chapters,
     icd10cm_wordings,
     levels_table,
     narrow,
     safe_table,
-    train_and_score,
+    train_coder,
 )
+from treesearch.applications.coding.run import scored, summary_rows
+from treesearch.applications.coding.training import Head
 from treesearch.console import stdout
 from treesearch.evaluation.threads import one_thread
-from treesearch.progress import ProgressReporter
 
+HERE = Path(__file__).parent
 FEW = ["9", "10"]  # circulatory, respiratory
 QUERIES = ["non-ST elevation heart attack", "astma attack, child", "high blood pressure", "broken heart syndrome"]
 
 
-def main(which: str) -> None:
-    """Train, score, write."""
+def train(which: str, head: Head) -> None:
+    """Train and score a head, and write its runs beside this file."""
     begin = time.perf_counter()
     taxonomy = icd10cm_chapters(FEW if which == "few" else None)
     wordings = icd10cm_wordings(taxonomy)
-    loaded = time.perf_counter() - begin
-    with one_thread(), ProgressReporter() as progress:
-        rows, coder = train_and_score(
-            taxonomy,
-            wordings,
-            num_seeds=5 if which == "few" else 1,
-            heads=("hs", "flat") if which == "few" else ("hs",),
-            on_step=lambda head, done, total: progress.update("training", done, total, head),
-        )
-    content = {
-        "which": which,
-        "codes": taxonomy.num_classes,
-        "texts": len(wordings),
-        "load_seconds": loaded,
-        "seconds": time.perf_counter() - begin,
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-        "rows": rows,
-        "queries": narrow(coder, QUERIES),
-    }
-    (Path(__file__).parent / f"{which}.json").write_text(json.dumps(content, indent=1) + "\n")
+    runs = []
+    with one_thread():
+        for seed in range(5 if which == "few" else 1):
+            task = coding_task(taxonomy, wordings, seed=seed)
+            found = train_coder(task, seed=seed, head=head)
+            runs.append({"seed": seed} | scored(found, task))
+            print(head, seed, round(runs[-1]["nll"], 3), file=sys.stderr, flush=True)
+            content = {
+                "codes": taxonomy.num_classes,
+                "texts": len(wordings),
+                "seconds": time.perf_counter() - begin,
+                "cpu_seconds": time.process_time(),
+                "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+                "runs": runs,
+            }
+            (HERE / f"{which}-{head}.json").write_text(json.dumps(content, indent=1) + "\n")
+            if head == "hs" and seed == 0:
+                queries = narrow(Coder.of(task, found), QUERIES)
+                (HERE / f"{which}-queries.json").write_text(json.dumps(queries, indent=1) + "\n")
+
+
+def tables(which: str) -> None:
+    """Print the tables of the runs that are written, and the differences."""
+    taxonomy = icd10cm_chapters(FEW if which == "few" else None)
+    files = {head: HERE / f"{which}-{head}.json" for head in ("hs", "flat")}
+    runs_of = {head: json.loads(file.read_text())["runs"] for head, file in files.items() if file.exists()}
+    rows = summary_rows(runs_of, taxonomy)
     stdout().print(levels_table(rows), safe_table(rows))
+    for row in rows:
+        for name, value in row.get("against_flat", {}).items():
+            stdout().print(f"hs - flat, {name}: {value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    if sys.argv[2:] == ["tables"]:
+        tables(sys.argv[1])
+    else:
+        train(sys.argv[1], sys.argv[2])  # type: ignore[arg-type]

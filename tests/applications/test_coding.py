@@ -17,6 +17,7 @@ from treesearch.applications.coding.coder import ENCODER_FILE, TEXTS_FILE, check
 from treesearch.applications.coding.heads import CodingFlat, CodingTree
 from treesearch.applications.coding.narrowing import WIDTH, narrowing_lines
 from treesearch.applications.coding.pieces import Pieces, words_of
+from treesearch.applications.coding.run import summary_rows
 from treesearch.applications.coding.scores import held_out_scores, safe_nodes
 from treesearch.applications.coding.task import CodingTask, label_nodes
 from treesearch.applications.coding.training import TrainedCoder, calibrate, coding_settings, train_coder
@@ -202,6 +203,15 @@ def test_scores_against_counting() -> None:
     assert {key: scores["safe"][0][key] for key in expected} == pytest.approx(expected)
     assert scores["safe"][0]["level"] == pytest.approx(np.mean([taxonomy.depth[s] for s, _ in pairs]))
     assert scores["safe"][0]["code"] == pytest.approx(np.mean(taxonomy.class_at[safe] >= 0))
+
+
+def test_a_level_that_some_seeds_lack_is_left_out() -> None:
+    task, found, _ = trained()
+    run = held_out_scores(found.trained.model, task) | {"seconds": 1.0}
+    rows = summary_rows({"hs": [run, run | {"levels": run["levels"][:-1]}]}, task.taxonomy)
+    assert [level["level"] for level in rows[0]["levels"]] == [1, 2, 3]
+    assert "subcategory" not in str([column._cells for column in coding.levels_table(rows).columns])
+    assert rows[0]["intervals"]["nll"] == {"mean": run["nll"], "low": run["nll"], "high": run["nll"], "n": 2}
 
 
 def test_narrowing() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -11,8 +11,8 @@ from rich.table import Table
 from treesearch.applications.coding.coder import Coder
 from treesearch.applications.coding.narrowing import level_name
 from treesearch.applications.coding.scores import held_out_scores
-from treesearch.applications.coding.task import coding_task
-from treesearch.applications.coding.training import Head, coding_settings, train_coder
+from treesearch.applications.coding.task import CodingTask, coding_task
+from treesearch.applications.coding.training import Head, TrainedCoder, coding_settings, train_coder
 from treesearch.applications.coding.wordings import Wording
 from treesearch.errors import ConfigError
 from treesearch.evaluation.comparison import paired_difference, t_interval
@@ -75,18 +75,20 @@ def train_and_score(
             found = train_coder(task, seed=seed, head=head, settings=settings, on_epoch=one_more)
             if head == "hs" and coder is None:
                 coder = Coder.of(task, found)
-            scores = held_out_scores(found.trained.model, task)
-            runs_of[head].append(
-                {
-                    "seed": seed,
-                    "epoch": found.trained.epoch,
-                    "temperatures": found.temperatures,
-                    "seconds": found.trained.seconds,
-                    **scores,
-                }
-            )
+            runs_of[head].append({"seed": seed} | scored(found, task))
     assert coder is not None
-    return [_summary(head, runs, runs_of.get("flat"), taxonomy) for head, runs in runs_of.items()], coder
+    return summary_rows(runs_of, taxonomy), coder
+
+
+def scored(found: TrainedCoder, task: CodingTask) -> Row:
+    """The scores of one training, with its temperatures and seconds."""
+    own = {"temperatures": found.temperatures, "seconds": found.trained.seconds}
+    return own | held_out_scores(found.trained.model, task)
+
+
+def summary_rows(runs_of: Mapping[Head, Sequence[Row]], taxonomy: Taxonomy) -> list[Row]:
+    """One row for each head from the scores of its seeds; see `train_and_score`."""
+    return [_summary(head, runs, runs_of.get("flat"), taxonomy) for head, runs in runs_of.items()]
 
 
 def _summary(head: Head, runs: Sequence[Row], flat: Sequence[Row] | None, taxonomy: Taxonomy) -> Row:
@@ -108,6 +110,7 @@ def _summary(head: Head, runs: Sequence[Row], flat: Sequence[Row] | None, taxono
         {"level": one["level"], "kind": level_name(one["level"])}
         | {name: means[f"level {one['level']} {name}"] for name in ("num", *OF_LEVEL)}
         for one in first["levels"]
+        if f"level {one['level']} num" in means  # not all seeds may have a term so deep
     ]
     row["safe"] = [
         {"threshold": one["threshold"]} | {name: means[f"safe {one['threshold']} {name}"] for name in OF_SAFE}
