@@ -133,22 +133,15 @@ def _values(runs: Sequence[Row]) -> Iterator[tuple[str, list[Any]]]:
 
 
 def levels_table(rows: Sequence[Row]) -> Table:
-    """Accuracy, confidence and calibration error by level, a line for each level, columns for each head."""
+    """Accuracy, confidence and calibration error, a line for each head and level."""
     table = _table("Held-out terms by level, means over seeds")
-    table.add_column("level")
-    table.add_column("terms", justify="right")
+    for heading in ("head", "level", "terms", "accuracy", "mean confidence", "calibration error"):
+        table.add_column(heading, justify="left" if heading in ("head", "level") else "right", no_wrap=True)
     for row in rows:
-        for heading in ("accuracy", "confidence", "error"):
-            table.add_column(f"{row['head']} {heading}", justify="right", no_wrap=True)
-    for place, level in enumerate(rows[0]["levels"]):
-        cells = [
-            _cell(row, f"level {level['level']} {name}", row["levels"][place][name])
-            for row in rows
-            for name in OF_LEVEL
-        ]
-        table.add_row(level["kind"], f"{level['num']:.0f}", *cells)
-    codes = [cell for row in rows for cell in (_cell(row, "code_accuracy", row["code_accuracy"]), "", "")]
-    table.add_row("the code itself", "", *codes)
+        for level in row["levels"]:
+            cells = [_cell(row, f"level {level['level']} {name}", level[name]) for name in OF_LEVEL]
+            table.add_row(row["head"], level["kind"], f"{level['num']:.0f}", *cells)
+        table.add_row(row["head"], "the code itself", "", _cell(row, "code_accuracy", row["code_accuracy"]), "", "")
     return table
 
 
