@@ -6,6 +6,7 @@ Nothing is downloaded: each function reads the files that its source hands out.
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -92,7 +93,7 @@ def icd10cm() -> Taxonomy:
     Raises:
         MissingExtraError: The package is not installed.
     """
-    icd = _icd_package()
+    icd = icd10cm_package()
     codes = icd.get_all_codes(with_dots=True)
     times = Counter(codes)
     edges, seen = [], set()
@@ -115,14 +116,26 @@ def icd10cm_descriptions(taxonomy: Taxonomy) -> list[str]:
     Raises:
         MissingExtraError: The package is not installed.
     """
-    icd = _icd_package()
-    codes = [name.split("-")[0] if len(set(name.split("-"))) == 1 else name for name in taxonomy.names[1:]]
-    return ["", *(icd.get_description(code) for code in codes)]
+    icd = icd10cm_package()
+    return ["", *(icd.get_description(icd10cm_item(name)[0]) for name in taxonomy.names[1:])]
 
 
-def _icd_package() -> Any:
+def icd10cm_item(name: str) -> tuple[str, bool]:
+    """A node of `icd10cm` as the package knows it: its code, and whether the block is meant where two have it."""
+    first, _, last = name.partition("-")
+    return (first, True) if first == last else (name, False)
+
+
+def icd10cm_package() -> Any:
+    """The package ``simple-icd-10-cm``, which reads its files when it is imported.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
     try:
-        import simple_icd_10_cm
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # it opens its files in an old way
+            import simple_icd_10_cm
     except ImportError:
         raise MissingExtraError("simple_icd_10_cm", "taxonomies") from None
     return simple_icd_10_cm

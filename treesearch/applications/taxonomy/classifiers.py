@@ -43,6 +43,14 @@ class Classifier(nn.Module, ABC):
     def log_prob(self, hidden_BD: Tensor) -> Tensor:
         """Log-probabilities of the classes, [B, C]."""
 
+    def nll(self, hidden_BD: Tensor, target_B: Tensor) -> Tensor:
+        """Negative log-likelihood of each label, [B], nats: what epochs are compared by."""
+        return nn.functional.nll_loss(self.log_prob(hidden_BD), target_B, reduction="none")
+
+    def row_sparse_parameters(self) -> list[Tensor]:
+        """Parameters whose gradients hold the rows that a batch has used; none by default."""
+        return []
+
     @abstractmethod
     def levels(self, hidden_BD: Tensor, predicted_B: Tensor) -> Tensor:
         """The predicted node of each level, int64 [B, L]; `Taxonomy.NO_NODE` where the predicted path has ended."""
@@ -76,10 +84,16 @@ class FlatClassifier(Classifier):
 class TreeClassifier(Classifier):
     """A hierarchical softmax on the taxonomy's tree, supervised at the classes alone or at all levels."""
 
-    def __init__(self, in_features: int, taxonomy: Taxonomy, *, multi_level: MultiLevelLoss | None = None) -> None:
+    def __init__(
+        self, in_features: int, taxonomy: Taxonomy, *, multi_level: MultiLevelLoss | None = None, sparse: bool = False
+    ) -> None:
         super().__init__()
         self.taxonomy, self._multi_level = taxonomy, multi_level
-        self.layer = HierarchicalSoftmax(in_features, taxonomy.tree)
+        self.layer = HierarchicalSoftmax(in_features, taxonomy.tree, sparse=sparse)
+
+    def row_sparse_parameters(self) -> list[Tensor]:
+        """Those of a sparse layer."""
+        return list(self.layer.parameters()) if self.layer.sparse else []
 
     def loss(self, hidden_BD: Tensor, target_B: Tensor, ids_Bn: Tensor) -> Tensor:
         """Negative log-likelihood, of the classes or of all levels."""

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from treesearch.applications.taxonomy.classifiers import Classifier, reset
-from treesearch.data import Dataset, Split
+from treesearch.data import Dataset, InputSpec, Split
 from treesearch.evaluation.encoders import BagEncoder
 from treesearch.evaluation.examples import Examples
 from treesearch.metrics import (
@@ -46,22 +46,36 @@ class TrainingSettings:
     epochs: int = 40
     batch_size: int = 64
     learning_rates: tuple[float, ...] = (0.01, 0.02)  # each classifier takes its best on the validation split
+    keep_best: bool = True  # the parameters of the epoch with the least validation NLL; else those of the last
+
+
+class TrainingData(Protocol):
+    """What training reads of a data set: bags of ids with their labels."""
+
+    @property
+    def spec(self) -> InputSpec:
+        """Of the bags, which have a padding id."""
+
+    @property
+    def train(self) -> Split:
+        """To learn from."""
+
+    @property
+    def valid(self) -> Split:
+        """To choose the epoch by."""
 
 
 class TextClassifier(nn.Module):
     """A bag-of-words encoder under a classifier; ids of words are left out at random while it learns."""
 
-    def __init__(self, dataset: Dataset, head: Classifier, settings: TrainingSettings) -> None:
+    def __init__(self, spec: InputSpec, head: Classifier, settings: TrainingSettings) -> None:
         super().__init__()
-        assert dataset.spec.padding is not None
+        assert spec.padding is not None
         self.encoder = BagEncoder(
-            dataset.spec.num_ids,
-            embedding=settings.embedding,
-            features=settings.features,
-            padding=dataset.spec.padding,
+            spec.num_ids, embedding=settings.embedding, features=settings.features, padding=spec.padding
         )
         self.head = head
-        self._padding, self._settings = dataset.spec.padding, settings
+        self._padding, self._settings = spec.padding, settings
 
     def forward(self, ids_Bn: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Features [B, D]; with a generator, as they are learned from."""
@@ -80,7 +94,7 @@ class TextClassifier(nn.Module):
 
 @dataclass(frozen=True)
 class Trained:
-    """A classifier with the parameters of its best epoch."""
+    """A classifier with the parameters of the epoch that is kept."""
 
     model: TextClassifier
     valid_nll: float  # nats
@@ -90,28 +104,28 @@ class Trained:
 
 def train_classifier(
     head: Classifier,
-    dataset: Dataset,
+    dataset: TrainingData,
     *,
     settings: TrainingSettings,
     learning_rate: float,
     seed: int,
     on_epoch: Callable[[], None] = lambda: None,
 ) -> Trained:
-    """Train with Adam, the rate falling linearly to zero; the epoch with the least validation NLL is kept.
+    """Train with Adam, the rate falling linearly to zero; the epoch that the settings say is kept.
 
     Args:
         head: Of ``settings.features`` inputs; its parameters are drawn anew.
-        dataset: Of documents, over the classes of the head.
+        dataset: Of documents, with labels that the head knows.
         settings: Of the training.
         learning_rate: At the first step.
         seed: Of parameters, order and dropout: the encoder starts the same for every classifier.
         on_epoch: Called after each epoch.
     """
     generator = torch.Generator().manual_seed(seed)
-    model = TextClassifier(dataset, head, settings)
+    model = TextClassifier(dataset.spec, head, settings)
     model.encoder.reset_parameters(generator)
     reset(model.head, generator)
-    table = model.encoder.row_sparse_parameters()
+    table = [*model.encoder.row_sparse_parameters(), *head.row_sparse_parameters()]
     ids = set(map(id, table))
     rest = [parameter for parameter in model.parameters() if id(parameter) not in ids]
     optimizers: list[torch.optim.Optimizer] = [RowwiseAdam(table, betas=BETAS)]
@@ -132,7 +146,7 @@ def train_classifier(
             step += 1
         seconds += time.perf_counter() - begin
         nll = mean_nll(model, dataset.valid)
-        if nll < best[0]:
+        if nll < best[0] or not settings.keep_best:
             best = (nll, epoch, copy.deepcopy(model.state_dict()))
         on_epoch()
     model.load_state_dict(best[2])
@@ -141,11 +155,10 @@ def train_classifier(
 
 @torch.no_grad()
 def mean_nll(model: TextClassifier, split: Split) -> float:
-    """Mean NLL of the classes of a split in nats."""
+    """Mean NLL of the labels of a split in nats."""
     total = 0.0
     for ids_Bn, target_B in Examples.of(split, torch.device("cpu")).in_order(SCORE_BATCH):
-        scores_BC = model.log_prob(ids_Bn)
-        total += float(nn.functional.nll_loss(scores_BC, target_B, reduction="sum"))
+        total += float(model.head.nll(model(ids_Bn), target_B).sum())
     return total / len(split)
 
 
