@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from treesearch.applications.commands.audit import audit
+from treesearch.applications.commands.autocomplete import autocomplete
 from treesearch.applications.commands.taxonomy import taxonomy
 
 apply = typer.Typer(
@@ -17,5 +18,5 @@ def _applications() -> None:
     """Run an application: what the toolbox is for, on your own data."""
 
 
-for _command in (audit, taxonomy):
+for _command in (audit, autocomplete, taxonomy):
     apply.command()(_command)

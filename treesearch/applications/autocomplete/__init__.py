@@ -1,0 +1,25 @@
+"""Query autocomplete: the most probable completions of a prefix, exactly, by best-first search down a tree."""
+
+from treesearch.applications.autocomplete.completion_index import Completion, CompletionIndex
+from treesearch.applications.autocomplete.completions import Completions, load_completions
+from treesearch.applications.autocomplete.prompt import (
+    answer_lines,
+    completion_rows,
+    completion_table,
+    typed_lines,
+)
+from treesearch.applications.autocomplete.trees import completion_tree, size_rows, size_table
+
+__all__ = [
+    "Completion",
+    "CompletionIndex",
+    "Completions",
+    "answer_lines",
+    "completion_rows",
+    "completion_table",
+    "completion_tree",
+    "load_completions",
+    "size_rows",
+    "size_table",
+    "typed_lines",
+]
