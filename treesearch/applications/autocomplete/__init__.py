@@ -2,6 +2,9 @@
 
 from treesearch.applications.autocomplete.completion_index import Completion, CompletionIndex
 from treesearch.applications.autocomplete.completions import Completions, load_completions
+from treesearch.applications.autocomplete.context_model import ContextIndex, ContextModel
+from treesearch.applications.autocomplete.context_training import ContextSettings, train_context_model
+from treesearch.applications.autocomplete.contexts import load_contexts
 from treesearch.applications.autocomplete.prompt import (
     answer_lines,
     completion_rows,
@@ -14,12 +17,17 @@ __all__ = [
     "Completion",
     "CompletionIndex",
     "Completions",
+    "ContextIndex",
+    "ContextModel",
+    "ContextSettings",
     "answer_lines",
     "completion_rows",
     "completion_table",
     "completion_tree",
     "load_completions",
+    "load_contexts",
     "size_rows",
     "size_table",
+    "train_context_model",
     "typed_lines",
 ]

@@ -44,7 +44,7 @@ class Completions:
             total = counts.sum()
         if not np.isfinite(total):
             raise DataError("the sum of all counts must be finite, but is infinite; divide them by something")
-        if not ordered[0].strip() or (ordered[0] < "!" and not all(map(str.strip, ordered))):
+        if not all(map(str.strip, ordered)):
             raise DataError("a completion must not be blank, but one is; leave it out")
         return cls(SortedTexts.of(ordered), counts)
 

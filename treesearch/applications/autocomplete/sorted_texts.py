@@ -64,6 +64,11 @@ class SortedTexts:
         low, high = prefix_range(self.blob, self.offsets, encoded)
         return int(low), int(high)
 
+    def find(self, text: str) -> int | None:
+        """The rank of a text, None where it is not among them: of those that begin with it, it comes first."""
+        low, high = self.range(text)
+        return low if low < high and self[low] == text else None
+
     @property
     def nbytes(self) -> int:
         """Memory."""
