@@ -1,5 +1,6 @@
 """`treesearch apply autocomplete`: every answer is that of a sort of all completions."""
 
+import io
 import json
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from treesearch import Tree, build_tree
 from treesearch.applications.autocomplete import (
     CompletionIndex,
     Completions,
+    answer_lines,
     completion_tree,
     load_completions,
     size_rows,
+    typed_lines,
 )
 from treesearch.applications.autocomplete.match_kernels import NONE, next_rank, wavelet_matrix
 from treesearch.applications.autocomplete.sorted_texts import SortedTexts
@@ -308,14 +311,59 @@ def prompt(folder: Path, lines: bytes, *arguments: str) -> subprocess.CompletedP
     return subprocess.run([*command, *arguments], input=lines, capture_output=True, timeout=300)
 
 
-def test_prompt_answers_lines_until_an_empty_one(tmp_path: Path) -> None:
-    done = prompt(tmp_path, b"how to\ncaf\r\nzz\n\nhow\n", "--json", "--top", "1")
-    assert done.returncode == 0, done.stderr
-    answers = [json.loads(line) for line in done.stdout.decode().splitlines()]
-    assert [[row["completion"] for row in rows] for rows in answers] == [["how to cook rice"], ["café 😀"], []]
+def answers(lines: str, *, as_json: bool) -> None:
+    index = index_of(Completions.of(QUERIES))
+    answer_lines(lambda line: index.complete(line, 2), typed_lines(io.StringIO(lines)), as_json=as_json)
 
 
-def test_prompt_for_people_and_lines_that_are_not_text(tmp_path: Path) -> None:
+def test_prompt_answers_lines_until_an_empty_one(capsys: pytest.CaptureFixture[str]) -> None:
+    answers("how to\ncaf\r\nzz\n\nhow\n", as_json=True)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [[row["completion"] for row in row] for row in rows] == [
+        ["how to cook rice", "how to cook"],
+        ["café 😀"],
+        [],
+    ]
+    answers("how\nzz", as_json=False)
+    out = capsys.readouterr().out
+    assert "2 completions, " in out
+    assert "no completion, " in out
+    assert " ms\n" in out
+
+
+def test_prompt_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line editor is asked until the end of the file; an interrupt ends the prompt without an error."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    typed = iter(["how", "caf"])
+
+    def read(prompt: str) -> str:
+        assert prompt == "> "
+        for line in typed:
+            return line
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", read)
+    assert list(typed_lines(Terminal())) == ["how", "caf"]
+
+    def interrupted(prompt: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.input", interrupted)
+    answer_lines(lambda line: [], typed_lines(Terminal()))
+
+
+def test_prompt_refuses_what_is_no_text() -> None:
+    stream = io.TextIOWrapper(io.BytesIO(b"how\n\xff\n"), encoding="utf-8")
+    with pytest.raises(DataError, match="must be UTF-8 text"):
+        list(typed_lines(stream))
+
+
+@pytest.mark.slow
+def test_prompt_of_the_command(tmp_path: Path) -> None:
     done = prompt(tmp_path, b"how\nzz\n\xff\n")
     out = done.stdout.decode()
     assert "3 completions, " in out

@@ -82,8 +82,8 @@ class ContextModel:
         layer = HierarchicalSoftmax.from_pretrained(folder)
         if layer.tree.class_names != completions.names:
             raise TreeError(
-                f"the model in {str(folder)!r} must be over the completions, but is over {layer.tree.num_classes} others;"
-                f" give the queries it was trained with (or train again over these {len(completions)})"
+                f"the model in {str(folder)!r} must be over the completions, but is over"
+                f" {layer.tree.num_classes} others; give the queries that it was trained with"
             )
         words = _words(folder / WORDS_FILE)
         try:
