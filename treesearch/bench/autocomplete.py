@@ -27,7 +27,11 @@ NUM_WORDS = 50_000
 
 
 def run(sizes: Sequence[int] = SIZES, num_prefixes: int = NUM_PREFIXES, repeats: int = REPEATS) -> list[dict[str, Any]]:
-    """One row for each number of completions and each tree of `TREES`; see `measure`."""
+    """One row for each number of completions, on Huffman's tree and on a balanced one; see `measure`.
+
+    All runs once on a few completions first: compilation is in no figure.
+    """
+    _warm_up()
     rows = []
     for size in sizes:
         completions = Completions.of(synthetic_queries(size, np.random.default_rng(0)))
@@ -38,6 +42,11 @@ def run(sizes: Sequence[int] = SIZES, num_prefixes: int = NUM_PREFIXES, repeats:
             row = measure(completions, tree, num_prefixes=num_prefixes, repeats=repeats)
             rows.append({"tree": name, **row, "tree_seconds": build_seconds})
     return rows
+
+
+def _warm_up() -> None:
+    completions = Completions.of(synthetic_queries(50, np.random.default_rng(0)))
+    measure(completions, completion_tree("balanced", completions), num_prefixes=10, repeats=1)
 
 
 def synthetic_queries(num: int, rng: np.random.Generator) -> dict[str, float]:
