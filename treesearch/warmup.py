@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from treesearch.applications.autocomplete import CompletionIndex, Completions, ContextIndex, ContextModel
 from treesearch.builders import BUILDERS, build_tree
 from treesearch.decisions.calibration import NodeTemperatures
 from treesearch.decisions.cascade import cascade
@@ -15,6 +16,7 @@ from treesearch.decisions.costs import NodeCosts
 from treesearch.decisions.node_probs import NodeProbs
 from treesearch.decisions.selective import SelectivePolicy
 from treesearch.evaluation.directions import TrainedDirections
+from treesearch.evaluation.encoders import BagEncoder
 from treesearch.evaluation.features import Features
 from treesearch.evaluation.frozen import evaluate_frozen
 from treesearch.evaluation.memo import NodeMemo, memo_keys
@@ -60,6 +62,7 @@ def compile_kernels() -> None:
         layer.log_prob(inputs).sum().backward()  # type: ignore[no-untyped-call]
         layer.topk(inputs, 1), layer.double().topk(inputs.double(), 1)
     _compile_objectives()
+    _compile_applications()
 
 
 def _compile_objectives() -> None:
@@ -81,6 +84,15 @@ def _compile_decisions(tree: Tree) -> None:
     costs.cost(cascade(probs, costs, probability="marginal"), truth)
     NodeTemperatures.fit(probs, truth, min_examples=1).apply(probs)
     SelectivePolicy.fit(probs[torch.zeros(20, dtype=torch.int64)], truth.repeat(20), target_accuracy=0.5, delta=0.5)
+
+
+def _compile_applications() -> None:
+    completions = Completions.of({"a": 1.0, "ab": 2.0, "b": 3.0})
+    index = CompletionIndex(completions, build_tree("huffman", counts=completions.counts))
+    index.complete("a", 1)
+    encoder = BagEncoder(1, embedding=2, features=2, padding=0)
+    for layer in (HierarchicalSoftmax(2, index.tree), HierarchicalSoftmax(2, index.tree, dtype=torch.float64)):
+        ContextIndex(index, ContextModel(encoder, layer, {})).complete("a", 1)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ from typing import Any
 
 from rich.table import Table
 
-from treesearch.bench import audit, cost, distributed, exchange, faults, frozen, search, softmax, trees
+from treesearch.bench import audit, autocomplete, cost, distributed, exchange, faults, frozen, search, softmax, trees
 
 BENCHMARKS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "audit": audit.run,
+    "autocomplete": autocomplete.run,
     "cost": cost.run,
     "distributed": distributed.run,
     "exchange": exchange.run,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,16 +74,18 @@ def load_documents(
             f"there must be at least {MIN_CLASSES} classes, but {str(train)!r} has {len(names)} labels"
             f"{' with those of the other files' if unseen_labels else ''}; two are one decision, without a tree"
         )
-    words = Counter(word for document, _ in read["train"] for word in document)
-    often = sorted((word for word in words if words[word] >= min_word_count), key=lambda word: (-words[word], word))
-    word_ids = {word: number for number, word in enumerate(often[:max_words])}
+    word_ids = number_words(
+        (document for document, _ in read["train"]), max_words=max_words, min_word_count=min_word_count
+    )
     if not word_ids:
         raise DataError(
             f"no word of {str(train)!r} occurs {min_word_count} times; lower data.min_word_count, or give more text"
         )
     class_ids = {name: number for number, name in enumerate(names)}
     splits = {
-        name: Split(_bags(lines, word_ids, context), _class_ids(lines, class_ids, paths[name]))
+        name: Split(
+            word_bags([document for document, _ in lines], word_ids, context), _class_ids(lines, class_ids, paths[name])
+        )
         for name, lines in read.items()
     }
     longer = np.mean([sum(word in word_ids for word in document) > context for document, _ in read["train"]])
@@ -148,6 +150,29 @@ def load_labelled_features(
     )
 
 
+def split_words(text: str) -> list[str]:
+    """Runs of letters, digits and underscores, and single other characters, case folded."""
+    return WORD.findall(text.casefold())
+
+
+def number_words(
+    documents: Iterable[Sequence[str]], *, max_words: int | None = None, min_word_count: int = 1
+) -> dict[str, int]:
+    """Ids of the words that occur often enough, the most frequent first, ties by name."""
+    words = Counter(word for document in documents for word in document)
+    often = sorted((word for word in words if words[word] >= min_word_count), key=lambda word: (-words[word], word))
+    return {word: number for number, word in enumerate(often[:max_words])}
+
+
+def word_bags(documents: Sequence[Sequence[str]], word_ids: Mapping[str, int], size: int) -> NDArray[np.int32]:
+    """The first ``size`` words of each document that have an id, int32 [T, size]; padding on the left."""
+    bags = np.full((len(documents), size), len(word_ids), np.int32)
+    for row, document in enumerate(documents):
+        ids = [word_ids[word] for word in document if word in word_ids][:size]
+        bags[row, size - len(ids) :] = ids
+    return bags
+
+
 Document = tuple[list[str], str]
 
 
@@ -160,18 +185,10 @@ def _read_lines(path: Path) -> list[Document]:
         document, tab, label = line.rpartition("\t")
         if not tab or not label.strip():
             raise DataError(f"lines must be 'text TAB label', but line {number} of {str(path)!r} is {line!r:.60}")
-        lines.append((WORD.findall(document.casefold()), label.strip()))
+        lines.append((split_words(document), label.strip()))
     if not lines:
         raise DataError(f"{str(path)!r} holds no documents; give lines of 'text TAB label'")
     return lines
-
-
-def _bags(lines: Sequence[Document], word_ids: dict[str, int], context: int) -> NDArray[np.int32]:
-    bags = np.full((len(lines), context), len(word_ids), np.int32)
-    for row, (document, _) in enumerate(lines):
-        ids = [word_ids[word] for word in document if word in word_ids][:context]
-        bags[row, context - len(ids) :] = ids
-    return bags
 
 
 def _class_ids(lines: Sequence[Document], class_ids: dict[str, int], path: Path) -> NDArray[np.int32]:

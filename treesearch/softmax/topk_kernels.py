@@ -76,7 +76,7 @@ def _log_softmax(logit_K, arity):
 
 
 @njit(cache=True, error_model="numpy")
-def _decide(rows, bias_K, values, arity, edge_K):
+def decide(rows, bias_K, values, arity, edge_K):
     """Fill ``edge_K`` with the log-probabilities of a node's branches.
 
     Args:
@@ -104,7 +104,7 @@ def _decide(rows, bias_K, values, arity, edge_K):
 
 
 @njit(cache=True)
-def _push(key, number, size, new_key, new_number):
+def push(key, number, size, new_key, new_number):
     """Add an entry to a heap of ``size``: the largest key on top, of equals the smallest number."""
     place, one = np.uint64(size), np.uint64(1)
     while place:
@@ -117,7 +117,7 @@ def _push(key, number, size, new_key, new_number):
 
 
 @njit(cache=True)
-def _replace_top(key, number, size, new_key, new_number):
+def replace_top(key, number, size, new_key, new_number):
     """Put an entry in the place of the top of a heap of ``size``."""
     place, one, size = np.uint64(0), np.uint64(1), np.uint64(size)
     while True:
@@ -140,7 +140,7 @@ def _sort_results(log_prob_k, class_k, found):
     for last in range(found - 1, 0, -1):
         key, number = log_prob_k[last], class_k[last]
         log_prob_k[last], class_k[last] = log_prob_k[0], class_k[0]
-        _replace_top(log_prob_k, class_k, last, key, number)
+        replace_top(log_prob_k, class_k, last, key, number)
     for i in range(found):
         log_prob_k[i] = -log_prob_k[i] if log_prob_k[i] >= 0 else np.nan
         class_k[i] = ~class_k[i]
@@ -150,7 +150,7 @@ def _sort_results(log_prob_k, class_k, found):
 
 
 @njit(cache=True)
-def _take(owned, size, like):
+def take(owned, size, like):
     """Memory for ``size`` numbers of the type of ``like``, not filled; ``owned``, a list of bytes, keeps it.
 
     Arrays that own their memory would cost more than the search: their references are counted at every turn of a loop.
@@ -161,22 +161,22 @@ def _take(owned, size, like):
 
 
 @njit(cache=True)
-def _larger(owned, array, size):
+def larger(owned, array, size):
     """A copy of ``array`` with room for ``size`` numbers at least."""
-    longer = _take(owned, 2 * size, array)
+    longer = take(owned, 2 * size, array)
     for i in range(np.uint64(array.size)):
         longer[i] = array[i]
     return longer
 
 
 @njit(inline="always")
-def _view(array):
+def view(array):
     """All of an array, flat, without a share in its memory."""
     return array_at(np.int64(array.ctypes.data), array.size, array)
 
 
 @njit(cache=True, error_model="numpy")
-def _project(facts, scope_facts, address, input_address, hidden):
+def project(facts, scope_facts, address, input_address, hidden):
     """Compute the outputs of a scope's projection; those of the scope above are there.
 
     Args:
@@ -205,7 +205,7 @@ def _search_example(parameters, tree, memory, owned, input_address, max_nodes, l
         parameters: Where they are.
         tree: With at least two classes.
         memory: What the search works in.
-        owned: See `_take`.
+        owned: See `take`.
         input_address: Where the example is.
         max_nodes: See `search`.
         log_prob_k: Its row of the results.
@@ -232,13 +232,13 @@ def _search_example(parameters, tree, memory, owned, input_address, max_nodes, l
         if found == wanted and (reached < threshold or threshold == unknown):
             break
         size -= 1
-        _replace_top(heap_log_prob, heap_node, size, heap_log_prob[size], heap_node[size])
+        replace_top(heap_log_prob, heap_node, size, heap_log_prob[size], heap_node[size])
         facts = array_at(node_address + 4 * NODE_COLUMNS * node, NODE_COLUMNS, node_facts)
         if max_nodes:
             depth = np.int64(facts[DEPTH])
             if depth > deepest:  # by one
                 if depth == visited.size:
-                    visited = _larger(owned, visited, depth + 1)
+                    visited = larger(owned, visited, depth + 1)
                 visited[depth] = 0
                 deepest += 1
             if visited[depth] == max_nodes:
@@ -253,13 +253,13 @@ def _search_example(parameters, tree, memory, owned, input_address, max_nodes, l
             opened = scope_facts[SCOPE_COLUMNS * scope : SCOPE_COLUMNS * (scope + np.uint64(1))]
             source = hidden_address + itemsize * opened[OFFSET]
             if facts[OPENS]:
-                _project(opened, scope_facts, projection_address[scope], input_address, hidden)
+                project(opened, scope_facts, projection_address[scope], input_address, hidden)
         arity, row = np.int64(facts[ARITY]), np.int64(facts[ROW])
         num_rows = 1 if arity == 2 else arity
         if arity > edge_K.size:
-            edge_K = _larger(owned, edge_K, arity)
+            edge_K = larger(owned, edge_K, arity)
         bias = bias_address[width] + itemsize * row if has_bias else 0
-        _decide(
+        decide(
             array_at(weight_address[width] + itemsize * row * dim, num_rows * dim, hidden),
             array_at(bias, num_rows if has_bias else 0, hidden),
             array_at(source, dim, hidden),
@@ -276,18 +276,18 @@ def _search_example(parameters, tree, memory, owned, input_address, max_nodes, l
             if child < 0:
                 # Here the worst is on top: negated, and a leaf's entry is the complement of its class already.
                 if found < wanted:
-                    _push(log_prob_k, class_k, found, -below, np.int64(child))
+                    push(log_prob_k, class_k, found, -below, np.int64(child))
                     found += 1
                 elif below > threshold or (below == threshold and child > class_k[0]):
-                    _replace_top(log_prob_k, class_k, found, -below, np.int64(child))
+                    replace_top(log_prob_k, class_k, found, -below, np.int64(child))
                 if found == wanted:
                     threshold = -log_prob_k[0]
             elif found < wanted or below >= threshold:
                 if size == heap_node.size:
-                    heap_log_prob = _larger(owned, heap_log_prob, size)
-                    heap_node = _larger(owned, heap_node, size)
+                    heap_log_prob = larger(owned, heap_log_prob, size)
+                    heap_node = larger(owned, heap_node, size)
                 # Equals in the order of their numbers; where nothing is a number, down to the classes at once.
-                _push(heap_log_prob, heap_node, size, below, child if below <= 0 else ~child)
+                push(heap_log_prob, heap_node, size, below, child if below <= 0 else ~child)
                 size += 1
     exact = found == wanted and (not any_dropped or dropped < threshold)
     _sort_results(log_prob_k, class_k, found)
@@ -320,22 +320,22 @@ def search(tables, addresses, has_bias, inputs_BD, max_nodes, log_prob_Bk, class
         return
     first_scope = (2 if has_bias else 1) * tables.num_widths
     parameters = (
-        _view(addresses[: tables.num_widths]),
-        _view(addresses[tables.num_widths : first_scope]),
-        _view(addresses[first_scope:]),
+        view(addresses[: tables.num_widths]),
+        view(addresses[tables.num_widths : first_scope]),
+        view(addresses[first_scope:]),
     )
-    tree = _view(tables.node), _view(tables.child), _view(tables.scope)
+    tree = view(tables.node), view(tables.child), view(tables.scope)
     owned = [np.empty(0, np.uint8)]
-    numbers = _view(inputs_BD)
+    numbers = view(inputs_BD)
     memory = (
-        _take(owned, FIRST_SIZE, numbers),  # the frontier: log-probabilities ..
-        _take(owned, FIRST_SIZE, tree[1]),  # .. and nodes
-        _take(owned, FIRST_SIZE, numbers),  # log-probabilities of one node's branches
-        _take(owned, FIRST_SIZE, parameters[0]),  # visited nodes by depth
-        _take(owned, tables.hidden_size, numbers),  # outputs of the projections, each at its offset
+        take(owned, FIRST_SIZE, numbers),  # the frontier: log-probabilities ..
+        take(owned, FIRST_SIZE, tree[1]),  # .. and nodes
+        take(owned, FIRST_SIZE, numbers),  # log-probabilities of one node's branches
+        take(owned, FIRST_SIZE, parameters[0]),  # visited nodes by depth
+        take(owned, tables.hidden_size, numbers),  # outputs of the projections, each at its offset
     )
     for b in range(batch):
         input_address = np.int64(inputs_BD.ctypes.data) + b * num_features * inputs_BD.itemsize
         num_nodes_B[b], exact_B[b], memory = _search_example(
-            parameters, tree, memory, owned, input_address, max_nodes, _view(log_prob_Bk[b]), _view(class_Bk[b])
+            parameters, tree, memory, owned, input_address, max_nodes, view(log_prob_Bk[b]), view(class_Bk[b])
         )

@@ -5,5 +5,12 @@ from __future__ import annotations
 import typer
 
 from treesearch.applications.commands.audit import audit
-for _command in (audit, chess, coding, taxonomy):
-    apply.command()(_command)
+from treesearch.applications.commands.autocomplete import autocomplete
+from treesearch.applications.commands.taxonomy import taxonomy
+
+apply = typer.Typer(
+    help="Run an application: what the toolbox is for, on your own data.", no_args_is_help=True, rich_markup_mode=None
+)
+@apply.callback()
+def _applications() -> None:
+    """Run an application: what the toolbox is for, on your own data."""
