@@ -83,7 +83,7 @@ class RowwiseOptimizer(Optimizer, ABC):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where another optimizer of the same kind and the same parameters stood.
+        """Continue where another optimizer of the same kind and the same parameters stood, on whatever device.
 
         Raises:
             DataError: State or settings do not fit this optimizer; nothing is changed.
@@ -102,9 +102,12 @@ class RowwiseOptimizer(Optimizer, ABC):
                     f"a group must have the settings {', '.join(self.defaults)}, but one lacks"
                     f" {', '.join(sorted(missing))}; load the state of a {type(self).__name__}"
                 )
-        for group, own_group in zip(state_dict["param_groups"], self.param_groups, strict=False):
+        groups = [dict(group) for group in state_dict["param_groups"]]
+        for group, own_group in zip(groups, self.param_groups, strict=False):
+            if isinstance(factor_R := group.get("row_rates"), Tensor) and own_group["params"]:
+                group["row_rates"] = factor_R.to(own_group["params"][0].device)  # torch leaves it where it was saved
             _check_factors(group.get("row_rates"), own_group["params"])
-        super().load_state_dict(state_dict)
+        super().load_state_dict({**state_dict, "param_groups": groups})
         # torch gives state the type of its parameter, which would round that of half precision.
         for param, state in states.items():
             for name, own in state.items():

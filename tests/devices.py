@@ -1,0 +1,57 @@
+"""Devices other than the host: CUDA where there is one, and a pretended one that every machine has.
+
+The pretended device runs on the host and tells nothing of CUDA's kernels or speed. It tells whether tensors of two
+devices are mixed and whether something takes the address or the NumPy array of a tensor that is elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import types
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+SOURCE = Path(__file__).parent / "pretend" / "device.cpp"
+DEVICES = [
+    pytest.param("pretend", marks=pytest.mark.slow),
+    pytest.param("cuda", marks=[pytest.mark.gpu]),
+]
+
+
+def ready(name: str) -> torch.device:
+    """The device of this name; skips the test where there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    if name == "pretend":
+        _register()
+    return torch.device(name, 0)
+
+
+@cache
+def _register() -> None:
+    """Build the device and tell torch of it, once a process."""
+    library = os.environ.get("TREESEARCH_PRETEND_DEVICE")  # one that was built before
+    if library is None:
+        compiler = shutil.which("g++")
+        if compiler is None:
+            pytest.skip("needs g++")
+        root = Path(torch.__file__).parent
+        folder = tempfile.mkdtemp(prefix="treesearch-pretend-")
+        library = str(Path(folder) / "pretend.so")
+        includes = [f"-I{root / 'include'}", f"-I{root / 'include/torch/csrc/api/include'}"]
+        libraries = [f"-L{root / 'lib'}", "-lc10", "-ltorch_cpu", "-ltorch"]
+        command = [compiler, "-O0", "-std=c++20", "-fPIC", "-shared", *includes, str(SOURCE), "-o", library, *libraries]
+        subprocess.run(command, check=True, capture_output=True)
+    torch.ops.load_library(library)
+    module = types.ModuleType("torch.pretend")
+    for attribute, value in {"is_available": True, "device_count": 1, "current_device": 0, "_is_in_bad_fork": False}.items():
+        setattr(module, attribute, lambda value=value: value)
+    module.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]  # type: ignore[attr-defined]
+    torch.utils.rename_privateuse1_backend("pretend")
+    torch._register_device_module("pretend", module)
