@@ -13,6 +13,7 @@ import tempfile
 import types
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ import torch
 SOURCE = Path(__file__).parent / "pretend" / "device.cpp"
 DEVICES = [
     pytest.param("pretend", marks=pytest.mark.slow),
-    pytest.param("cuda", marks=[pytest.mark.gpu]),
+    pytest.param("cuda", marks=pytest.mark.gpu),
 ]
 
 
@@ -49,9 +50,12 @@ def _register() -> None:
         command = [compiler, "-O0", "-std=c++20", "-fPIC", "-shared", *includes, str(SOURCE), "-o", library, *libraries]
         subprocess.run(command, check=True, capture_output=True)
     torch.ops.load_library(library)
-    module = types.ModuleType("torch.pretend")
-    for attribute, value in {"is_available": True, "device_count": 1, "current_device": 0, "_is_in_bad_fork": False}.items():
-        setattr(module, attribute, lambda value=value: value)
-    module.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]  # type: ignore[attr-defined]
+    module: Any = types.ModuleType("torch.pretend")  # what torch asks such a module for
+    module.is_available = lambda: True
+    module.device_count = lambda: 1
+    module.current_device = lambda: 0
+    module._is_in_bad_fork = lambda: False
+    module.manual_seed_all = lambda seed: None
+    module.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
     torch.utils.rename_privateuse1_backend("pretend")
     torch._register_device_module("pretend", module)

@@ -342,7 +342,7 @@ def sweep(
 @app.command()
 def bench(
     name: Annotated[
-        str, typer.Argument(help="audit, softmax, cost, frozen, trees, exchange, search, distributed or faults.")
+        str, typer.Argument(help="audit, softmax, gpu, cost, frozen, trees, exchange, search, distributed or faults.")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
 ) -> None:

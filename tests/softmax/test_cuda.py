@@ -25,9 +25,21 @@ from treesearch.softmax.leaf_vectors import LeafVectorSoftmax, tied_leaf_vectors
 from treesearch.softmax.nll import Reduction
 from treesearch.softmax.node_targets import NodeTargets
 
-NAMES = ["one class", "two classes", "very wide", "huffman", "huffman 5-ary", "adaptive", "nested, growing again", "random"]
+NAMES = [
+    "one class",
+    "two classes",
+    "very wide",
+    "huffman",
+    "huffman 5-ary",
+    "adaptive",
+    "nested, growing again",
+    "random",
+]
 CLUSTERED = build_tree(
-    "clustered", counts=1 / np.arange(1, 301), arity=8, vectors=np.random.default_rng(0).normal(size=(300, 6)).astype(np.float32)
+    "clustered",
+    counts=1 / np.arange(1, 301),
+    arity=8,
+    vectors=np.random.default_rng(0).normal(size=(300, 6)).astype(np.float32),
 )
 ALL: dict[str, Tree] = {**{name: TREES[name] for name in NAMES}, "clustered": CLUSTERED}
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.bfloat16: 0.15, torch.float16: 2e-2}
@@ -39,7 +51,12 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 
 def pair(
-    name: str, device: torch.device, *, dtype: torch.dtype = torch.float64, kernel: Kernel = "auto", sparse: bool = False
+    name: str,
+    device: torch.device,
+    *,
+    dtype: torch.dtype = torch.float64,
+    kernel: Kernel = "auto",
+    sparse: bool = False,
 ) -> tuple[HierarchicalSoftmax, HierarchicalSoftmax]:
     """A layer in float64 on the host, and one on the device with the same parameters."""
     here = random_layer(ALL[name])
@@ -56,7 +73,9 @@ def batch(layer: HierarchicalSoftmax, num: int = 11, dtype: torch.dtype = torch.
 
 def assert_close(found: Tensor, expected: Tensor, dtype: torch.dtype = torch.float64) -> None:
     tolerance = TOLERANCE[dtype]
-    torch.testing.assert_close(found.detach().cpu().double(), expected.detach().double(), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(
+        found.detach().cpu().double(), expected.detach().double(), rtol=tolerance, atol=tolerance
+    )
 
 
 def dense_grad(parameter: Tensor) -> Tensor:
@@ -70,7 +89,9 @@ def dense_grad(parameter: Tensor) -> Tensor:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("kernel", ["auto", "reference"])
 @pytest.mark.parametrize("name", ALL)
-def test_forward_and_backward(name: str, kernel: Kernel, dtype: torch.dtype, sparse: bool, device: torch.device) -> None:
+def test_forward_and_backward(
+    name: str, kernel: Kernel, dtype: torch.dtype, sparse: bool, device: torch.device
+) -> None:
     if sparse and dtype == torch.float16 and device.type == "pretend":
         pytest.skip("the host cannot add up row-sparse gradients of this type")
     here, there = pair(name, device, dtype=dtype, kernel=kernel, sparse=sparse)
@@ -109,7 +130,9 @@ def test_losses_and_decisions(name: str, kernel: Kernel, device: torch.device) -
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize("name", ["huffman", "huffman 5-ary", "adaptive", "nested, growing again", "random", "clustered"])
+@pytest.mark.parametrize(
+    "name", ["huffman", "huffman 5-ary", "adaptive", "nested, growing again", "random", "clustered"]
+)
 def test_soft_targets_at_nodes(name: str, sparse: bool, device: torch.device) -> None:
     here, there = pair(name, device, sparse=sparse)
     inputs, _ = batch(here, 5)
@@ -117,7 +140,10 @@ def test_soft_targets_at_nodes(name: str, sparse: bool, device: torch.device) ->
     rows, nodes = np.divmod(np.flatnonzero(rng.random(5 * tree.num_internal) < 0.3), tree.num_internal)
     mass = rng.random(int(tree.arities[nodes].sum()))
     wanted = NodeTargets.of(tree, row=rows, node=nodes, mass=mass, num_rows=5)
-    expected, found = here.node_cross_entropy(inputs, wanted), there.node_cross_entropy(inputs.to(device), wanted.to(device))
+    expected, found = (
+        here.node_cross_entropy(inputs, wanted),
+        there.node_cross_entropy(inputs.to(device), wanted.to(device)),
+    )
     assert_close(found, expected)
     expected.sum().backward()
     found.sum().backward()
@@ -268,7 +294,9 @@ def test_there_and_back(name: str, device: torch.device, tmp_path: Path) -> None
     loaded = HierarchicalSoftmax.from_pretrained(tmp_path, device=device)
     assert loaded.weights[0].device == device == loaded.tree_hash.device
     assert_close(loaded(x, y).output, output.cpu(), torch.float32)
-    assert_close(HierarchicalSoftmax.from_pretrained(tmp_path)(inputs.float(), targets).output, output.cpu(), torch.float32)
+    assert_close(
+        HierarchicalSoftmax.from_pretrained(tmp_path)(inputs.float(), targets).output, output.cpu(), torch.float32
+    )
     back = there.cpu()
     assert_close(back(inputs.float(), targets).output, output.cpu(), torch.float32)
     again = back.to(device)
