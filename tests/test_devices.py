@@ -269,7 +269,7 @@ def test_an_output_layer_is_replaced(device: torch.device, tmp_path: Path) -> No
     for name, model in (("here", here), ("there", there)):
         collect_features(model, "2", loader, out=tmp_path / name, progress=False)
     np.testing.assert_array_equal(np.load(tmp_path / "here/x.npy"), np.load(tmp_path / "there/x.npy"))
-    heads = [replace_output_layer(model, "2", tree, COUNTS) for model in (here, there)]
+    heads = [replace_output_layer(model, "2", tree, counts=COUNTS) for model in (here, there)]
     assert heads[1].weights[0].device == device
     same(there(x.to(device)), here(x))
     heads[1].save_pretrained(tmp_path / "head")
