@@ -11,13 +11,14 @@ import shutil
 import subprocess
 import tempfile
 import types
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+# ``build``, or the file that was built before. Torch wants to know of a device before the first backward of a process.
+BUILT = os.environ.get("TREESEARCH_PRETEND_DEVICE")
 SOURCE = Path(__file__).parent / "pretend" / "device.cpp"
 DEVICES = [
     pytest.param("pretend", marks=pytest.mark.slow),
@@ -29,19 +30,17 @@ def ready(name: str) -> torch.device:
     """The device of this name; skips the test where there is none."""
     if name == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    if name == "pretend":
-        _register()
+    if name == "pretend" and BUILT is None:
+        pytest.skip("needs TREESEARCH_PRETEND_DEVICE=build, in a process of its own")
     return torch.device(name, 0)
 
 
-@cache
 def _register() -> None:
     """Build the device and tell torch of it, once a process."""
-    library = os.environ.get("TREESEARCH_PRETEND_DEVICE")  # one that was built before
-    if library is None:
+    library = BUILT
+    if library == "build":
         compiler = shutil.which("g++")
-        if compiler is None:
-            pytest.skip("needs g++")
+        assert compiler is not None, "TREESEARCH_PRETEND_DEVICE=build needs g++"
         root = Path(torch.__file__).parent
         folder = tempfile.mkdtemp(prefix="treesearch-pretend-")
         library = str(Path(folder) / "pretend.so")
@@ -59,3 +58,7 @@ def _register() -> None:
     module.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
     torch.utils.rename_privateuse1_backend("pretend")
     torch._register_device_module("pretend", module)
+
+
+if BUILT is not None:
+    _register()
