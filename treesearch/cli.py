@@ -344,7 +344,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="audit, softmax, cost, frozen, trees, exchange, search, distributed, faults or autocomplete."
+            help="audit, autocomplete, cost, distributed, exchange, faults, frozen, gpu, search, softmax or trees."
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,

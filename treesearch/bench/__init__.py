@@ -7,7 +7,19 @@ from typing import Any
 
 from rich.table import Table
 
-from treesearch.bench import audit, autocomplete, cost, distributed, exchange, faults, frozen, search, softmax, trees
+from treesearch.bench import (
+    audit,
+    autocomplete,
+    cost,
+    distributed,
+    exchange,
+    faults,
+    frozen,
+    gpu,
+    search,
+    softmax,
+    trees,
+)
 
 BENCHMARKS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "audit": audit.run,
@@ -17,6 +29,7 @@ BENCHMARKS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "exchange": exchange.run,
     "faults": faults.run,
     "frozen": frozen.run,
+    "gpu": gpu.run,
     "search": search.run,
     "softmax": softmax.run,
     "trees": trees.run,
@@ -26,10 +39,11 @@ BENCHMARKS: dict[str, Callable[[], list[dict[str, Any]]]] = {
 def benchmark_table(name: str, rows: Sequence[dict[str, Any]]) -> Table:
     """The rows of a benchmark for people."""
     table = Table(title=name, title_justify="left")
-    for column in rows[0]:
-        table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    for column in columns:
+        table.add_column(column, justify="left" if isinstance(rows[0].get(column), str) else "right")
     for row in rows:
-        table.add_row(*map(_cell, row.values()))
+        table.add_row(*(_cell(row.get(column)) for column in columns))
     return table
 
 

@@ -36,7 +36,7 @@ def info_nce(
 
     Args:
         vectors: [C, D], such as `LeafVectorSoftmax.leaf_vectors` or `tied_leaf_vectors`. The gradient is dense.
-        anchors: int64 [B].
+        anchors: int64 [B], like all ids on any device.
         positives: int64 [B], each a class other than its anchor.
         temperature: > 0; lower puts more weight on the nearest negatives.
         negatives: int64 [K] candidates for all anchors; None: the positives of the batch.
@@ -49,7 +49,9 @@ def info_nce(
         DataError: Shapes, types, classes or the temperature do not fit, or there is no pair.
     """
     _check(vectors, anchors, positives, temperature, negatives, pairs)
-    num_classes = vectors.shape[0]
+    num_classes, device = vectors.shape[0], vectors.device
+    anchors, positives = anchors.to(device), positives.to(device)  # `sample` draws them on the CPU
+    negatives = None if negatives is None else negatives.to(device)
     candidate_K = torch.unique(positives if negatives is None else negatives)
     pair_B = torch.unique(anchors * num_classes + positives)
     excluded_BK = torch.isin(anchors[:, None] * num_classes + candidate_K, pair_B) | (anchors[:, None] == candidate_K)
@@ -90,6 +92,7 @@ def _check(
             f"there must be a positive for each anchor, one at least, but got {anchors.numel()} anchors and"
             f" {positives.numel()} positives"
         )
+    anchors, positives = anchors.cpu(), positives.cpu()
     if bool((anchors == positives).any()):
         raise DataError(
             f"an anchor must differ from its positive, but class {anchors[anchors == positives][0]} is paired with"

@@ -83,7 +83,7 @@ class RowwiseOptimizer(Optimizer, ABC):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where another optimizer of the same kind and the same parameters stood.
+        """Continue where another optimizer of the same kind and the same parameters stood, on whatever device.
 
         Raises:
             DataError: State or settings do not fit this optimizer; nothing is changed.
@@ -102,9 +102,16 @@ class RowwiseOptimizer(Optimizer, ABC):
                     f"a group must have the settings {', '.join(self.defaults)}, but one lacks"
                     f" {', '.join(sorted(missing))}; load the state of a {type(self).__name__}"
                 )
-        for group, own_group in zip(state_dict["param_groups"], self.param_groups, strict=False):
-            _check_factors(group.get("row_rates"), own_group["params"])
+        factors_here = [
+            _beside(group.get("row_rates"), own_group["params"])
+            for group, own_group in zip(state_dict["param_groups"], self.param_groups, strict=False)
+        ]
+        for factor_R, own_group in zip(factors_here, self.param_groups, strict=False):
+            _check_factors(factor_R, own_group["params"])
         super().load_state_dict(state_dict)
+        for factor_R, own_group in zip(factors_here, self.param_groups, strict=True):
+            if factor_R is not None:
+                own_group["row_rates"] = factor_R
         # torch gives state the type of its parameter, which would round that of half precision.
         for param, state in states.items():
             for name, own in state.items():
@@ -215,6 +222,11 @@ def factors(group: dict[str, Any]) -> NDArray[np.float32]:
     """What the compiled steps multiply the learning rate with: [R], or [1] where all rows share it."""
     factor_R: Tensor | None = group.get("row_rates")
     return NO_FACTORS if factor_R is None else factor_R.numpy()
+
+
+def _beside(factor_R: Any, params: list[Tensor]) -> Any:
+    """A copy of loaded factors on the device of their parameters; torch leaves them where they were saved."""
+    return factor_R.to(params[0].device, copy=True) if isinstance(factor_R, Tensor) and params else factor_R
 
 
 def _check_factors(factor_R: Any, params: Iterable[Tensor]) -> None:
