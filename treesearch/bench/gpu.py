@@ -27,6 +27,7 @@ from treesearch.evaluation.frozen import evaluate_frozen
 from treesearch.evaluation.frozen_torch import evaluate_forest
 from treesearch.evaluation.threads import one_thread
 from treesearch.softmax import HierarchicalSoftmax, RowwiseAdam
+from treesearch.tree import Tree
 
 BATCH, NUM_FEATURES = 4096, 512
 QUERIES, LIST_LENGTH = 256, 10  # examples whose best classes are asked for, and how many of them
@@ -201,7 +202,10 @@ def milliseconds(call: Callable[[], object], on: torch.device) -> float:
         return 1e3 * median(seconds)
     torch.cuda.synchronize(on)
     calls = max(3, min(CALLS, int(SECONDS * WARM_UP / max(perf_counter() - begin, 1e-9))))
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(calls + 1)]
+    events: list[Any] = [
+        torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        for _ in range(calls + 1)
+    ]
     events[0].record()
     for event in events[1:]:
         call()
@@ -221,15 +225,16 @@ def _frozen(on: torch.device) -> list[dict[str, Any]]:
     train = Features(rng.standard_normal((FROZEN_TOKENS, FROZEN_FEATURES), np.float32), labels)
     valid = Features(train.x[:1000], labels[:1000])
     trees = [
-        build_tree(name, counts=counts[rng.permutation(FROZEN_CLASSES)], **options)
+        build_tree("huffman", counts=counts[rng.permutation(FROZEN_CLASSES)], arity=arity)
         for _ in range(FROZEN_TREES // 2)
-        for name, options in (("huffman", {}), ("huffman", {"arity": 16}))
+        for arity in (2, 16)
     ]
-    rows = []
-    for name, call in {
+    evaluators: dict[str, Callable[[Sequence[Tree]], object]] = {
         "numba, one core": lambda own: [evaluate_frozen(t, train=train, valid=valid, counts=counts) for t in own],
         f"torch, {on.type}": lambda own: evaluate_forest(own, train=train, valid=valid, counts=counts, device=on),
-    }.items():
+    }
+    rows = []
+    for name, call in evaluators.items():
         for num in (1, FROZEN_TREES):
             with one_thread():
                 call(trees[:1])  # compiled, and warm
