@@ -24,11 +24,11 @@ SEEDS = range(5)
 MODELS = {"trained": ("flat", "hs", "hs + multi-level"), "unseen": ("flat", "hs")}
 SHARE = 1000 / 5500  # of the test queries that are out of scope; 100 / 3100 in the validation split
 PARTS: dict[str, tuple[str, PolicySettings]] = {
-    "trained, once": ("trained", PolicySettings()),
-    "trained, once, share known": ("trained", PolicySettings(out_of_scope_share=SHARE)),
-    "trained, every": ("trained", PolicySettings(charge="every")),
-    "unseen, once": ("unseen", PolicySettings()),
-    "unseen, once, share known": ("unseen", PolicySettings(out_of_scope_share=SHARE)),
+    "trained-once": ("trained", PolicySettings()),
+    "trained-once-share-known": ("trained", PolicySettings(out_of_scope_share=SHARE)),
+    "trained-every": ("trained", PolicySettings(charge="every")),
+    "unseen-once": ("unseen", PolicySettings()),
+    "unseen-once-share-known": ("unseen", PolicySettings(out_of_scope_share=SHARE)),
 }
 
 

@@ -53,9 +53,7 @@ def signals(scores: Scores, valid: Known, costs: NodeCosts) -> dict[str, Tensor]
         "minimum on the path": -least_B * (1 - outside_B),
         "maximum domain probability": -top_B * (1 - outside_B),
         "entropy of the classes": -(prob_BC * inside.class_log_prob.clamp(min=-700)).sum(1),
-        "expected cost, c_fp / c_fn = 3": minimise_expected_cost(
-            inside, costs, root_probability=outside_B
-        )[1],
+        "expected cost, c_fp / c_fn = 3": minimise_expected_cost(inside, costs, root_probability=outside_B)[1],
         "fitted on validation": fitted.probability(calibrated(scores)),
     }
     if scores.is_trained:

@@ -215,7 +215,7 @@ def test_bad_input(tmp_path: Path) -> None:
         ({"out_of_scope_share": "1"}, "out_of_scope_share must lie in (0, 1), but got 1"),
         (
             {"out_of_scope": "nome"},
-            "must have the label 'nome', but none of the three files has it (did you mean 'none'?)",
+            "must have the label 'nome', but none of the three files has it; did you mean 'none'?",
         ),
         ({"out_of_scope": "class1"}, "every class must be in the taxonomy, but 1 of 6 are not ('none')"),
         ({"test": str(tmp_path / "no.tsv")}, "cannot be read"),
