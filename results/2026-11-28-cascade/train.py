@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def main() -> None:
                     continue
                 begin = time.perf_counter()
                 trained, rates[name] = train_at_best_rate(
-                    lambda name=name: CLASSIFIERS[name](SETTINGS.features, task.trained_taxonomy, OBJECTIVE),
+                    partial(CLASSIFIERS[name], SETTINGS.features, task.trained_taxonomy, OBJECTIVE),
                     task.dataset,
                     settings=SETTINGS,
                     rates=(rates[name],) if name in rates else SETTINGS.learning_rates,

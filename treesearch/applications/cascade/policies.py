@@ -115,7 +115,10 @@ def conformal(alpha: float) -> Policy:
 
 
 RAW = "raw"
-PER_NODE = {"temperature": NodeTemperatures, "isotonic": NodeIsotonic}
+PER_NODE: dict[str, type[NodeTemperatures] | type[NodeIsotonic]] = {
+    "temperature": NodeTemperatures,
+    "isotonic": NodeIsotonic,
+}
 FITTED = "root fitted"
 CALIBRATIONS = (RAW, *PER_NODE, *(f"{how}, {FITTED}" for how in (RAW, *PER_NODE)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from rich import box
 from rich.table import Table
@@ -58,7 +59,7 @@ def train_models(
                 on_step(name, done, total)
 
             trained, rates[name] = train_at_best_rate(
-                lambda name=name: CLASSIFIERS[name](settings.features, task.trained_taxonomy, ObjectiveSettings()),
+                partial(CLASSIFIERS[name], settings.features, task.trained_taxonomy, ObjectiveSettings()),
                 task.dataset,
                 settings=settings,
                 rates=(rates[name],) if name in rates else settings.learning_rates,

@@ -120,17 +120,17 @@ def load_cascade_task(
         Split(split.inputs, class_C.astype(np.int32)[split.labels])
         for split in (dataset.train, dataset.valid, dataset.test)
     )
-    known = {
-        "train": train_split,
-        "valid": _without(valid_split, last, valid),
-        "test": _without(test_split, last, test),
-    }
+    known_valid, known_test = _without(valid_split, last, valid), _without(test_split, last, test)
     reduced = replace(
         dataset,
-        **known,
+        train=train_split,
+        valid=known_valid,
+        test=known_test,
         class_names=tuple(in_scope),
         counts=np.delete(dataset.counts, outside),
-        hash=content_hash([split.labels for split in known.values()], [dataset.hash, *in_scope]),
+        hash=content_hash(
+            [split.labels for split in (train_split, known_valid, known_test)], [dataset.hash, *in_scope]
+        ),
     )
     whole = _with_class_under_root(scope, out_of_scope, [*in_scope, out_of_scope])
     return CascadeTask(reduced, scope, whole, last, valid_split, test_split)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def compare_classifiers(
         chosen = settings.learning_rates[0]
         for seed in range(num_seeds):
             best, chosen = train_at_best_rate(
-                lambda name=name: CLASSIFIERS[name](settings.features, taxonomy, objective),
+                partial(CLASSIFIERS[name], settings.features, taxonomy, objective),
                 dataset,
                 settings=settings,
                 rates=settings.learning_rates if seed == 0 else (chosen,),
