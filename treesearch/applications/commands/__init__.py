@@ -6,6 +6,7 @@ import typer
 
 from treesearch.applications.commands.audit import audit
 from treesearch.applications.commands.autocomplete import autocomplete
+from treesearch.applications.commands.cascade import cascade
 from treesearch.applications.commands.chess import chess
 from treesearch.applications.commands.coding import coding
 from treesearch.applications.commands.taxonomy import taxonomy
@@ -20,5 +21,5 @@ def _applications() -> None:
     """Run an application: what the toolbox is for, on your own data."""
 
 
-for _command in (audit, autocomplete, chess, coding, taxonomy):
+for _command in (audit, autocomplete, cascade, chess, coding, taxonomy):
     apply.command()(_command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich import box
 from rich.table import Table
 
 from treesearch.applications.taxonomy.classifiers import CLASSIFIERS, FLAT, ObjectiveSettings
-from treesearch.applications.taxonomy.training import TrainingSettings, result_row, train_classifier
+from treesearch.applications.taxonomy.training import TrainingSettings, result_row, train_at_best_rate
 from treesearch.data import Dataset, SmoothedClassWarning, load_documents
 from treesearch.errors import ConfigError, did_you_mean
 from treesearch.evaluation.comparison import paired_difference, t_interval
@@ -106,14 +107,14 @@ def compare_classifiers(
         runs: list[Row] = []
         chosen = settings.learning_rates[0]
         for seed in range(num_seeds):
-            candidates = []
-            for rate in settings.learning_rates if seed == 0 else (chosen,):
-                head = CLASSIFIERS[name](settings.features, taxonomy, objective)
-                trained = train_classifier(
-                    head, dataset, settings=settings, learning_rate=rate, seed=seed, on_epoch=one_more
-                )
-                candidates.append((trained.valid_nll, rate, trained))
-            _, chosen, best = min(candidates, key=lambda one: one[0])
+            best, chosen = train_at_best_rate(
+                partial(CLASSIFIERS[name], settings.features, taxonomy, objective),
+                dataset,
+                settings=settings,
+                rates=settings.learning_rates if seed == 0 else (chosen,),
+                seed=seed,
+                on_epoch=one_more,
+            )
             runs.append(result_row(best, dataset, taxonomy, train_counts) | {"seed": seed, "learning_rate": chosen})
         runs_of[name] = runs
     return summary_rows(runs_of)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -151,6 +151,39 @@ def train_classifier(
         on_epoch()
     model.load_state_dict(best[2])
     return Trained(model, best[0], best[1], seconds)
+
+
+def train_at_best_rate(
+    make: Callable[[], Classifier],
+    dataset: Dataset,
+    *,
+    settings: TrainingSettings,
+    rates: Sequence[float],
+    seed: int,
+    on_epoch: Callable[[], None] = lambda: None,
+) -> tuple[Trained, float]:
+    """Train once with each learning rate; the one of the least validation NLL, and its rate.
+
+    Args:
+        make: Makes a head.
+        dataset: As in `train_classifier`.
+        settings: As there.
+        rates: At least one.
+        seed: As there.
+        on_epoch: As there.
+    """
+    candidates = [
+        (train_classifier(make(), dataset, settings=settings, learning_rate=rate, seed=seed, on_epoch=on_epoch), rate)
+        for rate in rates
+    ]
+    return min(candidates, key=lambda pair: pair[0].valid_nll)
+
+
+@torch.no_grad()
+def class_log_prob(model: TextClassifier, split: Split) -> Tensor:
+    """Log-probabilities of the classes for all documents of a split, [B, C]."""
+    batches = Examples.of(split, torch.device("cpu")).in_order(SCORE_BATCH)
+    return torch.cat([model.log_prob(ids_Bn) for ids_Bn, _ in batches])
 
 
 @torch.no_grad()
