@@ -298,6 +298,11 @@ def test_bad_input(tmp_path: Path) -> None:
     done = treesearch("apply", "chess", "--openings", str(tables), "--moves", "1. e4", "--export", str(tables))
     assert done.code == 2
     assert "but --moves and --export were given; give one" in done.err
+    (tmp_path / "file").write_text("")
+    done = treesearch("apply", "chess", "--openings", str(tables), "--export", str(tmp_path / "file"))
+    assert done.code == 2
+    assert "file cannot be written (Not a directory); choose another --export" in done.err
+    assert "Traceback" not in done.err
     for row, message in (
         ("A00\tAmar\t1. Nh4", r"moves must be legal, but move 1\. 'Nh4', line 2 of '.*a\.tsv'"),
         ("A00\tAmar", "line 2 of .* must be 'code TAB name TAB moves'"),

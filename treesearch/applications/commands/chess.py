@@ -58,7 +58,10 @@ def chess(
         f" other openings of their volume; {loaded.num_dropped} left out"
     )
     if export is not None:
-        export_splits(loaded, export, num_seeds=seeds)
+        try:
+            export_splits(loaded, export, num_seeds=seeds)
+        except OSError as error:
+            raise ConfigError(f"{export} cannot be written ({error.strerror}); choose another --export") from None
         tell(f"{seeds} splits written to {str(export)!r}")
         return
     settings = TrainingSettings(epochs=epochs)
