@@ -90,7 +90,8 @@ def load_completions(path: Path) -> Completions:
                 count = float(text)
             except ValueError:
                 raise DataError(
-                    f"{str(path)!r}, line {number}: expected 'query TAB count', but the count is {text!r:.40}"
+                    f"{str(path)!r}, line {number}: expected 'query TAB count', but the count is {text!r:.40};"
+                    " correct it, or leave the line out"
                 ) from None
             if not 0 < count < math.inf:
                 raise DataError(

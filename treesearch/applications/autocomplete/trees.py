@@ -107,7 +107,7 @@ def size_rows(completions: Completions, trees: Mapping[str, Tree]) -> list[dict[
 
 def size_table(completions: Completions, rows: Sequence[Mapping[str, Any]]) -> Table:
     """The rows for people."""
-    title = f"{len(completions)} completions, entropy {completions.entropy:.2f} bits"
+    title = f"{len(completions)} completion{'s' * (len(completions) != 1)}, entropy {completions.entropy:.2f} bits"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("tree")
     for heading in ("decisions per query", "cost units", "longest path"):

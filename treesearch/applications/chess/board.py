@@ -35,6 +35,7 @@ PIECES = {  # letter; squares that are features; squares that are not, at home o
     "bishops": ("B", ("c4", "b5", "d3", "e2", "d2", "e3", "f4", "g5"), ("c1", "f1", "g2", "b2", "a3")),
 }
 MOVE_NUMBER = re.compile(r"^\d+\.+")
+ANNOTATIONS = re.compile(r"\{[^}]*\}|\$\d+|[!?]+")  # comments, numbered glyphs, and marks behind a move
 RESULTS = {"*", "1-0", "0-1", "1/2-1/2"}
 
 
@@ -63,7 +64,8 @@ def positions_after(moves: str, where: str, known: dict[str, Position] | None = 
     """The positions after each move of a game.
 
     Args:
-        moves: Standard algebraic notation from the starting position, with or without numbers: ``1. e4 e5 2. Nf3``.
+        moves: Standard algebraic notation from the starting position, with or without numbers: ``1. e4 e5 2. Nf3``;
+            comments in braces and marks such as ``!?`` are skipped, variations are not.
         where: Where they stand, for messages: ``line 3 of 'a.tsv'``.
         known: Positions by the moves that lead there, to which new ones are added: openings share their beginnings.
 
@@ -75,7 +77,7 @@ def positions_after(moves: str, where: str, known: dict[str, Position] | None = 
     known = {} if known is None else known
     board, played = chess.Board(), ""
     positions = []
-    for token in moves.split():
+    for token in ANNOTATIONS.sub(" ", moves).split():
         san = MOVE_NUMBER.sub("", token)
         if not san or san in RESULTS:
             continue
