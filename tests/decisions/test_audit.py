@@ -286,3 +286,17 @@ def test_bad_input() -> None:
         PosthocTree(nn.Linear(5, 4), None)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="use log_softmax"):
         explain(PosthocTree(lambda x: x[:, :3].abs() + 1, layer.tree), hidden)
+
+
+@pytest.mark.parametrize("nested", [[[0, 1], [2, 3]], [0, 1, 2, 3]])
+@pytest.mark.parametrize("target", range(4))
+def test_alternatives_that_are_impossible_are_listed_nevertheless(nested: Naive, target: int) -> None:
+    tree = Tree.from_nested(nested)
+    flat = PosthocTree(lambda x: torch.tensor([[1.0, 0, 0, 0]]).log().expand(len(x), 4), tree)
+    for num in (1, 2, 4):
+        audit = explain(flat, torch.zeros(1, 2), target=torch.tensor([target]), num_alternatives=num)
+        for place in range(int(audit.length[0])):
+            others = [other for other in audit.alternative[0, place].tolist() if other != Audit.NO_NODE]
+            arity = int(tree.arities[audit.node[0, place]])
+            assert len(set(others)) == len(others) == min(num, arity - 1)
+            assert int(audit.taken[0, place]) not in others

@@ -113,3 +113,10 @@ def test_bad_curves(confidence, loss, message: str) -> None:
         _ = curve.excess_aurc
     with pytest.raises(DataError, match="risk must be a number"):
         curve.coverage_at(float("nan"))
+
+
+@pytest.mark.parametrize("loss", [[0.5, 0.5], [2.0, -1.0], [-1.0, 2.0]])
+def test_losses_that_sum_to_a_whole_number_are_no_errors(loss: list[float]) -> None:
+    curve = risk_coverage([2.0, 1.0], loss)
+    with pytest.raises(DataError, match="0 or 1"):
+        _ = curve.excess_aurc

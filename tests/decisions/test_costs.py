@@ -167,3 +167,10 @@ def wrong(**changes: object) -> NodeCosts:
 def test_bad_costs(make: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("given_costs", ["abc", None, ["a", 1.0]])
+def test_costs_that_are_no_numbers(given_costs: object) -> None:
+    tree = Tree.from_nested([0, 1])
+    with pytest.raises(DataError, match="false_positive must be one number per node, 3"):
+        NodeCosts(tree, given_costs, torch.ones(3))  # type: ignore[arg-type]

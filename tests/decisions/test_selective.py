@@ -213,3 +213,11 @@ def test_enough_examples_are_enough() -> None:
     sure = NodeProbs.of_log_prob(TREE, torch.full((27, 6), -torch.inf).index_fill_(1, torch.tensor([2]), 0))
     right = torch.full((27,), int(TREE.class_leaf[2]))
     assert SelectivePolicy.fit(sure, right, target_accuracy=0.9, delta=0.1).threshold == 0
+
+
+def test_a_tree_of_one_class_abstains() -> None:
+    tree = Tree.from_nested(0)
+    probs = NodeProbs.of_log_prob(tree, torch.zeros(30, 1))
+    policy = SelectivePolicy.fit(probs, torch.zeros(30, dtype=torch.int64), target_accuracy=0.9, delta=0.1)
+    assert policy.num_answered == 0
+    assert not policy.decide(probs).any()

@@ -132,15 +132,14 @@ def best_others(log_prob: Tensor, taken: Tensor, num: int, padding: Tensor | Non
     Returns:
         Log-probabilities and branches, [..., A], best first; -inf and `NO_NODE` where there are no more.
     """
-    others = log_prob.scatter(-1, taken[..., None], -torch.inf)
-    value, branch = others.topk(min(num, log_prob.shape[-1]), dim=-1)
-    none = branch == taken[..., None]
+    # A branch whose probability is 0 is one nevertheless: it comes before what is none.
+    rank = log_prob.clamp(min=torch.finfo(log_prob.dtype).min).scatter(-1, taken[..., None], -torch.inf)
     if padding is not None:
-        none |= padding.expand_as(log_prob).gather(-1, branch)
-    # A branch whose probability is 0 ties with what is none: those go last.
-    order = none.to(torch.uint8).argsort(dim=-1, stable=True)
-    value = value.masked_fill(none, -torch.inf).gather(-1, order)
-    branch = branch.masked_fill(none, NO_NODE).gather(-1, order)
+        rank = rank.masked_fill(padding, -torch.inf)
+    best, branch = rank.topk(min(num, log_prob.shape[-1]), dim=-1)
+    none = best == -torch.inf
+    value = log_prob.gather(-1, branch).masked_fill(none, -torch.inf)
+    branch = branch.masked_fill(none, NO_NODE)
     missing = num - branch.shape[-1]
     return functional.pad(value, (0, missing), value=-torch.inf), functional.pad(branch, (0, missing), value=NO_NODE)
 

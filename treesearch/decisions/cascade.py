@@ -98,7 +98,7 @@ def flag_shallow(tree: Tree, node_B: Tensor, level: int) -> Tensor:
     Raises:
         DataError: The tree is not so deep.
     """
-    check_whole("level", level, 0, tree.max_depth)
+    check_whole("level", level, 0, max(tree.max_depth, 1))  # a tree of one class has the level of classes too
     shallow_M = tree.node_depths < level
     shallow_M[tree.num_internal :] = False
     return torch.where(torch.from_numpy(shallow_M)[node_B], 0, node_B)

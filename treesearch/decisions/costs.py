@@ -232,7 +232,10 @@ class NodeCosts:
 
 
 def _node_costs(tree: Tree, name: str, given: Any) -> Tensor:
-    cost_M = torch.as_tensor(given).detach().to("cpu", torch.float64, copy=True)
+    try:
+        cost_M = torch.as_tensor(given).detach().to("cpu", torch.float64, copy=True)
+    except (TypeError, ValueError, RuntimeError):
+        raise DataError(f"{name} must be one number per node, {tree.num_nodes}, but got {given!r:.40}") from None
     if cost_M.shape != (tree.num_nodes,):
         raise DataError(f"{name} must be one number per node, {tree.num_nodes}, but got shape {tuple(cost_M.shape)}")
     cost_M[0] = 0

@@ -36,14 +36,21 @@ class RiskCoverage:
 
     @property
     def excess_aurc(self) -> float:
-        """The area less that of the best order of the same 0/1 losses, whose errors come last; >= 0, but for ties.
+        """The area less that of the best order of the same 0/1 losses, whose errors come last; >= 0.
 
         Raises:
-            DataError: The mean loss lies outside [0, 1]: losses are no errors.
+            DataError: The losses of the examples of some confidence do not sum to a number of errors.
         """
-        num_wrong = float(self.risk[-1]) * self.num_examples
-        if not -1e-9 <= num_wrong <= self.num_examples * (1 + 1e-9) or abs(num_wrong - round(num_wrong)) > 1e-6:
+        num_K = self.coverage * self.num_examples
+        wrong_K = np.diff(self.risk * num_K, prepend=0.0)  # errors at each confidence
+        most_K = np.diff(num_K, prepend=0.0)
+        if (
+            (np.abs(wrong_K - wrong_K.round()) > 1e-6).any()
+            or (wrong_K < -1e-6).any()
+            or (wrong_K > most_K + 1e-6).any()
+        ):
             raise DataError("excess area needs losses that are 0 or 1; use aurc for others")
+        num_wrong = float(wrong_K.sum())
         answered = np.arange(1, self.num_examples + 1)
         best = np.maximum(answered - (self.num_examples - round(num_wrong)), 0) / answered
         return self.aurc - float(best.mean())
