@@ -127,7 +127,7 @@ def test_a_chain_of_ten_thousand_nodes() -> None:
         ("high", {}, "numbers or NodeCosts, but got str"),
         (OTHER, {}, "of the tree of the prob"),
         (0.5, {"probability": "joint"}, "'conditional' or 'marginal', but got 'joint'"),
-        (0.5, {"flag_below_level": 3}, r"level must be a whole number in \[0, 2\], but got 3"),
+        (0.5, {"flag_below_level": 3}, r"flag_below_level must be a whole number in \[0, 2\], but got 3"),
     ],
 )  # fmt: skip
 def test_bad_cascades(thresholds: object, settings: dict[str, object], message: str) -> None:

@@ -188,7 +188,7 @@ def fitted(**changes: object) -> SelectivePolicy:
         (lambda: fitted(delta="small"), "but got 'small'"),
         (lambda: fitted(nodes="inner"), "'all' or 'leaves', but got 'inner'"),
         (fitted, "accuracy of 0.9 with confidence 1 - 0.1 needs at least 27 calibration examples, but got 26"),
-        (lambda: fitted(target_accuracy=0.5, min_level=4), r"level must be a whole number in \[0, 3\], but got 4"),
+        (lambda: fitted(target_accuracy=0.5, min_level=4), r"min_level must be a whole number in \[0, 3\], but got 4"),
         (lambda: SelectivePolicy(TREE, 0.9, 0.9, 0.1).decide(random_probs(TREE, 1, 0)), "needs calibration"),
         (lambda: fitted(target_accuracy=0.5).decide(random_probs(Tree.from_nested([0, 1]), 1, 0)), "of the policy"),
         (lambda: SelectivePolicy.fit(random_probs(TREE, 2, 0), torch.zeros(3).long(), target_accuracy=0.9, delta=0.1),

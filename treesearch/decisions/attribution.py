@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from treesearch import tree_kernels
+from treesearch.decisions.branches import NO_NODE
 from treesearch.errors import DataError
 from treesearch.metrics.base import check_whole
 from treesearch.softmax import HierarchicalSoftmax
 from treesearch.softmax.checks import flat_input
 from treesearch.tree import Tree
 
-NO_NODE = -1  # where a path has ended
 Score = Callable[[Tensor], Tensor]
 
 

@@ -57,7 +57,9 @@ def cascade(
         raise DataError(f"probability must be 'conditional' or 'marginal', but got {probability!r:.40}")
     threshold_M = _thresholds(probs.tree, thresholds)
     score_BM = probs.conditional if probability == "conditional" else probs.prob
-    return flag_shallow(probs.tree, descend(probs.tree, score_BM, threshold_M), flag_below_level)
+    return flag_shallow(
+        probs.tree, descend(probs.tree, score_BM, threshold_M), flag_below_level, name="flag_below_level"
+    )
 
 
 def flat_threshold(probs: NodeProbs | Tensor, threshold: float, *, tree: Tree | None = None) -> Tensor:
@@ -92,13 +94,13 @@ def descend(tree: Tree, score_BM: Tensor, threshold_M: Tensor) -> Tensor:
     return torch.from_numpy(cascade_kernels.descend(score, threshold_M.numpy(), tree.child_ptr, tree.child_idx))
 
 
-def flag_shallow(tree: Tree, node_B: Tensor, level: int) -> Tensor:
+def flag_shallow(tree: Tree, node_B: Tensor, level: int, *, name: str) -> Tensor:
     """The nodes, with 0 for inner nodes above a depth.
 
     Raises:
         DataError: The tree is not so deep.
     """
-    check_whole("level", level, 0, max(tree.max_depth, 1))  # a tree of one class has the level of classes too
+    check_whole(name, level, 0, max(tree.max_depth, 1))  # a tree of one class has the level of classes too
     shallow_M = tree.node_depths < level
     shallow_M[tree.num_internal :] = False
     return torch.where(torch.from_numpy(shallow_M)[node_B], 0, node_B)

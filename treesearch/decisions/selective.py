@@ -140,7 +140,7 @@ class SelectivePolicy:
             return torch.where(probs.prob.gather(1, leaf_B[:, None])[:, 0] >= threshold, leaf_B, 0)
         below = np.nextafter(threshold, -np.inf) if np.isfinite(threshold) else threshold  # a walk goes strictly above
         limit_M = torch.full((self.tree.num_nodes,), below, dtype=torch.float64)
-        return flag_shallow(self.tree, descend(self.tree, probs.prob, limit_M), self.min_level)
+        return flag_shallow(self.tree, descend(self.tree, probs.prob, limit_M), self.min_level, name="min_level")
 
     def _counts(self, probs: NodeProbs, truth_B: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """How many would be answered and right at each threshold of the grid."""
@@ -151,7 +151,7 @@ class SelectivePolicy:
             right_B = (leaf_B == truth_B).numpy() & (leaf_B > 0).numpy()
             answered, right = (np.bincount(place, minlength=GRID.size) for place in (place_B, place_B[right_B]))
             return answered.cumsum(), right.cumsum()
-        is_answer_M = (flag_shallow(tree, torch.arange(tree.num_nodes), self.min_level) > 0).numpy()
+        is_answer_M = (flag_shallow(tree, torch.arange(tree.num_nodes), self.min_level, name="min_level") > 0).numpy()
         wanted, score_BM = (*tree.leaf_intervals, truth_B.numpy()), probs.prob.contiguous().numpy()
         return cascade_kernels.count_answers(score_BM, GRID, wanted, is_answer_M, tree.child_ptr, tree.child_idx)
 
