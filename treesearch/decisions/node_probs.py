@@ -124,12 +124,17 @@ class NodeProbs:
         """P(node), [B, M]."""
         return self.log_prob.exp()
 
-    @property
+    @cached_property
     def conditional(self) -> Tensor:
         """P(node | parent), [B, M]."""
         return self.log_conditional.exp()
 
-    @property
+    @cached_property
     def class_log_prob(self) -> Tensor:
         """Log-probabilities of the classes, [B, C], nats."""
         return self.log_prob[:, torch.from_numpy(self.tree.class_leaf.astype(np.int64))]
+
+    @cached_property
+    def best_leaf(self) -> Tensor:
+        """The leaf of the most probable class, int64 [B]; of equals that of the first."""
+        return torch.from_numpy(self.tree.class_leaf.astype(np.int64))[self.class_log_prob.argmax(1)]

@@ -136,7 +136,7 @@ class SelectivePolicy:
 
     def _answers(self, probs: NodeProbs, threshold: float) -> Tensor:
         if self.nodes == "leaves":
-            leaf_B = _best_leaf(probs)
+            leaf_B = probs.best_leaf
             return torch.where(probs.prob.gather(1, leaf_B[:, None])[:, 0] >= threshold, leaf_B, 0)
         below = np.nextafter(threshold, -np.inf) if np.isfinite(threshold) else threshold  # a walk goes strictly above
         limit_M = torch.full((self.tree.num_nodes,), below, dtype=torch.float64)
@@ -146,7 +146,7 @@ class SelectivePolicy:
         """How many would be answered and right at each threshold of the grid."""
         tree = self.tree
         if self.nodes == "leaves":
-            leaf_B = _best_leaf(probs)
+            leaf_B = probs.best_leaf
             place_B = np.searchsorted(-GRID, -probs.prob.gather(1, leaf_B[:, None])[:, 0].numpy())
             right_B = (leaf_B == truth_B).numpy() & (leaf_B > 0).numpy()
             answered, right = (np.bincount(place, minlength=GRID.size) for place in (place_B, place_B[right_B]))
@@ -199,7 +199,7 @@ class ConformalTree:
                 f"coverage of 1 - {alpha:g} needs at least {int(np.ceil(1 / alpha - 1 - 1e-9))} calibration examples,"
                 f" but got {len(probs)}; give more, or raise alpha"
             )
-        tree, leaf_B = probs.tree, _best_leaf(probs).numpy().astype(np.int32)
+        tree, leaf_B = probs.tree, probs.best_leaf.numpy().astype(np.int32)
         depth_M = tree.node_depths
         common = tree_kernels.lowest_common_ancestors(tree.parent, depth_M, leaf_B, truth_B)
         wrong = tree_kernels.ancestors_at(tree.parent, depth_M, leaf_B, depth_M[common] + 1)
@@ -214,7 +214,7 @@ class ConformalTree:
         """
         check_tree(probs, self.tree, "conformal prediction")
         parent_M = torch.from_numpy(self.tree.parent.astype(np.int64))
-        node_B, row_B = _best_leaf(probs), torch.arange(len(probs))
+        node_B, row_B = probs.best_leaf, torch.arange(len(probs))
         while bool((small_B := (node_B > 0) & (probs.prob[row_B, node_B] <= self.quantile)).any()):
             node_B = torch.where(small_B, parent_M[node_B], node_B)
         return node_B
@@ -235,8 +235,3 @@ def check_share(name: str, value: float) -> None:
     """
     if not isinstance(value, int | float) or not 0 < value < 1:
         raise DataError(f"{name} must lie in (0, 1), but got {value!r:.40}")
-
-
-def _best_leaf(probs: NodeProbs) -> Tensor:
-    leaf_C = torch.from_numpy(probs.tree.class_leaf.astype(np.int64))
-    return leaf_C[probs.class_log_prob.argmax(1)]

@@ -7,16 +7,15 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from treesearch.applications.commands.options import AsRows, Epochs, Parents, Seeds, TaxonomyFile, TestFile, TrainFile
 from treesearch.console import print_rows, tell
 
 
 def cascade(
-    train: Annotated[Path, typer.Option(help="Documents to learn from: lines 'text TAB label'.")],
+    train: TrainFile,
     valid: Annotated[Path, typer.Option(help="Documents that choose learning rates, thresholds and policies.")],
-    test: Annotated[Path, typer.Option(help="Documents of the table.")],
-    taxonomy: Annotated[
-        Path, typer.Option(help="Lines 'child TAB parent', ROOT at the top; or a path a line, or nested JSON.")
-    ],
+    test: TestFile,
+    taxonomy: TaxonomyFile,
     out_of_scope: Annotated[
         str | None,
         typer.Option(help="The label of documents of no class; it need not be in the taxonomy, nor in --train."),
@@ -25,7 +24,7 @@ def cascade(
         str, typer.Option(help="Costs of a node wrongly entered; a node missed costs 1. Between commas.")
     ] = "0.33,1,3,10,30",
     charge: Annotated[str, typer.Option(help="A wrong turn is paid 'once', or 'every' node below it.")] = "once",
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each classifier; intervals from two on.")] = 1,
+    seeds: Seeds = 1,
     target_accuracy: Annotated[
         float | None, typer.Option(help="Add a policy whose answers have this accuracy, guaranteed.")
     ] = None,
@@ -34,11 +33,9 @@ def cascade(
         float | None,
         typer.Option(help="Share of documents out of scope that is to be expected; without: that of --valid."),
     ] = None,
-    parents: Annotated[
-        str, typer.Option(help="Of several parents of a node: error, first, shallowest or deepest.")
-    ] = "error",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the documents.")] = 40,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
+    parents: Parents = "error",
+    epochs: Epochs = 40,
+    as_json: AsRows = False,
 ) -> None:
     """Answer with a class, with an inner node, or flag: what policies cost on a flat and on tree classifiers."""
     from treesearch.applications.cascade import (

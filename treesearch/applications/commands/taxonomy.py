@@ -7,22 +7,19 @@ from typing import Annotated
 
 import typer
 
+from treesearch.applications.commands.options import AsRows, Epochs, Parents, Seeds, TaxonomyFile, TestFile, TrainFile
 from treesearch.console import print_rows, tell
 
 
 def taxonomy(
-    train: Annotated[Path, typer.Option(help="Documents to learn from: lines 'text TAB label'.")],
+    train: TrainFile,
     valid: Annotated[Path, typer.Option(help="Documents that choose learning rate and epoch.")],
-    test: Annotated[Path, typer.Option(help="Documents of the table.")],
-    taxonomy: Annotated[
-        Path, typer.Option(help="Lines 'child TAB parent', ROOT at the top; or a path a line, or nested JSON.")
-    ],
-    parents: Annotated[
-        str, typer.Option(help="Of several parents of a node: error, first, shallowest or deepest.")
-    ] = "error",
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each classifier; intervals from two on.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the documents.")] = 40,
+    test: TestFile,
+    taxonomy: TaxonomyFile,
+    parents: Parents = "error",
+    seeds: Seeds = 1,
+    as_json: AsRows = False,
+    epochs: Epochs = 40,
     smoothing: Annotated[float, typer.Option(help="Share of a target's mass that goes to other classes.")] = 0.1,
     beta: Annotated[float, typer.Option(help="How fast it falls, per edge between the classes.")] = 1.0,
     level_weight: Annotated[float, typer.Option(help="Of the loss of each level above the classes.")] = 1.0,
