@@ -32,6 +32,7 @@ class FakeExecutor(Executor):
     """
 
     num_workers = 3
+    num_busy = 0
 
     def __init__(
         self,

@@ -18,10 +18,11 @@ from treesearch.search.confirm import (
     with_more_seeds,
 )
 from treesearch.search.correction import Correction
+from treesearch.search.evaluation_row import CACHED, CONFIRM, FAILED, FROZEN, JOINT, OK, STOPPED, WARM, EvaluationRow
 from treesearch.search.executors import Executor, Outcome
 from treesearch.search.frozen_rung import BUILDER
 from treesearch.search.joint_rung import JointRung
-from treesearch.search.ledger import CACHED, CONFIRM, FAILED, FROZEN, JOINT, OK, STOPPED, WARM, EvaluationRow, Ledger
+from treesearch.search.ledger import Ledger
 from treesearch.search.promotion import BASELINE, DIVERSE, FOUND, Promoted, builder_labels, diverse, promote
 from treesearch.search.worker import JointScores
 
@@ -361,6 +362,7 @@ class FakeTrainer(Executor):
     """Finishes backwards. ``nll(tree, rate, seed)`` is the validation NLL, None for a failure; test is 1 more."""
 
     num_workers = 2
+    num_busy = 0
 
     def __init__(self, nll):
         super().__init__()

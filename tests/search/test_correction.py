@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from treesearch.search.correction import FEWEST_TREES, Correction
-from treesearch.search.ledger import FROZEN, OK, EvaluationRow
+from treesearch.search.evaluation_row import FROZEN, OK, EvaluationRow
 
 
 def frozen(number: int, actions: list[str] | None, nll: float) -> EvaluationRow:

@@ -73,6 +73,7 @@ class Worker(Executor):
     """Fails where told to; remembers what it ran and what arrays it got."""
 
     num_workers = 1
+    num_busy = 0
 
     def __init__(self, failing=()):
         super().__init__()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.slow import slow_but
 from treesearch.errors import ConfigError, ExecutionError
 from treesearch.search.executors import LocalExecutor, Task
 from treesearch.search.ray_executor import LOOPBACK_VARIABLE, RayExecutor, _check_room
@@ -34,6 +35,9 @@ def ray_executor(factory=fakes.make_commands, settings=SETTINGS, **options):
 
 def local_executor(factory=fakes.make_commands, settings=SETTINGS):
     return LocalExecutor(factory, arrays=ARRAYS, settings=settings)
+
+
+MAKERS = slow_but([local_executor], [local_executor, ray_executor])
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +96,16 @@ def test_tasks_are_taken_when_a_worker_is_free(executor):
     assert sorted(done) == list(range(12)) == [key for key, _ in taken]
     for key, num_done in taken:
         assert key <= num_done + executor.num_workers, "one for each worker, and one more while an answer is handed on"
+
+
+def test_it_knows_how_many_tasks_are_under_way(executor):
+    assert executor.num_busy == 0
+    seen = [executor.num_busy for _ in executor.run(tasks_of(*[("nap", 0.05) for _ in range(6)]))]
+    assert 1 <= max(seen[:3]) <= executor.num_workers
+    assert executor.num_busy == 0
+    next(executor.run(tasks_of(("nap", 0.01), ("nap", 0.01))))
+    assert list(executor.run([])) == []  # abandons the other
+    assert executor.num_busy == 0
 
 
 def test_no_tasks(executor):
@@ -158,6 +172,7 @@ def test_failing_abandoned_task_is_not_taken_for_a_broken_worker(executor):
     assert run_all(executor, ("dot", 1))[0].ok
 
 
+@pytest.mark.slow
 def test_replaced_arrays_reach_every_worker(executor):
     """The shared pool gets its own arrays back."""
     run_all(executor, *[("count",)] * 4)
@@ -182,6 +197,7 @@ def test_replaced_arrays_reach_every_worker(executor):
     assert run_all(executor, ("fetch",))[0].result["y"][0].tolist() == ARRAYS["y"].tolist()
 
 
+@pytest.mark.slow
 def test_replacing_arrays_abandons_what_is_under_way(executor):
     first = executor.run(tasks_of(*[("nap", 0.1)] * 6))
     next(first)
@@ -198,6 +214,7 @@ def test_a_closed_executor_takes_no_arrays(make, pool):
         executor.replace_arrays(ARRAYS)
 
 
+@pytest.mark.slow
 def test_arrays_can_be_replaced_before_the_first_task(pool):
     for make in (local_executor, ray_executor):
         with make() as executor:
@@ -205,7 +222,7 @@ def test_arrays_can_be_replaced_before_the_first_task(pool):
             assert run_all(executor, ("dot", 1))[0].result == 0.0
 
 
-@pytest.mark.parametrize("make", [local_executor, ray_executor])
+@pytest.mark.parametrize("make", MAKERS)
 def test_factory_that_raises(make, pool):
     with make(fakes.broken_factory, {"encoder": "lstm"}) as executor:
         for _ in range(2):  # also the second time: never a silent end
@@ -213,7 +230,7 @@ def test_factory_that_raises(make, pool):
                 list(executor.run(tasks_of(("dot", 1))))
 
 
-@pytest.mark.parametrize("make", [local_executor, ray_executor])
+@pytest.mark.parametrize("make", MAKERS)
 def test_close_is_final_and_idempotent(make, pool):
     with make() as executor:
         iterator = executor.run(tasks_of(("dot", 1), ("dot", 2)))
@@ -240,15 +257,26 @@ def test_local_runs_in_order_and_builds_lazily():
         assert [outcome.task.key for outcome in executor.run(tasks_of(*[("dot", 1)] * 5))] == [0, 1, 2, 3, 4]
 
 
-def test_local_lets_interrupts_pass():
+def within_a_kernel():
+    """Ctrl-C as it comes out of compiled code."""
+    raise SystemError("<function kernel> returned a result with an exception set") from KeyboardInterrupt()
+
+
+def at_once():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("interrupt", [at_once, within_a_kernel])
+def test_local_lets_interrupts_pass(interrupt):
     def interrupted(arrays, settings):
-        def worker(payload):
-            raise KeyboardInterrupt
+        return lambda payload: interrupt()
 
-        return worker
+    def interrupted_at_first(arrays, settings):
+        interrupt()
 
-    with local_executor(interrupted) as executor, pytest.raises(KeyboardInterrupt):
-        next(executor.run(tasks_of(("dot", 1))))
+    for factory in (interrupted, interrupted_at_first):
+        with local_executor(factory) as executor, pytest.raises(KeyboardInterrupt):
+            next(executor.run(tasks_of(("dot", 1))))
 
 
 # Ray alone.
@@ -275,6 +303,7 @@ def test_lost_worker_is_replaced_and_its_task_sent_again(pool, tmp_path):
     assert all(outcome.ok and outcome.attempts == 1 for outcome in others)
 
 
+@pytest.mark.slow
 def test_deadly_task_fails_and_the_others_succeed(pool, capsys, caplog):
     # Named by the error's type alone: its text holds process ids, and the ledger must not depend on them.
     with ray_executor(max_attempts=2) as executor:
@@ -287,6 +316,7 @@ def test_deadly_task_fails_and_the_others_succeed(pool, capsys, caplog):
     assert sum("was lost: ActorDiedError" in message for message in caplog.messages) == 2
 
 
+@pytest.mark.slow
 def test_a_task_that_reaches_its_time_limit_fails_and_the_others_go_on(pool):
     payloads = [("nap", 60), ("nap", 0.01), ("nap", 0.02), ("nap", 0.03)]
     tasks = [Task(key, payload, time_limit=1.5) for key, payload in enumerate(payloads)]
@@ -300,7 +330,7 @@ def test_a_task_that_reaches_its_time_limit_fails_and_the_others_go_on(pool):
     assert all(outcome.ok for outcome in run_all(pool, ("nap", 0), ("nap", 0)))
 
 
-@pytest.mark.parametrize("make", [local_executor, ray_executor])
+@pytest.mark.parametrize("make", MAKERS)
 def test_a_stopped_executor_finishes_what_is_under_way_and_begins_nothing(make, pool):
     with make() as executor:
         tasks, done = tasks_of(*[("nap", 0.3)] * 8), []
@@ -312,6 +342,7 @@ def test_a_stopped_executor_finishes_what_is_under_way_and_begins_nothing(make, 
         assert list(executor.run(tasks)) == []
 
 
+@pytest.mark.slow
 def test_pool_that_only_dies_is_given_up(pool):
     with ray_executor(fakes.deadly_factory, num_workers=1) as executor:
         executor._losses_per_worker = 1  # the usual 3 would take ten seconds
@@ -320,6 +351,7 @@ def test_pool_that_only_dies_is_given_up(pool):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_threads_follow_the_reserved_cpus(pool):
     with ray_executor(fakes.make_with_torch, num_workers=1) as executor:
         variables, torch_threads = run_all(executor, ("threads",))[0].result
@@ -370,6 +402,7 @@ def test_numbers_out_of_range(options):
         ray_executor(**options)
 
 
+@pytest.mark.slow
 def test_joining_another_cluster_than_the_present_one(pool):
     with pytest.raises(ExecutionError, match=r"127\.0\.0\.1:\d+ and got ray\.address=127\.0\.0\.1:1;"):
         ray_executor(address="127.0.0.1:1")
@@ -427,6 +460,7 @@ def run_script(script, *, elsewhere=None, **environment):
     )
 
 
+@pytest.mark.slow
 def test_unreachable_address_fails_soon():
     # Not "auto", which finds any Ray of this machine, that of the other tests included.
     script = """
@@ -450,6 +484,7 @@ def test_unreachable_address_fails_soon():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_ray_imported_too_early_for_loopback_warns():
     # RAY_ADDRESS of nobody: a private Ray must not look at it.
     script = """

@@ -52,6 +52,7 @@ def verdicts(trees: list[Tree], *, forest_size: int | None) -> list[Verdict]:
     return first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forest_size", [1, 2, 8])
 def test_forests_agree_with_the_compiled_kernel(forest_size: int) -> None:
     for own, other in zip(verdicts(TREES, forest_size=None), verdicts(TREES, forest_size=forest_size), strict=True):

@@ -8,8 +8,9 @@ import pytest
 from tests.search.frozen_fakes import NUM_TOKENS, SUBSET_FACTOR, FakeExecutor, distinct, mean_nll, node_nll
 from treesearch import Tree
 from treesearch.cost import CostModel, tree_cost
+from treesearch.search.evaluation_row import CACHED, FAILED, OK, STOPPED
 from treesearch.search.frozen_rung import BUILDER, Candidate, EarlyStop, FrozenRung, Objective
-from treesearch.search.ledger import CACHED, FAILED, OK, STOPPED, Ledger
+from treesearch.search.ledger import Ledger
 
 COUNTS = np.array([8.0, 4, 2, 1, 1])
 LAMBDA = 0.5

@@ -1,5 +1,8 @@
 import os
+import re
 import sqlite3
+import time
+from contextlib import closing
 from dataclasses import asdict, fields, replace
 
 import numpy as np
@@ -11,21 +14,12 @@ from treesearch import Tree
 from treesearch.cost import CostModel
 from treesearch.errors import RunError
 from treesearch.evaluation.memo import NewNodes
-from treesearch.search.ledger import (
-    CACHED,
-    CONFIRM,
-    FAILED,
-    FROZEN,
-    JOINT,
-    OK,
-    STOPPED,
-    Checkpoint,
-    EvaluationRow,
-    Ledger,
-    Position,
-)
+from treesearch.search.evaluation_row import CACHED, CONFIRM, FAILED, FROZEN, JOINT, OK, STOPPED, EvaluationRow
+from treesearch.search.ledger import Checkpoint, Ledger, Position
+from treesearch.search.tree_blobs import pack_tree
 
 TREE = Tree.from_nested([[0, 1], [2, [3, 4, 5]]])
+OTHER = Tree.from_nested([[0, 1, 2], [3, 4, 5]])
 FULL = EvaluationRow(
     id=1,
     rung=CONFIRM,
@@ -53,9 +47,11 @@ FULL = EvaluationRow(
     seed=1000,
     epochs=2,
     actions='["close"]',
+    decisions="[[0, 1.0]]",
     encoder="abc",
     seconds=1.25,
     worker="ray-1",
+    finished_at=1.5e9,
 )
 
 
@@ -87,11 +83,25 @@ def refusal(path, **options):
 
 def test_rows_survive_with_all_columns(ledger, path):
     assert None not in asdict(FULL).values(), "every column is filled"
+    before = time.time()
     sparse = row(2, status=FAILED)
     for stored in (FULL, sparse):
         ledger.record(stored, TREE)
     with Ledger(path) as again:
-        assert again.rows() == [FULL, sparse]
+        full, later = again.rows()
+    assert full == FULL
+    assert before <= later.finished_at <= time.time()
+    assert replace(later, finished_at=None) == sparse
+
+
+def test_class_vectors_are_kept_up_to_a_factor(ledger):
+    assert ledger.class_vectors() is None
+    vectors = np.random.default_rng(0).normal(size=(7, 5)) * 1e6  # too large for half precision as they are
+    ledger.store_class_vectors("old", vectors[:, :2])
+    ledger.store_class_vectors("new", vectors)
+    np.testing.assert_allclose(ledger.class_vectors() * np.abs(vectors).max(), vectors, rtol=1e-3, atol=1e3)
+    ledger.store_class_vectors("zero", np.zeros((2, 3)))
+    np.testing.assert_array_equal(ledger.class_vectors(), np.zeros((2, 3)))
 
 
 def test_rows_are_ordered_by_id_and_chosen_by_rung(ledger):
@@ -111,7 +121,7 @@ def test_next_id(ledger):
 def test_content_leaves_out_when_and_where():
     elsewhere = replace(FULL, seconds=9.0, worker="local-0", attempts=1)
     assert elsewhere.content() == FULL.content()
-    assert set(asdict(FULL)) - set(FULL.content()) == {"seconds", "worker", "attempts"}
+    assert set(asdict(FULL)) - set(FULL.content()) == {"seconds", "worker", "attempts", "finished_at"}
     for field in fields(FULL):
         if field.name in FULL.content():
             assert replace(FULL, **{field.name: "other"}).content() != FULL.content()
@@ -246,6 +256,112 @@ def test_a_crash_inside_a_batch_leaves_a_readable_ledger(path, tmp_path):
         survivor.record(row(3), TREE)
 
 
+def test_damage_is_found_in_every_rung_whichever_is_read_first(ledger, path):
+    ledger.record(row(1, actions='["close"]'), TREE)
+    ledger.record(row(2, rung=JOINT, actions="{"), TREE)
+    ledger.close()
+    with Ledger(path) as again:
+        assert len(again.rows(FROZEN)) == 1
+        for rung in (JOINT, None, JOINT):
+            with pytest.raises(RunError, match=r"search\.db is damaged: actions of evaluation 2 must be JSON"):
+                again.rows(rung)
+        assert len(again.rows(FROZEN)) == 1
+
+
+# SQLite takes anything in any column, but for a number as a text or the other way round, which it changes.
+WRONG = {
+    "int": [None, "text", b"1", 1.5],
+    "float": [None, "text", b"1"],
+    "str": [None, b"text"],
+}
+
+
+def change(path, statement, *values):
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute(statement, values)
+
+
+@pytest.mark.parametrize("field", fields(EvaluationRow)[1:], ids=lambda field: field.name)
+def test_a_column_holds_what_its_field_says(ledger, path, field):
+    """The first is the key, which SQLite itself keeps a number."""
+    ledger.record(row(1), TREE)
+    kind, *optional = field.type.split(" | ")
+    for value in WRONG[kind][bool(optional) :]:
+        change(path, f"UPDATE evaluations SET {field.name} = ?", value)
+        with (
+            Ledger(path, read_only=True) as again,
+            pytest.raises(
+                RunError, match=rf"search\.db is damaged: {field.name} of evaluation 1 must be .*, but is "
+            ) as told,
+        ):
+            again.rows()
+        assert "\n" not in str(told.value)
+    if field.name in ("rung", "status"):
+        change(path, f"UPDATE evaluations SET {field.name} = 'other'")
+        with Ledger(path, read_only=True) as again, pytest.raises(RunError, match=r"must be one of .*, but is 'other'"):
+            again.rows()
+
+
+@pytest.mark.parametrize(
+    ("statement", "value", "says"),
+    [
+        ("UPDATE trees SET data = ?", b"cut", f"tree {TREE.hash}: a packed tree must be whole"),
+        ("UPDATE trees SET data = ?", "text", f"tree {TREE.hash} must be bytes, but is 'text'"),
+        ("UPDATE trees SET data = ?", pack_tree(OTHER), f"in place of the tree {TREE.hash} it has {OTHER.hash}"),
+        ("UPDATE encoders SET state = ?", 3, "the encoder e must be bytes, but is 3"),
+        (
+            "UPDATE class_vectors SET width = ?",
+            5,
+            "class_vectors must be rows of .* has 36 and width 5",
+        ),
+        ("UPDATE class_vectors SET width = ?", None, "class_vectors must be rows of .* width None"),
+        ("UPDATE class_vectors SET width = ?", 0, "class_vectors must be rows of .* width 0"),
+        ("UPDATE class_vectors SET data = ?", "text", "class_vectors must be bytes, but is 'text'"),
+        ("UPDATE nodes SET nll = ?", b"12345678", "must have 16 bytes of keys for 8 of nll, but has 32 for 8"),
+        ("UPDATE nodes SET keys = ?", 2.5, "nodes of memo m must be bytes, but is 2.5"),
+        ("UPDATE outcomes SET outcome = ?", 1.5, "outcome o must be bytes, but is 1.5"),
+        ("UPDATE batches SET finished_at = ?", "late", "finished_at of batch 0 must be a time, but is 'late'"),
+        ("UPDATE batches SET agent_state = ?", "text", "agent_state of batch 0 must be bytes, but is 'text'"),
+    ],
+)
+def test_whatever_else_is_damaged(path, statement, value, says):
+    with Ledger(path, create=True) as ledger:
+        ledger.record(row(1), TREE)
+        ledger.store_encoder("e", b"state")
+        ledger.store_class_vectors("e", np.ones((6, 3)))
+        memo = NewNodes(np.arange(4, dtype=np.uint64).reshape(2, 2), np.ones(2), forgot=False)
+        ledger.finish_batch(position(0, encoder="e"), b"state", {}, {"m": memo})
+        ledger.record_outcome("o", b"outcome", lasting=True)
+    reads = (
+        lambda ledger: ledger.tree(TREE.hash),
+        lambda ledger: ledger.encoder("e"),
+        Ledger.class_vectors,
+        lambda ledger: list(ledger.nodes("m")),
+        lambda ledger: ledger.outcome("o"),
+        Ledger.batch_times,
+        Ledger.last_batch,
+    )
+    with Ledger(path, read_only=True) as whole:
+        assert all(read(whole) for read in reads if read is not Ledger.class_vectors)
+    change(path, statement, value)
+    told = []
+    with Ledger(path, read_only=True) as damaged:
+        for read in reads:
+            try:
+                read(damaged)
+            except RunError as error:
+                told.append(str(error))
+    assert len(told) == 1
+    assert re.search(rf"search\.db is damaged: .*{says}.*; bring back an intact copy of it", told[0])
+
+
+def test_a_batch_without_the_state_of_its_agent(ledger, path):
+    ledger.finish_batch(position(0), b"state", {})
+    change(path, "UPDATE batches SET agent_state = 'text'")
+    with pytest.raises(RunError, match=r"search\.db is damaged: agent_state of batch 0 must be bytes, but is 'text'"):
+        ledger.last_batch()
+
+
 def test_after_close_one_file_is_left(path, tmp_path):
     with Ledger(path, create=True) as ledger:
         ledger.record(row(1), TREE)
@@ -289,6 +405,17 @@ def test_another_schema(path):
     assert "schema must be 3, but is 99" in refusal(path)
 
 
+def test_a_ledger_of_the_first_schema_is_not_called_a_foreign_file(path):
+    """It lacked the tables that resuming needs now."""
+    with Ledger(path, create=True) as ledger:
+        ledger.set_meta("schema", 1)
+    with sqlite3.connect(path) as database:
+        for table in ("encoders", "nodes", "outcomes", "class_vectors"):
+            database.execute(f"DROP TABLE {table}")
+    database.close()
+    assert "its schema must be 3, but is 1; start a new search" in refusal(path)
+
+
 def without_column(path, column):
     """Turn the file into what an older version wrote; a new table, since `ALTER TABLE DROP` needs SQLite 3.35."""
     kept = [field.name for field in fields(EvaluationRow) if field.name != column]
@@ -305,6 +432,41 @@ def test_a_ledger_that_lacks_a_column(path):
     before = path.read_bytes()
     assert "its table evaluations lacks valid_nll" in refusal(path)
     assert path.read_bytes() == before
+
+
+def test_a_ledger_of_before_a_column_was_added(path):
+    with Ledger(path, create=True) as ledger:
+        ledger.record(FULL, TREE)
+    without_column(path, "decisions")
+    with sqlite3.connect(path) as database:
+        database.execute("DROP TABLE class_vectors")
+    database.close()
+    with Ledger(path, read_only=True) as ledger:
+        assert ledger.rows() == [replace(FULL, decisions=None)]
+        assert ledger.class_vectors() is None
+    with Ledger(path) as ledger:  # to go on with: it gets what it lacks
+        ledger.record(replace(FULL, id=2), TREE)
+        ledger.store_class_vectors("abc", np.ones((6, 2)))
+        assert ledger.rows() == [replace(FULL, decisions=None), replace(FULL, id=2)]
+
+
+def test_two_processes_open_a_ledger_of_before_a_column_was_added(path, monkeypatch):
+    Ledger(path, create=True).close()
+    with sqlite3.connect(path) as db:
+        db.execute("ALTER TABLE evaluations DROP COLUMN decisions")
+    db.close()
+    find_missing = Ledger._missing
+
+    def and_another_opens_it(self):
+        missing = find_missing(self)
+        monkeypatch.setattr(Ledger, "_missing", find_missing)
+        Ledger(path).close()
+        return missing
+
+    monkeypatch.setattr(Ledger, "_missing", and_another_opens_it)
+    with Ledger(path) as ledger:
+        assert ledger.rows() == []
+        assert ledger._missing() == []
 
 
 def test_a_folder_without_write_permission(read_only_folder):

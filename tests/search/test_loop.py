@@ -8,6 +8,7 @@ from tests.search.frozen_fakes import distinct as distinct_trees
 from treesearch import Tree
 from treesearch.cost import CostModel, tree_cost
 from treesearch.errors import ExecutionError
+from treesearch.search.evaluation_row import CACHED, FAILED, FROZEN, OK, STOPPED
 from treesearch.search.frozen_rung import (
     BUILDER,
     Candidate,
@@ -15,7 +16,7 @@ from treesearch.search.frozen_rung import (
     FrozenRung,
     Objective,
 )
-from treesearch.search.ledger import CACHED, FAILED, FROZEN, OK, STOPPED, Checkpoint, Ledger, Position
+from treesearch.search.ledger import Checkpoint, Ledger, Position
 from treesearch.search.loop import Era, search
 
 COUNTS = np.array([8.0, 4, 2, 1, 1])

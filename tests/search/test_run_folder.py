@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -8,8 +9,17 @@ from treesearch import Tree
 from treesearch.config import make_config
 from treesearch.errors import RunError
 from treesearch.search import run_folder
-from treesearch.search.run_folder import RunFolder, environment, next_free_folder
+from treesearch.search.run_folder import RunFolder, default_folder, environment
 
+COMPARISON = {
+    "rows": [],
+    "agent": "hybrid",
+    "evaluations": 3,
+    "failures": 0,
+    "seeds": 1,
+    "cost_weight": 0.005,
+    "note": "λ",
+}
 TREE = Tree.from_nested([[0, 1], 2])
 CONFIG = make_config({"seed": 5})
 
@@ -70,14 +80,15 @@ def test_a_folder_that_cannot_be_read(read_only_folder):
         read_only_folder.chmod(0o755)
 
 
-def test_next_free_folder(tmp_path):
-    parent = tmp_path / "runs"
-    assert next_free_folder(parent, "kjv") == parent / "kjv-1"
+def test_the_default_folder_is_the_next_free_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parent, config = Path("runs"), Path("configs/kjv.yaml")
+    assert default_folder(config) == parent / "kjv-1"
     for taken in ("kjv-1", "kjv-3", "other-2"):
         (parent / taken).mkdir(parents=True)
-    assert next_free_folder(parent, "kjv") == parent / "kjv-2"
+    assert default_folder(config) == parent / "kjv-2"
     (parent / "kjv-2").write_text("a file takes a name, too")
-    assert next_free_folder(parent, "kjv") == parent / "kjv-4"
+    assert default_folder(config) == parent / "kjv-4"
 
 
 # -- results
@@ -85,10 +96,9 @@ def test_next_free_folder(tmp_path):
 
 def test_results(tmp_path):
     folder = RunFolder(tmp_path)
-    comparison = {"rows": [{"name": "huffman", "note": "λ"}]}
-    folder.write_results(TREE, comparison)
+    folder.write_results(TREE, COMPARISON)
     assert folder.best_tree() == TREE
-    assert folder.comparison() == comparison
+    assert folder.comparison() == COMPARISON
     assert {file.name for file in tmp_path.iterdir()} == {"best.tree.json", "comparison.json"}
 
 
@@ -108,26 +118,56 @@ def test_results_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_what_is_no_json_leaves_the_old_comparison(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.write_results(TREE, {"rows": []})
+    folder.write_results(TREE, COMPARISON)
     with pytest.raises(TypeError):
         folder.write_results(TREE, {"rows": [object()]})
-    assert folder.comparison() == {"rows": []}
+    assert folder.comparison() == COMPARISON
 
 
 def test_an_unfinished_run_says_so(tmp_path):
     folder = RunFolder(tmp_path / "none")
-    assert "the search has not finished" in refusal(folder.best_tree)
-    assert "the search has not finished" in refusal(folder.comparison)
+    assert "holds no best.tree.json: it is no run folder" in refusal(folder.best_tree)
+    assert "holds no comparison.json: it is no run folder" in refusal(folder.comparison)
     assert "no ledger" in refusal(folder.open)
+    folder.create(CONFIG).close()
+    for way_out in (refusal(folder.best_tree), refusal(folder.comparison)):
+        assert way_out.endswith(
+            f"the search has not finished; wait for it, or go on with: treesearch resume {folder.path}"
+        )
 
 
-@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe", b"[1]", b"{}", b'{"rows": 3}'])
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe", b"[1]", b"{}", b'{"rows": 3}', b"[" * 9999])
 def test_a_broken_comparison(tmp_path, content):
     (tmp_path / "comparison.json").write_bytes(content)
-    assert "comparison.json" in refusal(RunFolder(tmp_path).comparison)
+    says = refusal(RunFolder(tmp_path).comparison)
+    assert says.startswith(f"{tmp_path / 'comparison.json'} is damaged: ")
+    assert says.endswith(f"; write it again with: treesearch resume {tmp_path}")
 
 
 # -- environment
+
+
+def test_a_configuration_that_is_not_whole_is_not_filled_up_with_defaults(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.create(CONFIG).close()
+    whole = folder.config_file.read_text()
+    for content, missing in (("", "data"), (whole.partition("cost:")[0], "cost")):
+        folder.config_file.write_text(content)
+        assert f"config.yaml is damaged: it has no section {missing}; bring back" in refusal(folder.config)
+    folder.config_file.unlink()
+    assert refusal(folder.config).startswith(f"{folder.path} holds no config.yaml; bring back")
+    folder.write_config(CONFIG)
+    assert folder.config() == CONFIG
+
+
+def test_a_broken_tree_is_written_again_by_a_resume(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.create(CONFIG).close()
+    folder.write_results(TREE, COMPARISON)
+    folder.best_tree_file.write_bytes(folder.best_tree_file.read_bytes()[:-9])
+    says = refusal(folder.best_tree)
+    assert str(folder.best_tree_file) in says
+    assert says.endswith(f"write it again with: treesearch resume {folder.path}")
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch):

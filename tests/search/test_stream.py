@@ -10,8 +10,9 @@ from treesearch import Tree
 from treesearch.cost import CostModel
 from treesearch.errors import ExecutionError
 from treesearch.search.durable import DurableExecutor
+from treesearch.search.evaluation_row import CACHED, FAILED, OK, STOPPED
 from treesearch.search.frozen_rung import BUILDER, Candidate, EarlyStop, FrozenRung, Objective
-from treesearch.search.ledger import CACHED, FAILED, OK, STOPPED, Ledger
+from treesearch.search.ledger import Ledger
 from treesearch.search.loop import Era, search
 
 NUM_CLASSES = 8

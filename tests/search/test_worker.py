@@ -9,7 +9,6 @@ from treesearch.data import InputSpec, Split
 from treesearch.data.contexts import context_windows
 from treesearch.evaluation.joint import resolve_device, train_joint
 from treesearch.evaluation.trainer import make_model
-from treesearch.search import worker
 from treesearch.search.worker import ENCODER_PREFIX, EvaluationWorker, JointScores, JointTask, WorkerSettings
 
 CLASSES, CAP = 12, 40
@@ -92,7 +91,7 @@ def test_training_that_diverges() -> None:
 def test_kernels_are_compiled_before_a_time_limit_counts(limited, monkeypatch) -> None:
     """On a machine without numba's cache that takes longer than the limit, again and again."""
     compiled = []
-    monkeypatch.setattr(worker, "compile_kernels", lambda: compiled.append(True))
+    monkeypatch.setattr("treesearch.warmup.compile_kernels", lambda: compiled.append(True))
     settings = {"frozen": FrozenConfig(), "joint": JointConfig(), **limited}
     EvaluationWorker(ARRAYS, WorkerSettings(ENCODER, **settings, spec=SPEC))
     assert bool(compiled) == bool(limited)

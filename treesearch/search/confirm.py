@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from treesearch.cost import CostModel
 from treesearch.errors import ExecutionError
+from treesearch.search.evaluation_row import CONFIRM, JOINT
 from treesearch.search.joint_rung import JointRung
-from treesearch.search.ledger import CONFIRM, JOINT
 from treesearch.search.promotion import BASELINE, FOUND, HUFFMAN, Promoted, family
 from treesearch.search.rivals import best_of_at_most
 

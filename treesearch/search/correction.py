@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from treesearch.search.ledger import EvaluationRow
+from treesearch.search.evaluation_row import EvaluationRow
 
 CORRECTION = "correction"  # meta entry of the ledger
 FEWEST_TREES = 8  # from fewer nothing is learned

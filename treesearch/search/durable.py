@@ -34,6 +34,11 @@ class DurableExecutor(Executor):
         """As of the executor behind it."""
         return self._executor.num_workers
 
+    @property
+    def num_busy(self) -> int:
+        """As of the executor behind it."""
+        return self._executor.num_busy
+
     def stop(self) -> None:
         """As of every executor; a run that it leaves incomplete raises KeyboardInterrupt once nothing is under way."""
         super().stop()

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol, Self
 from numpy.typing import NDArray
 
 from treesearch.errors import ExecutionError
+from treesearch.interrupts import plain_interrupts
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -87,7 +88,8 @@ def invoke(worker: Worker, payload: Any) -> Reply:
     """Call ``worker``; an exception becomes the reply's reason (KeyboardInterrupt and SystemExit pass)."""
     start = time.perf_counter()
     try:
-        result, reason = worker(payload), None
+        with plain_interrupts():
+            result, reason = worker(payload), None
     except Exception as error:
         result, reason = None, describe(error)
     return Reply(result, reason, time.perf_counter() - start)
@@ -110,6 +112,11 @@ class Executor(ABC):
     @abstractmethod
     def num_workers(self) -> int:
         """How many tasks run at once."""
+
+    @property
+    @abstractmethod
+    def num_busy(self) -> int:
+        """How many tasks are under way now; may be read from another thread."""
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Yield the outcome of each task exactly once, as they finish, in any order; of fewer after `stop`.
@@ -191,6 +198,7 @@ class LocalExecutor(Executor):
         super().__init__()
         self._factory = factory
         self._settings = settings
+        self._num_busy = 0
         self._replace(arrays)
 
     @property
@@ -198,20 +206,30 @@ class LocalExecutor(Executor):
         """One."""
         return 1
 
+    @property
+    def num_busy(self) -> int:
+        """One from when a task is taken until its outcome is dealt with: the worker and the caller are one process."""
+        return self._num_busy
+
     def _replace(self, arrays: Arrays) -> None:
         self._arrays = read_only(arrays)
         self._worker: Worker | None = None
 
     def _outcomes(self, tasks: Iterable[Task]) -> Generator[Outcome, None, None]:
         left = iter(tasks)
-        while not self._stopped and (task := next(left, None)) is not None:
-            if self._worker is None:
-                try:
-                    self._worker = self._factory(self._arrays, self._settings)
-                except Exception as error:
-                    raise construction_error(describe(error)) from error
-            reply = invoke(self._worker, task.payload)
-            yield Outcome(task, reply.result, reply.reason, 1, reply.seconds, "local-0")
+        try:
+            while not self._stopped and (task := next(left, None)) is not None:
+                self._num_busy = 1
+                if self._worker is None:
+                    try:
+                        with plain_interrupts():
+                            self._worker = self._factory(self._arrays, self._settings)
+                    except Exception as error:
+                        raise construction_error(describe(error)) from error
+                reply = invoke(self._worker, task.payload)
+                yield Outcome(task, reply.result, reply.reason, 1, reply.seconds, "local-0")
+        finally:
+            self._num_busy = 0
 
     def _release(self) -> None:
         self._worker = None

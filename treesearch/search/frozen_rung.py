@@ -16,12 +16,11 @@ from treesearch.cost import CostModel
 from treesearch.errors import ExecutionError
 from treesearch.evaluation.memo import NewNodes, NodeMemo
 from treesearch.evaluation.scores import TreeScore, score_tree
+from treesearch.search.evaluation_row import BUILDER, CACHED, FAILED, FROZEN, OK, STOPPED, EvaluationRow
 from treesearch.search.executors import Executor
-from treesearch.search.ledger import CACHED, FAILED, FROZEN, OK, STOPPED, EvaluationRow, Ledger
+from treesearch.search.ledger import Ledger
 from treesearch.search.nodes import NodeEvaluator, Verdict
 from treesearch.tree import Tree
-
-BUILDER = "builder"
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class Candidate:
     agent: str
     label: str | None = None
     actions: tuple[str, ...] | None = None
+    decisions: tuple[tuple[int, float], ...] | None = None  # of each action: depth of the node, its share of examples
     cost_weight: float | None = None  # the λ that it is for, nats per unit; None: the one that the run reports
     number: int | None = None  # the proposer's name for it while it is under way
     batch: int | None = None  # for which it was asked; None: it was not
@@ -455,12 +455,12 @@ class FrozenRung:
             nodes_trained=0 if verdict is None else verdict.num_trained,
             staleness=None if candidate.batch is None else batch - candidate.batch,
             actions=None if candidate.actions is None else json.dumps(candidate.actions),
+            decisions=None if candidate.decisions is None else json.dumps(candidate.decisions),
             encoder=objective.encoder,
             seconds=0.0 if verdict is None else verdict.seconds,
             worker="" if verdict is None else verdict.worker,
         )
-        self._ledger.record(row, candidate.tree, nodes)
-        self._on_row(row)
+        self._on_row(self._ledger.record(row, candidate.tree, nodes))
 
 
 def _best_reward(scores: Mapping[str, _Known], weight: float) -> float:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treesearch.cost import CostModel
+from treesearch.search.evaluation_row import CONFIRM, FAILED, OK, WARM, EvaluationRow
 from treesearch.search.executors import Executor, Task
-from treesearch.search.ledger import CONFIRM, FAILED, OK, WARM, EvaluationRow, Ledger
+from treesearch.search.ledger import Ledger
 from treesearch.search.promotion import Promoted
 from treesearch.search.worker import JointScores, JointTask
 
@@ -106,7 +107,7 @@ class JointRung:
                 if scores.test_token_nll is not None:
                     self._token_nll.setdefault(promoted.tree.hash, {})[seed] = scores.test_token_nll
                     self._metrics.setdefault(promoted.tree.hash, {})[seed] = scores.test_metrics
-            self._ledger.record(row, promoted.tree)
+            row = self._ledger.record(row, promoted.tree)
             self._on_row(row)
             rows[outcome.task.key] = row
         return [rows[key] for key in range(len(jobs))]

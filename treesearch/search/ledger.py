@@ -7,110 +7,45 @@ the transaction that ends its batch.
 from __future__ import annotations
 
 import json
-import math
-import os
-import shutil
-import sqlite3
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from treesearch.cost import CostModel
-from treesearch.errors import RunError
+from treesearch.errors import RunError, TreeError
 from treesearch.evaluation.memo import Keys, NewNodes
+from treesearch.search.evaluation_row import (
+    CACHED,
+    CONFIRM,
+    FAILED,
+    FROZEN,
+    JOINT,
+    OK,
+    STOPPED,
+    WARM,
+    EvaluationRow,
+)
+from treesearch.search.ledger_entries import (
+    FIGURES,
+    PLACES,
+    POSITION,
+    TEXTS,
+    TIME,
+    WHOLE,
+    column_kind,
+    one_of,
+)
+from treesearch.search.ledger_file import COLUMNS, LedgerFile
 from treesearch.search.tree_blobs import pack_tree, unpack_tree
 from treesearch.tree import Tree
 
-SCHEMA_VERSION = 3
-OK, FAILED, CACHED, STOPPED = "ok", "failed", "cached", "stopped"
-FROZEN, WARM, JOINT, CONFIRM = "frozen", "warm", "joint", "confirm"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationRow:
-    """One evaluation. ``None`` where a column does not apply to the rung or the evaluation failed."""
-
-    id: int
-    rung: str  # frozen, warm, joint or confirm
-    batch: int
-    agent: str  # who proposed the tree; "builder" for builders
-    label: str | None  # the builder's label
-    tree_hash: str
-    status: str  # ok, failed, cached (the tree had been evaluated before) or stopped (not worth finishing)
-    reason: str | None = None  # of a failure or a stop
-    attempts: int = 1
-    cost_weight: float | None = None  # λ of the reward, nats per unit
-    reward: float | None = None  # nats
-    valid_nll: float | None = None  # nats per token
-    subset_nll: float | None = None  # nats per token, after training on the subset of tokens
-    test_nll: float | None = None  # nats per token, rung confirm only
-    cost: float | None = None  # analytic, binary-node units
-    cost_measured_us: float | None = None  # microseconds per example, where cost.kind is measured
-    expected_depth: float | None = None
-    dot_products: float | None = None
-    max_depth: int | None = None
-    num_nodes: int | None = None  # internal nodes
-    nodes_trained: int | None = None  # of these, the ones that no earlier tree had trained
-    staleness: int | None = None  # updates of the agent between proposal and verdict, rung frozen
-    learning_rate: float | None = None  # all rungs but frozen
-    seed: int | None = None  # the same
-    epochs: int | None = None  # trained, the same
-    actions: str | None = None  # JSON list of the action names that built the tree
-    encoder: str | None = None  # hash of the features, rung frozen
-    seconds: float = 0.0  # wall time in the worker
-    worker: str = ""
-
-    def action_names(self) -> list[str]:
-        """The actions that built the tree; none for a builder's."""
-        names: list[str] = [] if self.actions is None else json.loads(self.actions)
-        return names
-
-    def units(self, cost_model: CostModel) -> float:
-        """What the tree is charged under this cost model."""
-        return cost_model.charged(self.cost or 0.0, self.cost_measured_us)
-
-    def validation_reward(self, cost_model: CostModel, weight: float | None = None) -> float:
-        """Reward under this λ or the model's, whichever the tree was proposed for; minus infinity without a score."""
-        if self.valid_nll is None:
-            return -math.inf
-        return -self.valid_nll - (cost_model.weight if weight is None else weight) * self.units(cost_model)
-
-    def content(self) -> dict[str, Any]:
-        """All that must not depend on when and where the evaluation ran."""
-        return {key: value for key, value in asdict(self).items() if key not in ("seconds", "worker", "attempts")}
-
-
-_COLUMNS = [field.name for field in fields(EvaluationRow)]
-_TYPES = {
-    "id": "INTEGER PRIMARY KEY",
-    "batch": "INTEGER",
-    "attempts": "INTEGER",
-    "max_depth": "INTEGER",
-    "num_nodes": "INTEGER",
-    "nodes_trained": "INTEGER",
-    "staleness": "INTEGER",
-    "seed": "INTEGER",
-    "epochs": "INTEGER",
-}
-_TEXT = {"rung", "agent", "label", "tree_hash", "status", "reason", "actions", "encoder", "worker"}
-_TABLES = {
-    "evaluations": ", ".join(f"{one} {_TYPES.get(one, 'TEXT' if one in _TEXT else 'REAL')}" for one in _COLUMNS),
-    "trees": "hash TEXT PRIMARY KEY, data BLOB NOT NULL",
-    "batches": "batch INTEGER PRIMARY KEY, agent_state BLOB, metrics TEXT, position TEXT, finished_at REAL",
-    "meta": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
-    # What resuming needs:
-    "encoders": "hash TEXT PRIMARY KEY, state BLOB NOT NULL",
-    "nodes": "memo TEXT, keys BLOB NOT NULL, nll BLOB NOT NULL",
-    "outcomes": "key TEXT PRIMARY KEY, outcome BLOB NOT NULL, lasting INTEGER",
-}
+_KINDS = {field.name: column_kind(str(field.type)) for field in fields(EvaluationRow)}
+_KINDS |= {"rung": one_of(FROZEN, WARM, JOINT, CONFIRM), "status": one_of(OK, FAILED, CACHED, STOPPED)}
+_TEXTS = {"actions": TEXTS, "decisions": PLACES}  # columns of JSON
 
 
 @dataclass(frozen=True)
@@ -132,7 +67,7 @@ class Checkpoint:
     agent_state: bytes
 
 
-class Ledger:
+class Ledger(LedgerFile):
     """Reads and writes ``search.db``; a context manager.
 
     Args:
@@ -145,35 +80,23 @@ class Ledger:
     """
 
     def __init__(self, path: Path, *, create: bool = False, read_only: bool = False) -> None:
-        if create and path.exists():
-            raise RunError(f"{path} already holds a search; choose another --out")
-        if not create and not path.is_file():
-            raise RunError(f"no ledger at {path}; give the folder of a search")
-        writable = os.access(path.parent, os.W_OK)
-        if not (create or read_only or (writable and os.access(path, os.W_OK))):
-            raise RunError(f"{path} cannot be written; give its folder write permission, or go on with a copy of it")
-        self._resources = ExitStack()
-        try:
-            place = path if writable or create else self._copied(path)  # SQLite writes even where it only reads
-            self._db = self._resources.enter_context(closing(sqlite3.connect(place)))
-            self._prepare(create, read_only)
-        except BaseException as error:
-            self._resources.close()
-            if create:
-                for file in _files(path):
-                    file.unlink(missing_ok=True)
-            if not isinstance(error, OSError | sqlite3.Error | RunError):
-                raise
-            what = "made" if create else "used"
-            raise RunError(f"{path} cannot be {what} as a ledger: {error}") from None
+        super().__init__(path, create=create, read_only=read_only)
+        # Rungs, None for all, whose rows are known to hold what they must.
+        self._sound: set[str | None] = {None} if create else set()
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    def record(self, row: EvaluationRow, tree: Tree, nodes: Mapping[str, NewNodes] | None = None) -> None:
-        """Store one finished evaluation and its tree, in one transaction; with it what the memos learned, by name."""
+    def record(self, row: EvaluationRow, tree: Tree, nodes: Mapping[str, NewNodes] | None = None) -> EvaluationRow:
+        """Store one finished evaluation and its tree, in one transaction; with it what the memos learned, by name.
+
+        Returns:
+            The row as it is stored, with its time.
+        """
+        row = replace(row, finished_at=time.time()) if row.finished_at is None else row
         with self._transaction():
             self._insert(row, tree)
             self._insert_nodes(nodes or {})
+        return row
 
     def finish_batch(
         self,
@@ -207,6 +130,14 @@ class Ledger:
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO encoders VALUES (?, ?)", (encoder, state))
 
+    def store_class_vectors(self, encoder: str, vectors: NDArray[np.floating[Any]]) -> None:
+        """Store the class vectors [C, D] of an encoder, in place of an earlier one's; scaled, in half precision."""
+        largest = float(np.abs(vectors).max(initial=0.0))
+        halves = (vectors if largest == 0 else vectors / largest).astype(np.float16)
+        with self._transaction():
+            self._db.execute("DELETE FROM class_vectors")
+            self._db.execute("INSERT INTO class_vectors VALUES (?, ?, ?)", (encoder, halves.shape[1], halves.tobytes()))
+
     def record_outcome(self, key: str, outcome: bytes, *, lasting: bool) -> None:
         """Store what a task gave: up to the end of its batch, or of the run where it is lasting."""
         with self._transaction():
@@ -229,23 +160,35 @@ class Ledger:
             moves = [(number, row_id) for number, row_id in enumerate(ids, start=1) if number != row_id]
             self._db.executemany("UPDATE evaluations SET id = ? WHERE id = ?", moves)
 
-    def set_meta(self, key: str, value: Any) -> None:
-        """Store a JSON-able fact about the run."""
-        with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?)", (key, json.dumps(value)))
-
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    def meta(self, key: str) -> Any:
-        """A fact stored with `set_meta`, None if there is none."""
-        found = self._read("SELECT value FROM meta WHERE key = ?", (key,))
-        return json.loads(found[0][0]) if found else None
+    def classes(self) -> tuple[list[float] | None, list[str] | None]:
+        """Training counts [C] and names [C] of the classes, None where they are not kept.
+
+        Raises:
+            RunError: They are not what they must be.
+        """
+        counts, names = self.meta("counts"), self.meta("class_names")
+        if counts is not None and names is not None and len(counts) != len(names):
+            raise self._damaged(f"its table meta has {len(counts)} counts and {len(names)} class_names")
+        return counts, names
 
     def rows(self, rung: str | None = None) -> list[EvaluationRow]:
-        """Evaluations in order of id, of one rung or of all."""
+        """Evaluations in order of id, of one rung or of all.
+
+        Raises:
+            RunError: What a column of one holds is not what it must be.
+        """
         condition, values = ("", ()) if rung is None else ("WHERE rung = ?", (rung,))
-        query = f"SELECT {', '.join(_COLUMNS)} FROM evaluations {condition} ORDER BY id"
-        return [EvaluationRow(**dict(zip(_COLUMNS, row, strict=True))) for row in self._read(query, values)]
+        there = self._columns()
+        columns = ", ".join(column if column in there else f"NULL AS {column}" for column in COLUMNS)
+        query = f"SELECT {columns} FROM evaluations {condition} ORDER BY id"
+        rows = [EvaluationRow(**dict(zip(COLUMNS, row, strict=True))) for row in self._read(query, values)]
+        if not self._sound & {None, rung}:
+            for row in rows:
+                self._check_row(row)
+            self._sound.add(rung)
+        return rows
 
     def next_id(self) -> int:
         """One more than the largest id."""
@@ -255,100 +198,113 @@ class Ledger:
         """A stored tree.
 
         Raises:
-            RunError: There is none with this hash.
+            RunError: There is none with this hash, or not all of it.
         """
         found = self._read("SELECT data FROM trees WHERE hash = ?", (tree_hash,))
         if not found:
-            raise RunError(f"the ledger has no tree {tree_hash}")
-        return unpack_tree(found[0][0])
+            raise RunError(f"{self._path} has no tree {tree_hash}; bring back an intact copy of it")
+        try:
+            tree = unpack_tree(self._bytes(found[0][0], f"tree {tree_hash}"))
+        except TreeError as error:
+            raise self._damaged(f"tree {tree_hash}: {error}") from None
+        if tree.hash != tree_hash:
+            raise self._damaged(f"in place of the tree {tree_hash} it has {tree.hash}")
+        return tree
 
     def last_batch(self) -> Checkpoint | None:
-        """What `finish_batch` stored of the last batch, None before the first."""
+        """What `finish_batch` stored of the last batch, None before the first.
+
+        Raises:
+            RunError: It is not what it must be.
+        """
         found = self._read("SELECT batch, agent_state, position FROM batches ORDER BY batch DESC LIMIT 1")
         if not found:
             return None
         batch, agent_state, position = found[0]
-        return Checkpoint(Position(batch=int(batch), **json.loads(position)), bytes(agent_state))
+        values = self._parsed(POSITION, position, f"position of batch {batch}")
+        state = self._bytes(agent_state, f"agent_state of batch {batch}")
+        return Checkpoint(Position(batch=int(batch), **values), state)
 
     def encoder(self, encoder: str) -> bytes | None:
         """What `store_encoder` stored under this hash."""
         found = self._read("SELECT state FROM encoders WHERE hash = ?", (encoder,))
-        return bytes(found[0][0]) if found else None
+        return self._bytes(found[0][0], f"the encoder {encoder}") if found else None
+
+    def class_vectors(self) -> NDArray[np.float32] | None:
+        """The class vectors [C, D] of the latest encoder up to a factor; None where the ledger has none.
+
+        Raises:
+            RunError: They are no matrix.
+        """
+        if not self._read("SELECT 1 FROM sqlite_master WHERE name = 'class_vectors'"):
+            return None
+        found = self._read("SELECT width, data FROM class_vectors")
+        if not found:
+            return None
+        width, data = found[0][0], self._bytes(found[0][1], "what it has of class_vectors")
+        if not WHOLE.holds(width) or width < 1 or len(data) % (2 * width):
+            raise self._damaged(
+                f"class_vectors must be rows of 2 x width bytes, but has {len(data)} and width {width!r:.60}"
+            )
+        return np.frombuffer(data, np.float16).reshape(-1, width).astype(np.float32)
 
     def nodes(self, memo: str) -> Iterator[tuple[Keys, NDArray[np.float64]]]:
-        """What a memo had learned up to the last batch, piece by piece: keys [n, 2] and NLL [n]."""
+        """What a memo had learned up to the last batch, piece by piece: keys [n, 2] and NLL [n].
+
+        Raises:
+            RunError: A piece is cut off.
+        """
         for keys, nll in self._read("SELECT keys, nll FROM nodes WHERE memo = ? ORDER BY rowid", (memo,)):
+            what = f"nodes of memo {memo}"
+            if len(self._bytes(keys, what)) != 2 * len(self._bytes(nll, what)) or len(nll) % 8:
+                raise self._damaged(
+                    f"{what} must have 16 bytes of keys for 8 of nll, but has {len(keys)} for {len(nll)}"
+                )
             yield np.frombuffer(keys, np.uint64).reshape(-1, 2), np.frombuffer(nll, np.float64)
 
     def outcome(self, key: str) -> bytes | None:
         """What a task gave, None where it is not known."""
         found = self._read("SELECT outcome FROM outcomes WHERE key = ?", (key,))
-        return bytes(found[0][0]) if found else None
+        return self._bytes(found[0][0], f"outcome {key}") if found else None
 
     def metrics(self) -> list[tuple[int, dict[str, float]]]:
-        """The agent's metrics of every batch."""
-        return [(b, json.loads(m)) for b, m in self._read("SELECT batch, metrics FROM batches ORDER BY batch")]
+        """The agent's metrics of every batch.
 
-    def close(self) -> None:
-        """Close the file; the write-ahead log is folded into it."""
-        self._resources.close()
+        Raises:
+            RunError: They are not what they must be.
+        """
+        found = self._read("SELECT batch, metrics FROM batches ORDER BY batch")
+        return [(batch, self._parsed(FIGURES, text, f"metrics of batch {batch}")) for batch, text in found]
 
-    def __enter__(self) -> Self:
-        return self
+    def batch_times(self) -> dict[int, float]:
+        """Unix time when each batch ended.
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
+        Raises:
+            RunError: One is no time.
+        """
+        found = self._read("SELECT batch, finished_at FROM batches ORDER BY batch")
+        for batch, time_of_it in found:
+            if not TIME.holds(time_of_it):
+                raise self._unfit(f"finished_at of batch {batch}", TIME.words, time_of_it)
+        return dict(found)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        try:
-            return self._db.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            raise RunError(
-                f"the ledger could not be read: {error}; try again, or look at a copy of its folder"
-            ) from None
-
-    def _copied(self, path: Path) -> Path:
-        """The path of a copy, which goes when this is closed."""
-        folder = Path(self._resources.enter_context(tempfile.TemporaryDirectory()))
-        for file in _files(path):
-            if file.exists():
-                shutil.copyfile(file, folder / file.name)
-        return folder / path.name
-
-    def _prepare(self, create: bool, read_only: bool) -> None:
-        # The schema comes first: the mode is a change of the file, which may be somebody else's.
-        if not create and self.meta("schema") != SCHEMA_VERSION:
-            raise RunError(f"its schema must be {SCHEMA_VERSION}, but is {self.meta('schema')!r}; start a new search")
-        if not create and (missing := self._missing_columns()):
-            raise RunError(f"its table evaluations lacks {', '.join(missing)}; start a new search")
-        if read_only:
-            self._db.execute("PRAGMA query_only=ON")
-            return
-        self._db.execute("PRAGMA journal_mode=WAL")
-        # The death of this process loses nothing, that of the machine the last evaluations, which resuming repeats.
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        if create:
-            self._create_tables()
-
-    def _missing_columns(self) -> list[str]:
-        there = {name for _, name, *_ in self._db.execute("PRAGMA table_info(evaluations)")}
-        return [column for column in _COLUMNS if column not in there]
-
-    def _create_tables(self) -> None:
-        with self._db:
-            for table, columns in _TABLES.items():
-                self._db.execute(f"CREATE TABLE {table}({columns})")
-            self._db.execute("INSERT INTO meta VALUES ('schema', ?)", (json.dumps(SCHEMA_VERSION),))
+    def _check_row(self, row: EvaluationRow) -> None:
+        for column, kind in _KINDS.items():
+            if not kind.holds(value := getattr(row, column)):
+                raise self._unfit(f"{column} of evaluation {row.id}", kind.words, value)
+        for column, kind in _TEXTS.items():
+            if (text := getattr(row, column)) is not None:
+                self._parsed(kind, text, f"{column} of evaluation {row.id}")
 
     def _insert(self, row: EvaluationRow, tree: Tree) -> None:
         if self._db.execute("SELECT 1 FROM trees WHERE hash = ?", (tree.hash,)).fetchone() is None:
             self._db.execute("INSERT INTO trees(hash, data) VALUES (?, ?)", (tree.hash, pack_tree(tree)))
         values = asdict(row)
-        marks = ", ".join("?" for _ in _COLUMNS)
+        marks = ", ".join("?" for _ in COLUMNS)
         self._db.execute(
-            f"INSERT INTO evaluations({', '.join(_COLUMNS)}) VALUES ({marks})", [values[c] for c in _COLUMNS]
+            f"INSERT INTO evaluations({', '.join(COLUMNS)}) VALUES ({marks})", [values[c] for c in COLUMNS]
         )
 
     def _insert_nodes(self, nodes: Mapping[str, NewNodes]) -> None:
@@ -360,18 +316,3 @@ class Ledger:
                     "INSERT INTO nodes(memo, keys, nll) VALUES (?, ?, ?)",
                     (memo, new.keys.tobytes(), new.nll.tobytes()),
                 )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            with self._db:
-                yield
-        except sqlite3.Error as error:
-            raise RunError(
-                f"the ledger could not be written: {error}; free space or mend the folder and resume"
-            ) from None
-
-
-def _files(path: Path) -> list[Path]:
-    """A ledger's file and its write-ahead log, which holds what is not in it yet."""
-    return [path, path.with_name(f"{path.name}-wal")]

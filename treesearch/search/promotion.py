@@ -14,8 +14,8 @@ from treesearch.errors import ExecutionError
 from treesearch.evaluation.memo import memo_keys
 from treesearch.paths import block_roots
 from treesearch.search.correction import Correction
-from treesearch.search.frozen_rung import BUILDER
-from treesearch.search.ledger import FROZEN, EvaluationRow, Ledger
+from treesearch.search.evaluation_row import BUILDER, FROZEN, EvaluationRow
+from treesearch.search.ledger import Ledger
 from treesearch.search.rivals import best_of_at_most
 from treesearch.tree import Tree
 

@@ -241,7 +241,7 @@ class RayExecutor(Executor):
         if self._elastic and time.monotonic() - self._resized >= RESIZE_SECONDS:
             self._resize()
         busy = {flight.slot for flight in self._flights.values()}
-        under_way = sum(flight.task is not None for flight in self._flights.values())
+        under_way = self.num_busy
         for slot in self._slots:
             if slot in busy or under_way == self._max_in_flight or not queue.peek():
                 continue
@@ -258,6 +258,11 @@ class RayExecutor(Executor):
     def num_workers(self) -> int:
         """How many there are, or are being started."""
         return len(self._slots)
+
+    @property
+    def num_busy(self) -> int:
+        """How many have a task."""
+        return sum(flight.task is not None for flight in tuple(self._flights.values()))  # a copy: others may read it
 
     def _add_slots(self, num: int) -> None:
         self._slots += [_Slot(f"ray-{index}") for index in range(self._num_slots, self._num_slots + num)]

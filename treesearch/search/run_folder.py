@@ -6,30 +6,34 @@ search.db          the ledger
 best.tree.json     no time or path in it
 comparison.json    the rows of ``treesearch compare``
 cost_table.json    what nodes cost on the device, where cost.kind is measured
+report.html        all of it to look at
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from treesearch.config import Config, dump_config, load_config
+from treesearch.config import Config, dump_config, make_config, read_settings
 from treesearch.cost_table import CostTable
-from treesearch.errors import RunError
+from treesearch.errors import RunError, TreeError
+from treesearch.search import locks
+from treesearch.search.comparison_file import checked
 from treesearch.search.ledger import Ledger
 from treesearch.tree import Tree
 from treesearch.tree_files import write_atomically
 
 RECORDED_PACKAGES = ("treesearch", "torch", "numpy", "numba", "scipy", "gymnasium", "ray")
+RECORDED_SECTIONS = ("data", "encoder", "joint", "confirm", "cost", "search")  # of every version
+_BRING_BACK = "bring back an intact copy of it, or start a new search"
 
 
 class RunFolder:
@@ -47,6 +51,7 @@ class RunFolder:
         self.best_tree_file = path / "best.tree.json"
         self.comparison_file = path / "comparison.json"
         self.cost_table_file = path / "cost_table.json"
+        self.report_file = path / "report.html"
 
     def check_free(self) -> None:
         """Raise RunError if the folder holds a run or anything else, or cannot be made."""
@@ -92,20 +97,36 @@ class RunFolder:
         return Ledger(self.ledger_file, read_only=True)
 
     def config(self) -> Config:
-        """The resolved configuration."""
-        return load_config(self.config_file)
+        """The resolved configuration.
+
+        Raises:
+            RunError: There is none, or the file is empty or cut off.
+            ConfigError: It cannot be used.
+        """
+        try:
+            self.config_file.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise RunError(f"{self.path} holds no {self.config_file.name}; {_BRING_BACK}") from None
+        except OSError as error:
+            raise RunError(f"{self.config_file} cannot be read ({error.strerror}); mend its folder") from None
+        held = read_settings(self.config_file)
+        # What is left out would be taken to be the default, which is not what the run was made with.
+        if missing := [section for section in RECORDED_SECTIONS if section not in held]:
+            raise RunError(f"{self.config_file} is damaged: it has no section {missing[0]}; {_BRING_BACK}")
+        return make_config(held)
 
     def best_tree(self) -> Tree:
         """The exported tree.
 
         Raises:
-            RunError: The run has not got that far.
+            RunError: The run has not got that far, or the file is broken.
         """
         if not self.best_tree_file.is_file():
-            raise RunError(
-                f"{self.path} holds no best.tree.json; the search has not finished, or this is no run folder"
-            )
-        return Tree.load(self.best_tree_file)
+            raise RunError(self._unfinished(self.best_tree_file))
+        try:
+            return Tree.load(self.best_tree_file)
+        except TreeError as error:
+            raise RunError(f"{error}; write it again with: treesearch resume {self.path}") from None
 
     def comparison(self) -> dict[str, Any]:
         """The content of ``comparison.json``.
@@ -114,36 +135,40 @@ class RunFolder:
             RunError: The run has not got that far, or the file is broken.
         """
         try:
-            content: dict[str, Any] = json.loads(self.comparison_file.read_text(encoding="utf-8"))
+            return checked(json.loads(self.comparison_file.read_text(encoding="utf-8")))
         except (FileNotFoundError, NotADirectoryError):
+            raise RunError(self._unfinished(self.comparison_file)) from None
+        except OSError as error:
+            raise RunError(f"{self.comparison_file} cannot be read ({error.strerror}); mend its folder") from None
+        except (ValueError, RecursionError) as error:
+            why = f"no JSON ({error})" if isinstance(error, json.JSONDecodeError | UnicodeError) else error
             raise RunError(
-                f"{self.path} holds no comparison.json; the search has not finished, or this is no run folder"
+                f"{self.comparison_file} is damaged: {why}; write it again with: treesearch resume {self.path}"
             ) from None
-        except ValueError as error:
-            raise RunError(f"{self.comparison_file} is no JSON: {error}") from None
-        if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
-            raise RunError(f"{self.comparison_file} must be an object with rows; it was not written by a search")
-        return content
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def _unfinished(self, missing: Path) -> str:
+        """Why a file that ends a search is not there, and the way out."""
+        says = f"{self.path} holds no {missing.name}"
+        if not self.ledger_file.is_file():
+            return f"{says}: it is no run folder; give one that treesearch search has made"
+        return f"{says}: the search has not finished; wait for it, or go on with: treesearch resume {self.path}"
+
+    def lock(self) -> AbstractContextManager[None]:
         """Keep other processes off this run; the lock ends with the process, however that ends.
 
         Raises:
-            RunError: Another process works on it.
+            RunError: Its file is missing; on entering: another process works on it.
         """
-        try:
-            descriptor = os.open(self.environment_file, os.O_RDONLY)  # which is never replaced
-        except OSError as error:
-            raise RunError(f"{self.environment_file} cannot be read ({error.strerror}): no run folder") from None
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(f"{self.path} is being worked on by another process; wait for it or end it") from None
-            yield
-        finally:
-            os.close(descriptor)
+        if not self.environment_file.exists():
+            raise RunError(
+                f"{self.path} holds no {self.environment_file.name}, by which a run is locked; bring it back, or make"
+                " one that holds {}; what the search ran on is then not known"
+            )
+        return locks.held(self.environment_file, "run")  # which is never replaced
+
+    def locked(self) -> bool:
+        """Whether a process works on this run."""
+        return locks.is_held(self.environment_file)
 
     def write_config(self, config: Config) -> None:
         """Write a changed configuration."""
@@ -171,12 +196,12 @@ class RunFolder:
             ) from None
 
 
-def next_free_folder(parent: Path, stem: str) -> Path:
-    """``parent/stem-N`` with the smallest N >= 1 that does not exist."""
+def default_folder(config_path: Path) -> Path:
+    """``runs/NAME-N`` below the working directory, NAME the config's and N the smallest free number from 1."""
     number = 1
-    while (parent / f"{stem}-{number}").exists():
+    while (folder := Path("runs") / f"{config_path.stem}-{number}").exists():
         number += 1
-    return parent / f"{stem}-{number}"
+    return folder
 
 
 def environment() -> dict[str, Any]:

@@ -26,7 +26,6 @@ from treesearch.evaluation.threads import one_thread
 from treesearch.evaluation.trainer import make_model
 from treesearch.softmax import HierarchicalSoftmax
 from treesearch.tree import Tree
-from treesearch.warmup import compile_kernels
 
 SEEN_PTR, SEEN = "test.seen_ptr", "test.seen"  # names of arrays
 ENCODER_PREFIX = "encoder."  # of the arrays that are parameters of the search's encoder
@@ -122,6 +121,8 @@ class EvaluationWorker:
         self._arrays = arrays
         self._settings = settings
         if settings.frozen.time_limit is not None or settings.joint.time_limit is not None:
+            from treesearch.warmup import compile_kernels  # it imports nearly everything
+
             compile_kernels()  # a minute on a new machine, which no evaluation is to be blamed for
 
     def __call__(
