@@ -14,7 +14,7 @@ from treesearch.report import tables
 from treesearch.report.gains import gains_by_weight
 from treesearch.report.tables import CANDIDATE, comparison_notes, comparison_table
 from treesearch.search.confirm import Confirmed, Finalist
-from treesearch.search.ledger import FROZEN, OK, EvaluationRow
+from treesearch.search.evaluation_row import FROZEN, OK, EvaluationRow
 from treesearch.search.promotion import BASELINE, FOUND, Promoted
 
 T_95_TWO = 12.706204736174705  # Student's t, 97.5 % quantile, one degree of freedom
@@ -232,14 +232,14 @@ def noted(test, n=2, cost=9.5):
 def test_notes_by_hand():
     half = T_95_TWO * 0.001  # gains 0.1 - 0.001 and 0.1 + 0.001
     assert noted([4.901, 4.899]) == [
-        f"found #7: better than clustered(arity=32): +0.1000 [{0.1 - half:.4f}, {0.1 + half:.4f}] nats"
+        f"found #7: better than clustered(arity=32): +0.1000 [{0.1 - half:+.4f}, {0.1 + half:+.4f}] nats"
     ]
     assert noted([5.101, 5.099]) == [
-        f"found #7: worse than clustered(arity=32): -0.1000 [{-0.1 - half:.4f}, {-0.1 + half:.4f}] nats"
+        f"found #7: worse than clustered(arity=32): -0.1000 [{-0.1 - half:.4f}, {-0.1 + half:+.4f}] nats"
     ]
     half = T_95_TWO * 0.1
     assert noted([4.8, 5.0]) == [
-        f"found #7: not significant against clustered(arity=32): +0.1000 [{0.1 - half:.4f}, {0.1 + half:.4f}] nats"
+        f"found #7: not significant against clustered(arity=32): +0.1000 [{0.1 - half:+.4f}, {0.1 + half:+.4f}] nats"
     ]
     assert noted([4.9], n=1) == ["found #7: one seed, no interval, against clustered(arity=32): +0.1000 nats"]
     assert noted([4.9, 4.9], cost=1.0) == ["found #7: no builder of at most its cost was confirmed"]
@@ -282,7 +282,7 @@ def test_gains_for_each_weight_by_hand():
     assert gains[1]["reward_gain"]["low"] == pytest.approx(0.28 - T_95_TWO * 0.1)
     assert comparison_notes(comparison_rows([*builders, *found]), gains)[2] == (
         f"found #2 at λ = 0.2: not significant against cheap: -0.1000 [{-0.1 - T_95_TWO * 0.1:.4f},"
-        f" {-0.1 + T_95_TWO * 0.1:.4f}] nats"
+        f" {-0.1 + T_95_TWO * 0.1:+.4f}] nats"
     )
     assert gains_by_weight(builders, cost_model=COST_MODEL, cost_weights=(0.1,)) == []
     (lonely,) = gains_by_weight(found, cost_model=COST_MODEL, cost_weights=(0.0,))
@@ -327,3 +327,52 @@ def test_the_difference_over_tokens_is_that_of_the_means_over_seeds() -> None:
     assert over_tokens["n"] == 5000
     assert [over_tokens["low"], over_tokens["mean"], over_tokens["high"]] == pytest.approx([-0.25] * 3, abs=1e-5)
     assert "difference_over_tokens" not in tables.comparison_rows([HUFFMAN, FOUND_TREE], cost_model=COST_MODEL)[1]
+
+
+# -- whatever the rows are, no line is too long and no number is cut
+
+LONG_NAME = "clustered(arity=32, weight=0.25, projection=64, balance=0.125, vectors=similarity, within=huffman)"
+EXTREME = {"perplexity": 123456.7, "cost": 12345.67, "expected_depth": 1234.56, "max_depth": 12345}
+
+
+def full_rows(*, times, measured, metrics, interval):
+    rows = comparison_rows([HUFFMAN, entry(LONG_NAME, BASELINE, [4.8, 5.0], [5.0, 5.0]), FOUND_TREE])
+    for row in rows:
+        row |= EXTREME | {"cost_measured_us": 123456.78 if measured else None}
+        row |= {"head_us": 12345.67, "step_us": 123456.78} if times else {}
+        row["metrics"] = {name: {"mean": 0.123456, "low": 0.1, "high": 0.2, "n": 2} for name in metrics}
+        row["perplexity_change"] = {"mean": -0.1234, "low": interval[0], "high": interval[1]}
+    return rows
+
+
+@pytest.mark.parametrize("interval", [(-0.1345, -0.1123), (-0.9999, 123.456), (-1.0, 1e40)], ids=str)
+@pytest.mark.parametrize("metrics", [(), ("accuracy",), ("hit_rate@10", "ndcg@10")], ids=str)
+@pytest.mark.parametrize("measured", [False, True], ids=["analytic", "measured"])
+@pytest.mark.parametrize("times", [False, True], ids=["untimed", "timed"])
+def test_the_widest_table_fits_100_columns(times, measured, metrics, interval):
+    text = printed(full_rows(times=times, measured=measured, metrics=metrics, interval=interval))
+    assert max(map(len, text.splitlines())) <= 100
+    assert "…" not in text
+    for number in ("123456.7", "12345.67", *["0.123"] * bool(metrics), *["123456.78"] * times):
+        assert number in text
+    low = "-13.5, -11.2" if interval[0] > -0.5 else "-100.0, +1.2e+04" if interval[1] < 1e9 else "-100.0, +1.0e+42"
+    assert text.count(f"-12.3 % [{low}]") == 2
+    assert "".join(LONG_NAME.split()) in "".join("".join(line.split("  ")[0].split()) for line in text.splitlines()[4:])
+
+
+@pytest.mark.parametrize("width", [70, 80, 120])
+def test_on_other_screens_numbers_are_left_out_but_not_cut(width):
+    rows = full_rows(times=True, measured=True, metrics=("accuracy",), interval=(-0.1345, -0.1123))
+    console = Console(file=io.StringIO(), width=width)
+    console.print(comparison_table(rows, width=width))
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    assert "-12.3 % [-13.5, -11.2]" in text
+    assert ("123456.78" in text) == (width > 80)
+
+
+def test_names_of_trees_cannot_steer_the_terminal():
+    text = printed(comparison_rows([HUFFMAN, entry("\x1b[2J\u202e", BASELINE, [4.8, 5.0], [5.0, 5.0])]))
+    assert "\x1b" not in text
+    assert r"\x1b[2J\u202e" in text

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from treesearch.cost import CostModel
 from treesearch.evaluation.comparison import paired_difference
-from treesearch.search.confirm import Confirmed
+from treesearch.report.cells import gain_cell
 from treesearch.search.promotion import BASELINE, FOUND
 from treesearch.search.rivals import best_of_at_most
+
+if TYPE_CHECKING:  # it imports torch
+    from treesearch.search.confirm import Confirmed
 
 
 def gain_over_builders(entry: Confirmed, confirmed: Sequence[Confirmed], cost_model: CostModel) -> dict[str, Any]:
@@ -47,19 +50,20 @@ def gains_by_weight(
     return rows
 
 
+def side_of_zero(interval: Mapping[str, float]) -> int | None:
+    """1 or -1 where an interval lies above or below zero, 0 where zero is in it; None for one seed, without one."""
+    if interval["n"] < 2:
+        return None
+    return int(interval["low"] > 0) - int(interval["high"] < 0)
+
+
+VERDICTS = {None: "one seed, no interval, against", 1: "better than", -1: "worse than", 0: "not significant against"}
+
+
 def gain_note(row: dict[str, Any]) -> str:
     """One line on a row with a ``name``, perhaps a ``cost_weight``, and what `gain_over_builders` gives."""
     gain = row.get("reward_gain")
     tree = row["name"] if "cost_weight" not in row else f"{row['name']} at λ = {row['cost_weight']:g}"
     if gain is None:
         return f"{tree}: no builder of at most its cost was confirmed"
-    interval = f"{gain['mean']:+.4f} [{gain['low']:.4f}, {gain['high']:.4f}] nats"
-    if gain["n"] < 2:
-        verdict, interval = "one seed, no interval, against", f"{gain['mean']:+.4f} nats"
-    elif gain["low"] > 0:
-        verdict = "better than"
-    elif gain["high"] < 0:
-        verdict = "worse than"
-    else:
-        verdict = "not significant against"
-    return f"{tree}: {verdict} {row['best_builder']}: {interval}"
+    return f"{tree}: {VERDICTS[side_of_zero(gain)]} {row['best_builder']}: {gain_cell(gain, 4)} nats"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -15,10 +16,13 @@ from rich.text import Text
 from treesearch.cost import tree_cost
 from treesearch.data.counts import load_counts
 from treesearch.errors import RunError
-from treesearch.report.tables import number
+from treesearch.report.cells import mean_cell, number
+from treesearch.search.evaluation_row import FROZEN
+from treesearch.search.ledger_entries import COMPLETE
 from treesearch.search.promotion import BASELINE, FOUND
 from treesearch.search.run_folder import RunFolder
 from treesearch.tree import Tree
+from treesearch.visible import visible
 
 
 def load_tree(source: Path) -> Tree:
@@ -40,8 +44,20 @@ def run_counts(source: Path) -> list[float] | None:
     if not source.is_dir():
         return None
     with RunFolder(source).read() as ledger:
-        counts: list[float] | None = ledger.meta("counts")
-    return counts
+        return ledger.classes()[0]
+
+
+def run_features(source: Path) -> int | None:
+    """D of the layer that a run searches for; None for a tree file."""
+    return RunFolder(source).config().encoder.features if source.is_dir() else None
+
+
+def run_vectors(source: Path) -> NDArray[np.float32] | None:
+    """The class vectors [C, D] of a run folder; None for a tree file, and where the ledger has none."""
+    if not source.is_dir():
+        return None
+    with RunFolder(source).read() as ledger:
+        return ledger.class_vectors()
 
 
 def file_row(path: Path, counts: Path | None) -> dict[str, Any]:
@@ -66,6 +82,7 @@ SHARED = {
     "evaluations": "budgets (evaluations)",
     "corpus": "corpora",
     "cost_model": "cost models",
+    "cost_table": "cost tables",
     "training": "encoder, joint training or number of seeds",
 }
 
@@ -77,23 +94,76 @@ def run_row(path: Path) -> dict[str, Any]:
         RunError: No run, or an unfinished one.
     """
     folder = RunFolder(path)
-    comparison, config = folder.comparison(), folder.config()
-    with folder.read() as ledger:
-        corpus = (ledger.meta("corpus") or {}).get("hash")
-    found = [row for row in comparison["rows"] if row["kind"] == FOUND]
-    best = max(found, key=_valid_reward, default=None)
-    table = folder.cost_table_file.read_bytes() if folder.cost_table_file.is_file() else b""
-    cost = config.cost.model_dump(mode="json", include={"kind", "weight", "phase"})
+    comparison = folder.comparison()
+    return {"name": str(path), "agent": comparison["agent"], **shared_settings(folder), **run_results(comparison)}
+
+
+def run_results(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """What a finished run came to: its evaluations, and its best found tree with None where it has none."""
+    best = best_of_kind(comparison, FOUND)
     return {
-        "name": str(path),
-        "agent": comparison["agent"],
         "evaluations": comparison["evaluations"],
         "best": None if best is None else best["name"],
         "test_nll": None if best is None else best["test_nll"],
         "reward": None if best is None else best["reward"],
         "cost": None if best is None else best["cost"],
+    }
+
+
+def run_outdated(folder: RunFolder, comparison: Mapping[str, Any]) -> str | None:
+    """`outdated_line` of a run; what is wrong with its ledger where that cannot be read, None where there is none."""
+    if not folder.ledger_file.is_file():
+        return None
+    running = folder.locked()
+    try:
+        with folder.read() as ledger:
+            complete = ledger.meta(COMPLETE)
+            now = comparison["evaluations"] if complete and not running else len(ledger.rows(FROZEN))
+    except RunError as error:
+        return str(error)
+    return outdated_line(folder.path, comparison["evaluations"], now, running=running, complete=complete)
+
+
+def outdated_line(path: Path, then: int, now: int, *, running: bool, complete: bool | None) -> str | None:
+    """That a run was resumed after what its comparison says, and has not come to its end again; None where it has.
+
+    Args:
+        path: Of the run.
+        then: Evaluations when the comparison was written.
+        now: Evaluations in the ledger.
+        running: Whether a process works on the run.
+        complete: Whether the comparison is of the latest session; None where the ledger, of an earlier version, does
+            not tell.
+    """
+    if running:
+        return f"A process works on this run, which has {now} evaluations; this was confirmed after {then}."
+    if complete or (complete is None and then == now):
+        return None
+    if then == now:
+        return (
+            "This was confirmed before the run was resumed; it was stopped before it had confirmed again; go on with:"
+            f" treesearch resume {path}"
+        )
+    return (
+        f"This was confirmed after {then} evaluations; the run went on and was stopped at {now}; go on with:"
+        f" treesearch resume {path}"
+    )
+
+
+def shared_settings(folder: RunFolder) -> dict[str, Any]:
+    """What `SHARED` names of a run that may be unfinished: its budget is then the configured one.
+
+    ``corpus`` and ``cost_table`` are None where they are not known yet, or there is none.
+    """
+    config = folder.config()
+    with folder.read() as ledger:
+        corpus = (ledger.meta("corpus") or {}).get("hash")
+    table = folder.cost_table_file.read_bytes() if folder.cost_table_file.is_file() else b""
+    return {
+        "evaluations": config.search.evaluations,
         "corpus": corpus,
-        "cost_model": cost | {"table": blake2b(table, digest_size=8).hexdigest() if table else None},
+        "cost_model": config.cost.model_dump(mode="json", include={"kind", "weight", "phase"}),
+        "cost_table": blake2b(table, digest_size=8).hexdigest() if table else None,
         "training": {
             "encoder": config.encoder.model_dump(mode="json"),
             "joint": config.joint.model_dump(mode="json"),
@@ -102,16 +172,24 @@ def run_row(path: Path) -> dict[str, Any]:
     }
 
 
-def _valid_reward(row: Mapping[str, Any]) -> float:
-    """The reward on validation data: which tree counts as the best must not be read off the test split."""
-    return float(row["reward"] + row["test_nll"]["mean"] - row["valid_nll"])
+def best_of_kind(comparison: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
+    """The row of this kind with the best reward on validation data: the test split must not choose it."""
+
+    def valid_reward(row: Mapping[str, Any]) -> float:
+        return float(row["reward"] + row["test_nll"]["mean"] - row["valid_nll"])
+
+    return max((row for row in comparison["rows"] if row["kind"] == kind), key=valid_reward, default=None)
 
 
 def differences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One line for each thing that runs must share to be comparable and do not."""
+    """One line for each thing that runs must share to be comparable and do not; what is None is not known.
+
+    Args:
+        rows: Of `run_row` or `shared_settings`.
+    """
     lines = []
     for key, what in SHARED.items():
-        values = [row[key] for row in rows]
+        values = [row[key] for row in rows if row[key] is not None]
         if any(value != values[0] for value in values):
             shown = f": {', '.join(map(str, values))}" if key in ("evaluations", "corpus") else ""
             lines.append(f"not comparable: the runs' {what} differ{shown}")
@@ -122,17 +200,15 @@ def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Runs for people; fits 100 columns."""
     table = Table(title="Best found tree of each run", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("run", overflow="fold", min_width=12)
-    table.add_column("agent", no_wrap=True)
+    table.add_column("agent", overflow="fold", min_width=9)
     for heading in ("evaluations", "test NLL [95 %]", "reward", "cost"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        test = row["test_nll"]
-        interval = f" [{test['low']:.3f}, {test['high']:.3f}]" if test and test["n"] > 1 else ""
         table.add_row(
-            Text(row["name"]),
-            Text(row["agent"]),
+            Text(visible(row["name"])),
+            Text(visible(row["agent"])),
             str(row["evaluations"]),
-            f"{number((test or {}).get('mean'), 3)}{interval}",
+            str(mean_cell(row["test_nll"], 3)),
             number(row["reward"], 4),
             number(row["cost"], 2),
         )
@@ -167,7 +243,7 @@ def front_table(rung: str, front: Mapping[str, Any]) -> Table:
     for point in front["points"]:
         style = "bold" if point["kind"] == FOUND else ""
         cells = (number(point["cost"], 2), number(point["valid_nll"], 3))
-        table.add_row(*cells, Text(point["name"], style=style), point["kind"])
+        table.add_row(*cells, Text(visible(point["name"]), style=style), Text(visible(point["kind"])))
     return table
 
 

@@ -6,23 +6,33 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import box
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
 from treesearch.cost import CostModel
 from treesearch.evaluation.comparison import bootstrap_interval, paired_difference, t_interval
-from treesearch.evaluation.predictions import HIT_RATE, NDCG
-from treesearch.evaluation.timing import StepTime
+from treesearch.evaluation.metric_names import HIT_RATE, NDCG
+from treesearch.report.cells import change_against_huffman, gain_cell, mean_cell, number
 from treesearch.report.gains import gain_note, gain_over_builders
-from treesearch.search.confirm import Confirmed
 from treesearch.search.promotion import FOUND, HUFFMAN
+from treesearch.visible import visible
+
+Column = tuple[str, Callable[[dict[str, Any]], str]]  # heading, and what stands below it
+
+if TYPE_CHECKING:  # they import torch, for which who only reads results need not wait
+    from treesearch.evaluation.timing import StepTime
+    from treesearch.search.confirm import Confirmed
 
 CANDIDATE = "candidate"
 SHORT = {HIT_RATE: "HR@10", NDCG: "NDCG@10"}  # headings
+WIDTH = 100  # columns that tables fit
+MIN_NAME = 12  # columns of the names of trees
+DISPENSABLE = ("max", "valid NLL", "depth", "head µs", "µs", "test NLL", "step µs")  # in this order, where it is narrow
 TOKEN_BLOCK = 100  # tokens of the test text that a bootstrap draws together
 
 
@@ -105,8 +115,24 @@ def _reported(
     return {entry.finalist.promoted.name for entry in best}
 
 
-def comparison_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """The rows for people; fits 100 columns, so that times take the place of depths."""
+def comparison_table(rows: Sequence[dict[str, Any]], *, width: int = WIDTH) -> Table:
+    """The rows for people, in at most ``width`` columns: names are folded; numbers never, some are left out instead.
+
+    Times take the place of depths; then what is `DISPENSABLE` goes, until the rest fits. Rows have it all.
+    """
+    columns = _columns(rows)
+    cells = [[cell(row) for row in rows] for _, cell in columns]
+    widths = [max(map(len, (heading, *texts))) for (heading, _), texts in zip(columns, cells, strict=True)]
+    shown = list(range(len(columns)))
+
+    def room() -> int:  # columns that are left for names
+        return width - 2 - sum(widths[index] + 2 for index in shown)
+
+    for heading in DISPENSABLE:
+        if room() < MIN_NAME:
+            shown = [index for index in shown if columns[index][0] != heading]
+    names = [visible(row["name"]) for row in rows]
+    longest = max(map(cell_len, names), default=0)
     table = Table(
         title="Test split, trained jointly",
         title_justify="left",
@@ -114,16 +140,13 @@ def comparison_table(rows: Sequence[dict[str, Any]]) -> Table:
         pad_edge=False,
         collapse_padding=True,
     )
-    table.add_column("tree", overflow="fold", min_width=12)
-    for heading, _ in (columns := _columns(rows)):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
+    table.add_column("tree", overflow="fold", width=max(MIN_NAME, min(longest, room())))
+    for index in shown:
+        table.add_column(columns[index][0], justify="right", no_wrap=True)
+    for number_of_row, row in enumerate(rows):
         style = "bold" if row["kind"] == FOUND else ""
-        table.add_row(Text(row["name"], style=style), *(cell(row) for _, cell in columns))
+        table.add_row(Text(names[number_of_row], style=style), *(cells[index][number_of_row] for index in shown))
     return table
-
-
-Column = tuple[str, Callable[[dict[str, Any]], str]]
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> list[Column]:
@@ -136,8 +159,8 @@ def _columns(rows: Sequence[dict[str, Any]]) -> list[Column]:
     measured = any(row.get("cost_measured_us") is not None for row in rows)
     columns: list[Column] = [
         column("perplexity", "perplexity", 1),
-        ("vs Huffman [95 %]", _change),
-        ("test NLL", lambda row: number((row["test_nll"] or {}).get("mean"), 3)),
+        ("vs Huffman [95 %]", lambda row: str(gain_cell(change_against_huffman(row), 1, unit=" %"))),
+        ("test NLL", lambda row: mean_cell(row["test_nll"], 3).mean),
     ]
     metrics = list(dict.fromkeys(name for row in rows for name in row.get("metrics") or ()))
     columns += [(SHORT.get(name, name), partial(_metric, name)) for name in metrics]
@@ -164,18 +187,4 @@ def comparison_notes(rows: Sequence[dict[str, Any]], gains: Sequence[dict[str, A
 
 
 def _metric(name: str, row: dict[str, Any]) -> str:
-    return number(((row.get("metrics") or {}).get(name) or {}).get("mean"), 3)
-
-
-def _change(row: dict[str, Any]) -> str:
-    change = row.get("perplexity_change")
-    if change is None or row["name"] == HUFFMAN:
-        return "-"
-    low, high = 100 * change["low"], 100 * change["high"]
-    interval = "" if row["test_nll"]["n"] < 2 else f" [{low:+.1f}, {high:+.1f}]"
-    return f"{100 * change['mean']:+.1f} %{interval}"
-
-
-def number(value: float | None, digits: int) -> str:
-    """A cell of a table; "-" where there is no value."""
-    return "-" if value is None else f"{value:.{digits}f}"
+    return mean_cell((row.get("metrics") or {}).get(name), 3).mean
