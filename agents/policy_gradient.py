@@ -137,8 +137,9 @@ class PolicyGradient(Agent):
         self.settings = PolicyGradientSettings() if settings is None else settings
         self._generator = torch.Generator().manual_seed(seed)
         hidden = self.settings.hidden_size
-        self._policy = _mlp(NUM_FEATURES, hidden, len(self.actions), 0.01, self._generator)
-        self._value = _mlp(NUM_FEATURES, hidden, 1, 1.0, self._generator)
+        with one_torch_thread():
+            self._policy = _mlp(NUM_FEATURES, hidden, len(self.actions), 0.01, self._generator)
+            self._value = _mlp(NUM_FEATURES, hidden, 1, 1.0, self._generator)
         self._parameters = [*self._policy.parameters(), *self._value.parameters()]
         self._optimizer = torch.optim.Adam(self._parameters, lr=self.settings.learning_rate, eps=1e-5)
         self._preferences = ClassSetPreferences(

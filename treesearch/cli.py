@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -16,14 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from treesearch.applications.commands import apply
 from treesearch.console import print_rows, stdout, tell
 from treesearch.errors import ConfigError, ExecutionError, TreeSearchError
 from treesearch.exchange import FORMATS, export_tree, format_help, import_tree
+from treesearch.interrupts import outside_kernels, plain_interrupts
+from treesearch.visible import visible
 
 if TYPE_CHECKING:
+    from treesearch.search.run_folder import RunFolder
     from treesearch.tree import Tree
 
 app = typer.Typer(
@@ -38,6 +41,7 @@ app = typer.Typer(
 app.add_typer(apply, name="apply")
 
 INTERRUPTED = 130  # exit code
+LOADING = "load torch"  # a stage, seconds long
 
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a setting: a.b=value. Repeatable.")]
 
@@ -55,15 +59,16 @@ def search(
     from treesearch.config import load_config
 
     resolved = load_config(config, set_ or ())  # a mistake in it is told before torch is loaded
-    from treesearch.launch import default_folder, run_search
     from treesearch.progress import ProgressReporter
-    from treesearch.search.run_folder import RunFolder
+    from treesearch.search.run_folder import RunFolder, default_folder
 
     folder = RunFolder(default_folder(config) if out is None else out)
-    with ProgressReporter() as progress:
+    folder.check_free()  # likewise
+    with ProgressReporter(title=f"treesearch search, {folder.path}") as progress:
+        with progress.step(LOADING):
+            from treesearch.launch import run_search
         comparison = run_search(resolved, folder, progress, policy=policy)
-    _print_comparison(comparison)
-    tell(f"best tree: {folder.best_tree_file}")
+    _present(folder, comparison)
 
 
 @app.command()
@@ -72,15 +77,15 @@ def resume(
     set_: SetOption = None,
 ) -> None:
     """Go on with a search: nothing that is finished is done again. A larger search.evaluations lets it go on longer."""
-    from treesearch.launch import resume_search
     from treesearch.progress import ProgressReporter
     from treesearch.search.run_folder import RunFolder
 
     folder = RunFolder(run)
-    with ProgressReporter() as progress:
+    with ProgressReporter(title=f"treesearch resume, {folder.path}") as progress:
+        with progress.step(LOADING):
+            from treesearch.launch import resume_search
         comparison = resume_search(folder, progress, overrides=set_ or ())
-    _print_comparison(comparison)
-    tell(f"best tree: {folder.best_tree_file}")
+    _present(folder, comparison)
 
 
 @app.command()
@@ -110,13 +115,16 @@ def compare(
         rows = [runs.run_row(path) for path in paths]
         print_rows(rows, runs.runs_table, as_json=as_json)
         for line in runs.differences(rows):
-            tell(line)
+            tell(visible(line))
     elif folders:
-        comparison = RunFolder(paths[0]).comparison()
+        folder = RunFolder(paths[0])
+        comparison = folder.comparison()
         if as_json:
             print(json.dumps(comparison["rows"], indent=2, ensure_ascii=False))
         else:
             _print_comparison(comparison)
+        if (stale := runs.run_outdated(folder, comparison)) is not None:
+            tell(visible(stale))
     else:
         from treesearch.report.tables import comparison_table
 
@@ -157,7 +165,9 @@ def export(
         tree, what = load_tree(source), ""
     else:
         tree, what = _tree_of_front(source, lambda_, max_cost)
-    weights = run_counts(source) if counts is None else load_counts(counts)[0]
+    weights = None
+    if binarize:
+        weights = run_counts(source) if counts is None else load_counts(counts)[0]
     with _writing(out):
         export_tree(tree, out, format=format, drop_projections=drop_projections, binarize=binarize, counts=weights)
     tell(f"wrote {out}{what}")
@@ -193,15 +203,52 @@ def show(
 ) -> None:
     """Print a tree's sizes and the top of it."""
     from treesearch.data.counts import load_counts
-    from treesearch.report.describe import top_of_tree, tree_statistics
-    from treesearch.report.runs import load_tree, run_counts
+    from treesearch.report.describe import statistics_lines, top_of_tree, tree_statistics
+    from treesearch.report.runs import load_tree, run_counts, run_features, run_vectors
 
     tree = load_tree(source)
     weights = run_counts(source) if counts is None else load_counts(counts)[0]
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    for key, value in tree_statistics(tree, weights).items():
-        console.print(f"{key:>15}: {value}")
-    console.print(top_of_tree(tree, levels=levels, width=width, counts=weights))
+    console = stdout()
+    for line in statistics_lines(tree_statistics(tree, weights, run_features(source)), width=console.width):
+        print(line)
+    vectors = run_vectors(source)
+    console.print(top_of_tree(tree, levels=levels, width=width, counts=weights, vectors=vectors))
+
+
+@app.command()
+def report(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Folder of a search, a study or a sweep; several are compared.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file; default report.html in the run folder, or here for several.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write it again and again while the search runs; the page follows.")
+    ] = False,
+    interval: Annotated[
+        float | None, typer.Option(min=1, max=86_400, help="Seconds between two writings with --watch; default 10.")
+    ] = None,
+    glossary: Annotated[bool, typer.Option("--glossary", help="Print what every metric means instead.")] = False,
+) -> None:
+    """Write a run, finished or going on, as one HTML file that needs no network."""
+    from treesearch.report.page.write import watch_report, write_report
+
+    if interval is not None and not watch:
+        raise ConfigError("--interval applies to --watch; leave it out")
+    if glossary:
+        if paths or out is not None or watch:
+            raise ConfigError("--glossary is of all runs and is printed; leave out folders, --out and --watch")
+        from treesearch.report.glossary import print_glossary
+
+        print_glossary(stdout())
+    elif not paths:
+        raise ConfigError("report needs the folder of a search, such as runs/quickstart-1")
+    elif watch:
+        seconds = 10.0 if interval is None else interval
+        watch_report(paths, out, interval=seconds, told=lambda line: tell(visible(line)))
+    else:
+        tell(f"wrote {visible(str(write_report(paths, out)))}")
 
 
 @app.command()
@@ -305,10 +352,11 @@ def study(
     from treesearch.config import load_config
 
     resolved = load_config(config, set_ or ())
-    from treesearch.launch.study import Variant, run_study, study_table
     from treesearch.progress import ProgressReporter
 
     with ProgressReporter() as progress:
+        with progress.step(LOADING):
+            from treesearch.launch.study import Variant, run_study, study_table
         rows = run_study(
             resolved,
             [Variant.parse(text) for text in variant],
@@ -329,10 +377,11 @@ def sweep(
 ) -> None:
     """Run whole searches with different settings through Ray Tune, and print which are best."""
     from treesearch.progress import ProgressReporter
-    from treesearch.tune.sweep import load_sweep, run_sweep, sweep_table
 
-    resolved, space = load_sweep(config, set_ or ())
     with ProgressReporter() as progress:
+        with progress.step(LOADING):
+            from treesearch.tune.sweep import load_sweep, run_sweep, sweep_table
+        resolved, space = load_sweep(config, set_ or ())
         rows = run_sweep(resolved, space, out, progress)
     print_rows(rows, sweep_table, as_json=as_json)
     if all(row["error"] for row in rows):
@@ -344,7 +393,8 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="audit, autocomplete, cost, distributed, exchange, faults, frozen, gpu, search, softmax or trees."
+            help="audit, autocomplete, cost, distributed, exchange, faults, frozen, gpu, report, search, softmax or"
+            " trees."
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows.")] = False,
@@ -384,8 +434,11 @@ def needs_vectors(builder: str, options: dict[str, Any]) -> bool:
 def main() -> None:
     """Entry point: runs a command and turns errors into one line and an exit code."""
     warnings.showwarning = lambda message, *_, **__: tell(f"warning: {message}")
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell may have it ignored
+        signal.signal(signal.SIGINT, outside_kernels(signal.default_int_handler))
     try:
-        returned = app(standalone_mode=False)  # typer makes of an interrupt, and of an exit, what it returns
+        with plain_interrupts():
+            returned = app(standalone_mode=False)  # typer makes of an interrupt, and of an exit, what it returns
         code = returned if isinstance(returned, int) else 0
     except (typer.Exit, SystemExit) as stop:
         code = stop.exit_code if isinstance(stop, typer.Exit) else int(stop.code or 0)
@@ -396,11 +449,15 @@ def main() -> None:
         tell(f"error: {error.format_message()}")
         code = 2
     except ExecutionError as error:
-        tell(f"error: {error}")
+        tell(f"error: {visible(str(error))}")
         code = 1
     except TreeSearchError as error:
-        tell(f"error: {error}")
+        tell(f"error: {visible(str(error))}")
         code = 2
+    except OSError as error:  # of a file that no command expects to be refused
+        what = "" if error.filename is None else f"{error.filename}: "
+        tell(f"error: {visible(f'{what}{error.strerror or error}')}")
+        code = 1
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:
@@ -446,6 +503,18 @@ def _tree_of_front(source: Path, cost_weight: float | None, max_cost: float | No
     return tree.annotate(class_names=folder.best_tree().class_names, metadata=provenance), what
 
 
+def _present(folder: RunFolder, comparison: dict[str, Any]) -> None:
+    """Print what a search has found, and write its report; where that fails the results stand all the same."""
+    from treesearch.report.page.write import write_report
+
+    _print_comparison(comparison)
+    tell(f"best tree: {visible(str(folder.best_tree_file))}")
+    try:
+        tell(f"report: {visible(str(write_report([folder.path])))}")
+    except TreeSearchError as error:
+        tell(f"warning: no report: {visible(str(error))}")
+
+
 def _only_run(paths: list[Path], option: str) -> Path:
     if len(paths) != 1:
         raise ConfigError(f"{option} needs exactly one run folder, but got {len(paths)} paths")
@@ -467,16 +536,17 @@ def _print_front(path: Path, *, as_json: bool) -> None:
 def _print_comparison(comparison: dict[str, Any]) -> None:
     from treesearch.report.tables import comparison_notes, comparison_table
 
-    stdout().print(comparison_table(comparison["rows"]))
+    console = stdout()
+    console.print(comparison_table(comparison["rows"], width=console.width))
     for note in comparison_notes(comparison["rows"], comparison.get("gains", ())):
-        print(note)
-    agreement = ""
+        print(visible(note))
     for key, rung in (("rank_correlation", "frozen"), ("screen_correlation", "warm")):
         tau = (comparison.get(key) or {}).get("kendall_tau")
-        agreement += "" if tau is None else f"; Kendall's tau of {rung} and joint validation NLL: {tau:.2f}"
+        if tau is not None:
+            print(f"Kendall's tau of {rung} and joint validation NLL: {tau:.2f}")
     stopped = f", {comparison['stopped']} stopped early" if comparison.get("stopped") else ""
     evaluations = f"{comparison['evaluations']} frozen evaluations ({comparison['failures']} failed{stopped})"
-    print(f"{evaluations}, agent {comparison['agent']}{agreement}")
+    print(f"{evaluations}, agent {visible(comparison['agent'])}")
 
 
 def _print_evaluations(path: Path) -> None:
@@ -489,7 +559,7 @@ def _print_evaluations(path: Path) -> None:
     for index, record in enumerate(records):
         if index == 0:
             print("\t".join(record))
-        print("\t".join("" if value is None else str(value) for value in record.values()))
+        print("\t".join("" if value is None else visible(str(value)) for value in record.values()))
 
 
 if __name__ == "__main__":

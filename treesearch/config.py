@@ -15,6 +15,7 @@ from treesearch.errors import ConfigError, did_you_mean
 
 Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+MAX_SEED = 2**53  # the confirmation's are some thousand times as large, and still whole numbers of 64 bits
 
 
 class Section(BaseModel):
@@ -423,7 +424,7 @@ def _encoder_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
 class Config(Section):
     """A whole run."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     data: DataConfig = TextConfig(source="python-stdlib", max_classes=5000, max_train_tokens=400_000)
     encoder: EncoderConfig = EncoderConfig()
     frozen: FrozenConfig = FrozenConfig()

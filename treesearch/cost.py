@@ -71,6 +71,11 @@ def tree_cost(tree: Tree, counts: ArrayLike, *, in_features: int) -> TreeCost:
 Phase = Literal["training", "inference"]
 
 
+def no_dearer(units: float, limit: float, *, measured: bool) -> bool:
+    """Whether ``units`` are at most ``limit``; where they are of measured time, within `TIMING_ERROR`."""
+    return units <= (limit * (1 + TIMING_ERROR) if measured else limit)
+
+
 @dataclass(frozen=True)
 class CostModel:
     """What compute takes from the reward: λ times the units that a tree is charged.
@@ -127,7 +132,7 @@ class CostModel:
 
     def no_dearer(self, units: float, limit: float) -> bool:
         """Whether what is charged ``units`` costs at most ``limit``; times within `TIMING_ERROR` count as equal."""
-        return units <= (limit if self.table is None else limit * (1 + TIMING_ERROR))
+        return no_dearer(units, limit, measured=self.table is not None)
 
     def _node_us(self, tree: Tree, counts: ArrayLike) -> FloatArray:
         assert self.table is not None

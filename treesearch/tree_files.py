@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -89,7 +90,13 @@ def reading(path: Path, kind: str, *, folder: bool = False) -> Iterator[None]:
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file beside ``path`` and move it there, so that a reader or a crash never sees half of it."""
+    """Write a file beside ``path`` and move it there, so that a reader or a crash never sees half of it.
+
+    Raises:
+        OSError: It cannot be; where ``path`` is a folder, before anything is written.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -81,6 +81,7 @@ def table() -> CostTable:
     return calibrate(32, batch_size=64, max_arity=64)
 
 
+@pytest.mark.slow
 def test_a_table_is_complete_and_positive(table: CostTable) -> None:
     assert table.dims == (2, 8, 32)
     assert table.arities == (2, 3, 4, 8, 16, 32, 64)
@@ -92,6 +93,7 @@ def test_a_table_is_complete_and_positive(table: CostTable) -> None:
     assert table.inference_call_us > 0
 
 
+@pytest.mark.slow
 def test_more_work_takes_longer(table: CostTable) -> None:
     """Far apart, so that a disturbance does not turn it round: nothing here is a claim about speed."""
     training = np.array(table.training_us)

@@ -8,6 +8,7 @@ from scipy import stats
 
 from treesearch.evaluation.comparison import (
     Interval,
+    adjusted_means,
     bootstrap_interval,
     paired_difference,
     pooled_deviation,
@@ -59,6 +60,39 @@ def test_paired_difference_against_scipy() -> None:
     interval = paired_difference(values.tolist(), baseline.tolist())
     assert [interval.low, interval.high] == pytest.approx([expected.low, expected.high], rel=1e-9)
     assert interval.high < -0.5  # what the seeds share cancels
+
+
+def test_adjusted_means_by_hand() -> None:
+    # The second seed is 2 dearer than the first: what was measured with the first alone is 1 dearer on average.
+    assert adjusted_means([{0: 1.0, 1: 3.0}, {0: 2.0}]) == pytest.approx([2.0, 3.0])
+    assert adjusted_means([]) == []
+
+
+def test_with_the_same_seeds_adjusted_means_are_plain_ones() -> None:
+    values = np.random.default_rng(0).normal(size=(5, 3))
+    plain = [float(np.mean(row)) for row in values]
+    assert adjusted_means([dict(enumerate(row.tolist())) for row in values]) == pytest.approx(plain, rel=1e-14)
+    assert adjusted_means([{3: 0.1}, {3: 0.7}]) == [0.1, 0.7], "to the last bit"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_adjusted_means_against_the_whole_least_squares_problem(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    num, num_seeds = int(rng.integers(2, 12)), int(rng.integers(2, 7))
+    seen = rng.random((num, num_seeds)) < 0.5
+    seen[:, 0] = seen[0] = True  # connected
+    own, of_seed = rng.normal(size=num), rng.normal(size=num_seeds)
+    for noise in (0.0, 1.0):
+        value = own[:, None] + of_seed + noise * rng.normal(size=seen.shape)
+        found = adjusted_means([{s: value[i, s] for s in np.flatnonzero(seen[i]).tolist()} for i in range(num)])
+        rows, columns = np.nonzero(seen)
+        design = np.zeros((len(rows), num + num_seeds))
+        design[np.arange(len(rows)), rows] = design[np.arange(len(rows)), num + columns] = 1
+        parts = np.linalg.lstsq(design, value[seen], rcond=None)[0]
+        assert found == pytest.approx(parts[:num] + parts[num:].mean())
+        if not noise:
+            assert found == pytest.approx(own + of_seed.mean())
+        assert found[0] == pytest.approx(value[0].mean()), "it has all seeds"
 
 
 def test_pairs_must_be_complete() -> None:

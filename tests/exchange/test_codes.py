@@ -29,6 +29,7 @@ def path_of(tree: Tree, cls: int) -> tuple[list[int], list[int]]:
     return branches[::-1], nodes[::-1]
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # kernels compile
 @given(nested_trees())
 def test_codes_against_one_path_after_the_other_and_back(nested: Any) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from treesearch import Tree
 from treesearch.errors import TreeError
-from treesearch.exchange.labels import class_labels, ids_of_labels, printable, relabel
+from treesearch.exchange.labels import class_labels, ids_of_labels, relabel
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,3 @@ def test_relabel_of_a_random_order():
     names = [f"w{cls}" for cls in range(6)]
     shuffled = Tree.from_parents(tree.parent, order[tree.leaf_class], class_names=[names[i] for i in np.argsort(order)])
     assert relabel(shuffled, names) == tree
-
-
-def test_printable():
-    assert printable(["a b", "a\nb", "\ud800\x1b"]) == ["a b", "a\\x0ab", "\\xd800\\x1b"]

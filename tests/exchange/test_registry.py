@@ -44,6 +44,7 @@ def test_a_tree_comes_back(tmp_path_factory, format, nested):
     assert again.class_names is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", READABLE)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), nested=nested_trees(max_leaves=12))
@@ -139,6 +140,7 @@ def test_two_classes_of_one_name_are_kept_where_ids_tell_them_apart(tmp_path_fac
     assert (again, again.class_names) == (tree, tree.class_names)
 
 
+@pytest.mark.slow
 def test_a_binary_format_refuses_wide_nodes(tmp_path, monkeypatch):
     written = []
     narrow = Format("narrow", "for this test", lambda tree, path: written.append(tree), wide=False)

@@ -13,15 +13,16 @@ import pytest
 
 from tests.nested import random_nested
 from treesearch import Tree, build_tree
-from treesearch.config import Config
+from treesearch.config import MAX_SEED, Config
 from treesearch.cost import CostModel, tree_cost
 from treesearch.data import Dataset
-from treesearch.launch.confirmation import confirm_search
+from treesearch.launch.confirmation import CONFIRM_SEEDS, confirm_search
 from treesearch.launch.parts import RunParts
 from treesearch.progress import ProgressReporter
+from treesearch.search.evaluation_row import CONFIRM, FROZEN, JOINT, OK, WARM, EvaluationRow
 from treesearch.search.executors import Executor, Outcome, Task
 from treesearch.search.frozen_rung import BUILDER
-from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, OK, WARM, EvaluationRow, Ledger
+from treesearch.search.ledger import Ledger
 from treesearch.search.promotion import BASELINE, FOUND, diverse
 from treesearch.search.worker import JointScores
 
@@ -35,6 +36,7 @@ class Trainer(Executor):
     """Joint training that knows what every tree is worth."""
 
     num_workers = 1
+    num_busy = 0
 
     def __init__(self, true_nll: dict[str, float]) -> None:
         super().__init__()
@@ -167,3 +169,7 @@ def test_without_a_screen_frozen_rewards_decide(run: tuple[RunParts, list[Tree],
     assert {one.tree for one in promoted} >= set(chosen[:2])
     assert not {one.tree for one in promoted} & set(plain[2:])
     assert parts.ledger.meta("correction") is None
+
+
+def test_seeds_of_the_largest_seed_are_whole_numbers_of_a_ledger() -> None:
+    assert CONFIRM_SEEDS * (MAX_SEED + 1) < 2**63 - 10**9

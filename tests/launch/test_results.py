@@ -9,7 +9,7 @@ from treesearch.evaluation.front import Point
 from treesearch.launch import pick_from_front
 from treesearch.launch.results import best_tree, front
 from treesearch.search.confirm import Confirmed, Finalist
-from treesearch.search.ledger import FROZEN, OK, EvaluationRow
+from treesearch.search.evaluation_row import FROZEN, OK, EvaluationRow
 from treesearch.search.promotion import BASELINE, FOUND, Promoted
 
 COUNTS = np.array([8.0, 4, 2, 1, 1])

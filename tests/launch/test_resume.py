@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 
@@ -11,11 +12,17 @@ import yaml
 
 from tests import tiny
 from tests.processes import full_disk
+from tests.slow import slow_but
 from treesearch.config import load_config
 from treesearch.errors import RunError
 from treesearch.launch import resume_search, run_search
 from treesearch.progress import ProgressReporter
-from treesearch.search.ledger import CONFIRM, FROZEN, STOPPED, Ledger
+from treesearch.report.page.document import run_page
+from treesearch.report.page.headline import headline
+from treesearch.report.page.run_view import load_run
+from treesearch.report.runs import run_outdated
+from treesearch.search.evaluation_row import CONFIRM, FROZEN, STOPPED
+from treesearch.search.ledger import Ledger
 from treesearch.search.outcomes import task_key
 from treesearch.search.run_folder import RunFolder
 from treesearch.search.worker import EvaluationWorker
@@ -69,7 +76,7 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module", params=SETTINGS)
+@pytest.fixture(scope="module", params=slow_but(["plain"], SETTINGS))
 def whole(request, tiny_config, tmp_path_factory):
     """Name and config of a search, and the folder of one that was never stopped."""
     raw = yaml.safe_load(tiny_config.read_text())
@@ -123,7 +130,7 @@ def resume(folder, *overrides):
         return resume_search(folder, progress, overrides=overrides)
 
 
-@pytest.mark.parametrize("share", [0.06, 0.3, 0.55, 0.8, 0.97])
+@pytest.mark.parametrize("share", slow_but([0.55], [0.06, 0.3, 0.55, 0.8, 0.97]))
 def test_a_killed_search_ends_like_one_that_never_was(share, whole, kill, tmp_path):
     config, reference = whole
     folder = RunFolder(tmp_path / "run")
@@ -134,7 +141,7 @@ def test_a_killed_search_ends_like_one_that_never_was(share, whole, kill, tmp_pa
     assert results(folder) == results(reference)
 
 
-@pytest.mark.parametrize("share", [0.6, 0.95])
+@pytest.mark.parametrize("share", slow_but([0.75], [0.75, 0.95]))
 def test_a_full_disk_ends_the_search_and_loses_nothing(share, whole, tmp_path):
     config, reference = whole
     folder = RunFolder(tmp_path / "run")
@@ -226,7 +233,7 @@ def test_the_confirmation_may_change(whole, tmp_path):
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("seed=1", r"seed must stay 0, under which .* but got 1; start a new search"),
+        ("seed=1", r"seed must stay 0, which all evaluations of a run share, but got 1; start a new search"),
         ("encoder.features=16", r"encoder\.features must stay 8"),
         ("cost.weight=0.1", r"cost\.weight must stay 0\.005"),
         ("environment.max_decisions=5", r"environment\.max_decisions must stay 4"),
@@ -244,6 +251,40 @@ def test_what_would_make_evaluations_incomparable_is_refused_by_name(override, s
         resume(folder, override)
     assert len(str(caught.value).splitlines()) == 1
     assert tiny.snapshot(folder.path) == before
+
+
+@pytest.mark.parametrize("number", slow_but([4], [2, 4, 5]))
+def test_a_resume_that_is_killed_leaves_no_finished_run(number, local_run, kill, tmp_path):
+    """Where the confirmation alone changes: the number of evaluations does not tell."""
+    folder = RunFolder(shutil.copytree(local_run, tmp_path / "run"))
+    assert load_run(folder.path).complete
+    assert state(folder) == "finished"
+    kill(number)  # the first transaction says that it is not complete
+    with pytest.raises(Killed):
+        resume(folder, "confirm.seeds=3")
+    kill(0)
+    view = load_run(folder.path)
+    assert view.comparison["evaluations"] == len(view.frozen) == tiny.EVALUATIONS
+    assert state(folder) == "stopped before its end"
+    assert view.outdated is not None
+    assert run_outdated(folder, folder.comparison()) == view.outdated, "compare says so, too"
+    assert any(f"go on with: treesearch resume {folder.path}" in one for one in headline(view).sentences)
+    resume(folder)
+    assert state(folder) == "finished"
+    assert run_outdated(folder, folder.comparison()) is None
+
+
+def test_a_ledger_of_before_it_said_whether_it_is_complete(local_run, tmp_path):
+    folder = RunFolder(shutil.copytree(local_run, tmp_path / "run"))
+    with folder.open() as ledger:
+        ledger.set_meta("complete", None)
+    assert load_run(folder.path).complete is None
+    assert state(folder) == "finished"
+
+
+def state(folder):
+    """What the page calls it."""
+    return re.search('<p class="state">(.*?); written', run_page(load_run(folder.path)))[1]
 
 
 def test_another_text_is_refused(whole, tmp_path):
@@ -299,6 +340,7 @@ def test_an_interrupted_search_finishes_what_is_under_way(whole, tmp_path, monke
     assert rows(folder) == rows(reference)
 
 
+@pytest.mark.slow
 def test_the_second_time_it_ends_at_once(whole, tmp_path, monkeypatch):
     config, reference = whole
     folder = RunFolder(tmp_path / "run")

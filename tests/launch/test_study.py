@@ -10,7 +10,8 @@ from treesearch.config import load_config
 from treesearch.errors import ConfigError, RunError
 from treesearch.launch.study import Variant, run_study, study_rows, study_table
 from treesearch.progress import ProgressReporter
-from treesearch.search.ledger import FROZEN, Ledger
+from treesearch.search.evaluation_row import FROZEN
+from treesearch.search.ledger import Ledger
 
 
 def test_rows_by_hand() -> None:
@@ -23,7 +24,9 @@ def test_rows_by_hand() -> None:
     assert other["gain_curve"]["mean"] == pytest.approx(((-6 + 7) / 3 + (-12.5 + 11) / 3) / 2)
     assert other["to_reach_reference"] == [2, 3]
     assert study_rows({"a": [[-1.0]], "b": [[-2.0]]}, "a")[1]["to_reach_reference"] == [None]
-    assert study_table([reference, other]).row_count == 2
+    assert list(study_table([reference, other]).columns[2].cells) == ["-", "+0.5000 [+0.5000, +0.5000]"]
+    of_one_seed = study_rows({"a": [[-1.0]], "b": [[-2.0]]}, "a")
+    assert list(study_table(of_one_seed).columns[2].cells) == ["-", "-1.0000"]
 
 
 def test_variants() -> None:
@@ -49,8 +52,11 @@ def test_a_study_is_resumed_and_does_not_depend_on_the_number_of_processes(tmp_p
     first = run(tmp_path / "one", 1)
     file = tmp_path / "one" / "short" / "seed-1.db"
     written = file.stat().st_mtime_ns
+    leftover = file.with_name("seed-2.partial-1")  # of a search that has outlived a study that was killed
+    leftover.write_text("half a ledger")
     both = run(tmp_path / "one", 2)
     assert file.stat().st_mtime_ns == written  # what is there is not run again
+    assert sorted(one.name for one in file.parent.iterdir()) == ["seed-1.db", "seed-2.db"]
     assert [row["by_seed"][:1] for row in both] == [row["by_seed"] for row in first]  # type: ignore[index]
     assert both == run(tmp_path / "two", 2, num_processes=2)
     with Ledger(file) as ledger:

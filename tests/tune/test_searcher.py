@@ -181,6 +181,7 @@ def test_what_asha_stops_is_told_as_an_estimate(tmp_path):
         assert -item.evaluation.reward == pytest.approx(nll(tree).sum() + cost)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "nodes"), [("evolution", False), ("hybrid", True)])
 @pytest.mark.parametrize("moment", [2, 9, 14])
 def test_a_restored_searcher_goes_on_as_it_would_have(tmp_path, name, nodes, moment):
@@ -269,11 +270,11 @@ print(load_tree(best.config).hash, best.metrics["loss"])
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_tune_itself_with_asha_and_a_limit_and_again_after_the_death_of_its_driver(tmp_path):
     def run(what: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-c", TUNED, str(tmp_path), what]
-        return subprocess.run(command, capture_output=True, text=True, timeout=400)
+        return subprocess.run(command, capture_output=True, text=True, timeout=550)
 
     died = run("dies")
     assert died.returncode == -9, died.stderr[-2000:]

@@ -14,7 +14,8 @@ from tests import tiny
 from tests.processes import until
 from treesearch.errors import ConfigError, RunError
 from treesearch.progress import ProgressReporter
-from treesearch.search.ledger import FROZEN
+from treesearch.search.evaluation_row import FROZEN
+from treesearch.search.locks import claimed, is_held
 from treesearch.search.run_folder import RunFolder
 from treesearch.tune import sweep
 from treesearch.tune.sweep import load_sweep, run_sweep, sweep_table
@@ -99,16 +100,22 @@ def test_a_time_limit_cannot_be_kept(sweep_file):
         load_sweep(sweep_file(space=SPACE), ["frozen.time_limit=5", "search.executor=ray"])
 
 
+def claim(out, config, space):
+    with claimed(out, sweep._identity(config, space), "sweep", empty=True):
+        assert is_held(out / "config.yaml")
+    assert not is_held(out / "config.yaml")
+
+
 def test_what_may_change_when_a_sweep_goes_on(sweep_file, tmp_path):
     out = tmp_path / "out"
     config, space = load_sweep(sweep_file(space=SPACE))
-    sweep._claim(out, config, space)
+    claim(out, config, space)
     changes = ["wandb.mode=offline", "tensorboard.enabled=true", "ray.num_workers=1"]
     other, wider = load_sweep(sweep_file(space=SPACE, max_concurrent=1), changes)
-    sweep._claim(out, other, wider)
+    claim(out, other, wider)
     different, space = load_sweep(sweep_file(space=SPACE), ["search.evaluations=33"])
-    with pytest.raises(RunError, match="another sweep"):
-        sweep._claim(out, different, space)
+    with pytest.raises(RunError, match="holds a sweep of another configuration; choose another --out"):
+        claim(out, different, space)
 
 
 def test_an_agent_that_there_is_not_is_refused_before_anything_runs(sweep_file, tmp_path):

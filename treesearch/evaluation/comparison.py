@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,35 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     mean = float(array.mean())
     if array.size < 2:
         return Interval(mean, mean, mean, array.size)
-    half = float(stats.t.ppf(0.5 + confidence / 2, array.size - 1) * array.std(ddof=1) / np.sqrt(array.size))
+    half = float(stdtrit(array.size - 1, 0.5 + confidence / 2) * array.std(ddof=1) / np.sqrt(array.size))
     return Interval(mean, mean - half, mean + half, array.size)
+
+
+def adjusted_means(values: Sequence[Mapping[int, float]]) -> list[float]:
+    """Means over all seeds of things that were measured with some of the seeds each.
+
+    A value is taken as the thing's own part plus the seed's, without interaction; the parts are fitted by least squares
+    to all values together. For a thing with all seeds this is its plain mean. Sometimes called least-squares
+    means (Searle, Speed and Milliken 1980).
+
+    Args:
+        values: Of each thing by seed, at least one. Things that share no seed with the others, not even through
+            third ones, cannot be compared with them.
+    """
+    seeds = sorted({seed for own in values for seed in own})
+    mean = [math.fsum(own.values()) / len(own) for own in values]
+    # The equations of the seeds' parts, out of which those of the things have been eliminated.
+    left, right = np.zeros((len(seeds), len(seeds))), np.zeros(len(seeds))
+    places = [[seeds.index(seed) for seed in own] for own in values]
+    for own, place, own_mean in zip(values, places, mean, strict=True):
+        left[place, place] += 1
+        left[np.ix_(place, place)] -= 1 / len(place)
+        right[place] += np.array(list(own.values())) - own_mean
+    of_seed = np.linalg.lstsq(left, right, rcond=None)[0]  # up to a constant, which falls out
+    return [
+        own_mean + float(of_seed.mean() - of_seed[sorted(place)].mean())
+        for place, own_mean in zip(places, mean, strict=True)
+    ]
 
 
 def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Interval:
@@ -83,5 +111,7 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float |
     """Kendall's τ-b of two rungs on the same trees; None with fewer than three trees or without any order."""
     if len(first) < 3:
         return None
+    from scipy import stats  # takes a second to import
+
     tau = float(stats.kendalltau(first, second).statistic)
     return tau if np.isfinite(tau) else None

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from treesearch.data import Seen, Split
 from treesearch.evaluation.encoders import Encoder, encode
+from treesearch.evaluation.metric_names import ACCURACY, HIT_RATE, NDCG
 from treesearch.softmax import HierarchicalSoftmax
 
-ACCURACY, HIT_RATE, NDCG = "accuracy", "hit_rate@10", "ndcg@10"
 LIST_LENGTH = 10
 BATCH = 512
 

@@ -47,6 +47,7 @@ def time_trees(
     seed: int = 0,
     device: str = "cpu",
     rounds: int = 25,
+    on_round: Callable[[int, int], None] | None = None,
 ) -> list[StepTime]:
     """Train with every tree for a while and take the time of the steps of `JointTrainer`; on a CPU one thread.
 
@@ -63,6 +64,7 @@ def time_trees(
         seed: Of parameters and order.
         device: ``cpu``, ``cuda`` or ``auto``.
         rounds: Turns of each tree, `BLOCK` steps of either kind each; at least 1.
+        on_round: Called with (rounds done, number of rounds), outside of what is measured.
 
     Returns:
         One for each tree, in their order.
@@ -90,8 +92,13 @@ def time_trees(
         first = batches.take(WARM_UP)
         for trainer in trainers:
             _seconds(trainer.step, first, on)
-        seconds = np.array([_round(trainers, batches.take(1 + BLOCK), on) for _ in range(rounds)])
-    per_example = 1e6 * seconds.reshape(rounds, len(trainers), 2) / (BLOCK * min(batch_size, len(train.labels)))
+        taken = []
+        for number in range(1, rounds + 1):
+            taken.append(_round(trainers, batches.take(1 + BLOCK), on))
+            if on_round is not None:
+                on_round(number, rounds)
+    seconds = np.array(taken).reshape(rounds, len(trainers), 2)
+    per_example = 1e6 * seconds / (BLOCK * min(batch_size, len(train.labels)))
     low, middle, high = np.quantile(per_example, [0.25, 0.5, 0.75], axis=0)
     columns = np.stack([middle, high - low], axis=-1).reshape(len(trainers), 4)
     return [StepTime(*row) for row in columns.tolist()]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from treesearch.exchange.files import write_text
-from treesearch.exchange.labels import printable
 from treesearch.tree import Tree
+from treesearch.visible import visible
 
 
 def write_dot(tree: Tree, path: Path) -> None:
@@ -35,5 +35,5 @@ def write_dot(tree: Tree, path: Path) -> None:
 
 
 def _escaped(names: tuple[str, ...]) -> list[str]:
-    # printable() spells a line break with a backslash of its own, which is doubled here like any other.
-    return [name.replace("\\", "\\\\").replace('"', '\\"') for name in printable(names)]
+    # visible() spells a line break with a backslash of its own, which is doubled here like any other.
+    return [visible(name).replace("\\", "\\\\").replace('"', '\\"') for name in names]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,15 +92,6 @@ def relabel(tree: Tree, class_names: Sequence[str]) -> Tree:
         class_names=names,
         metadata=tree.metadata,
     )
-
-
-def printable(names: Iterable[str]) -> list[str]:
-    r"""Names for people: what cannot be printed, such as a line break, is spelled ``\x0a``."""
-    return [name if name.isprintable() else "".join(map(_spelled, name)) for name in names]
-
-
-def _spelled(character: str) -> str:
-    return character if character.isprintable() else f"\\x{ord(character):02x}"
 
 
 def _shown(label: str) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treesearch.exchange.files import write_text
-from treesearch.exchange.labels import printable
 from treesearch.tree import Tree
+from treesearch.visible import visible
 
 MAX_NODES = 2000  # drawn; a larger tree is cut below the deepest level that fits
 MAX_NAME = 60  # characters of a label
@@ -99,5 +99,5 @@ def _layout(tree: Tree) -> _Drawn:
 def _label(tree: Tree, cls: int) -> str:
     if tree.class_names is None:
         return str(cls)
-    (name,) = printable((tree.class_names[cls],))
+    name = visible(tree.class_names[cls])
     return escape(name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…")

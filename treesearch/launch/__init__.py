@@ -13,12 +13,11 @@ from treesearch.launch.parts import (
     prepare_run,
 )
 from treesearch.launch.results import pick_from_front
-from treesearch.launch.run import default_folder, resume_search, run_search
+from treesearch.launch.run import resume_search, run_search
 
 __all__ = [
     "SIMILARITY",
     "check_choices",
-    "default_folder",
     "load_data",
     "make_cost_model",
     "make_directions",

@@ -23,8 +23,8 @@ from treesearch.search.confirm import (
     with_more_seeds,
 )
 from treesearch.search.correction import CORRECTION, Correction
+from treesearch.search.evaluation_row import CONFIRM, FROZEN, JOINT, WARM, EvaluationRow
 from treesearch.search.joint_rung import JointRung
-from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, WARM, EvaluationRow
 from treesearch.search.promotion import BASELINE, Promoted, diverse, family, promote
 
 MAX_SHARED = 0.5  # of the decisions of a tree that is screened: about all below the root, or the root and little else
@@ -188,7 +188,6 @@ def time_confirmed(
     """Step times of the confirmed trees by tree hash, measured side by side in this process."""
     if not (config.confirm.timing and confirmed):
         return {}
-    progress.say("timing training steps of the confirmed trees")
     trees = [entry.finalist.promoted.tree for entry in confirmed]
     times = time_trees(
         trees,
@@ -198,5 +197,6 @@ def time_confirmed(
         batch_size=config.joint.batch_size,
         device=config.joint.device,
         rounds=config.confirm.timing_rounds,
+        on_round=lambda done, total: progress.update("timing", done, total, "training steps of the confirmed trees"),
     )
     return {tree.hash: time for tree, time in zip(trees, times, strict=True)}

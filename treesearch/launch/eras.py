@@ -11,13 +11,16 @@ from treesearch.evaluation.joint import resolve_device
 from treesearch.evaluation.preparation import Preparation
 from treesearch.launch.parts import RunParts, builder_candidates, make_task, prepare_run
 from treesearch.launch.proposer import AgentProposer, make_proposer
+from treesearch.search.evaluation_row import FROZEN
 from treesearch.search.frozen_rung import EarlyStop, FrozenRung, Objective
-from treesearch.search.ledger import FROZEN, Checkpoint, Position
+from treesearch.search.ledger import Checkpoint, Position
 from treesearch.search.loop import Era, search
 from treesearch.search.monitor import SearchMonitor
 from treesearch.search.worker import worker_arrays
 from treesearch.state import pack_state
 from treesearch.trackers.base import Metrics
+
+KEPT_VECTORS = 50_000  # classes up to which the ledger keeps their vectors: at 128 features 13 MB
 
 
 class Eras:
@@ -92,6 +95,8 @@ class Eras:
         self.encoder = preparation.hash
         parts.ledger.set_meta("encoder", self.encoder)
         parts.ledger.store_encoder(self.encoder, pack_state(preparation.encoder))
+        if parts.dataset.num_classes <= KEPT_VECTORS:
+            parts.ledger.store_class_vectors(self.encoder, preparation.vectors)
         self._monitor.new_encoder()
         objective = Objective(parts.counts, parts.cost_model, self.encoder)
         stop = None if frozen.stop_margin is None else EarlyStop(frozen.stop_margin, frozen.subset_tokens)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from treesearch.interrupts import outside_kernels
 from treesearch.search.durable import DurableExecutor
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the latter is what schedulers of clusters send
@@ -28,13 +29,15 @@ def finish_what_is_under_way(executor: DurableExecutor, say: Callable[[str], Non
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal stopping
-        if stopping or not executor.busy:
+        if stopping:
             raise KeyboardInterrupt
         stopping = True
-        executor.stop()
+        executor.stop()  # also where an interrupt is raised: a destructor would lose it
+        if not executor.busy:
+            raise KeyboardInterrupt
         say("stopping: evaluations that are under way are finished; once more to end at once")
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    before = {number: signal.signal(number, outside_kernels(handle)) for number in SIGNALS}
     try:
         yield
     finally:

@@ -35,8 +35,9 @@ from treesearch.launch.categories import CATEGORIES, named_categories, resolve_c
 from treesearch.launch.proposer import make_proposer
 from treesearch.launch.taxonomy import named_taxonomy, run_taxonomy
 from treesearch.progress import ProgressReporter
+from treesearch.search.evaluation_row import BUILDER
 from treesearch.search.executors import Executor, LocalExecutor, WorkerFactory
-from treesearch.search.frozen_rung import BUILDER, Candidate
+from treesearch.search.frozen_rung import Candidate
 from treesearch.search.ledger import Ledger
 from treesearch.search.worker import EvaluationWorker, WorkerSettings, worker_arrays
 from treesearch.tree import Tree

@@ -104,8 +104,17 @@ class AgentProposer:
         return candidate
 
     def _candidate(self, proposal: Proposal) -> Candidate:
-        actions = tuple(self.agent.actions[action].name for action in proposal.actions)
-        return Candidate(proposal.tree, self.agent.name, actions=actions, cost_weight=proposal.cost_weight)
+        tree = proposal.tree
+        depths = tree.node_depths[proposal.decision_nodes].tolist()
+        return Candidate(
+            tree,
+            self.agent.name,
+            actions=tuple(self.agent.actions[action].name for action in proposal.actions),
+            decisions=tuple(
+                (depth, round(mass, 6)) for depth, mass in zip(depths, proposal.masses.tolist(), strict=True)
+            ),
+            cost_weight=proposal.cost_weight,
+        )
 
     def _judged(self, proposals: Sequence[Proposal], scores: Sequence[TreeScore | None]) -> list[Evaluated]:
         return [

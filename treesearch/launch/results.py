@@ -16,8 +16,10 @@ from treesearch.report.gains import gains_by_weight
 from treesearch.report.tables import comparison_rows
 from treesearch.search.confirm import Confirmed, Finalist
 from treesearch.search.correction import CORRECTION
-from treesearch.search.ledger import FAILED, FROZEN, JOINT, STOPPED, WARM, Ledger
+from treesearch.search.evaluation_row import FAILED, FROZEN, JOINT, STOPPED, WARM
+from treesearch.search.ledger import Ledger
 from treesearch.search.promotion import BASELINE, FOUND, Promoted, builder_labels
+from treesearch.search.trained_scores import TrainedScore, trained_scores
 from treesearch.taxonomy import Taxonomy
 from treesearch.trackers.base import Table
 from treesearch.tree import Tree
@@ -36,6 +38,7 @@ def summarise(
     """The content of ``comparison.json``; ``correction`` is `Correction`'s fields, None where there was no screen."""
     rows, listed = ledger.rows(FROZEN), listed_weights(config)
     weights = sorted({cost_model.weight, *listed}) if listed else []
+    joint = trained_scores(ledger.rows(JOINT))
     return {
         "rows": comparison_rows(confirmed, cost_model=cost_model, cost_weights=weights, times=times),
         "gains": gains_by_weight(confirmed, cost_model=cost_model, cost_weights=weights),
@@ -47,25 +50,25 @@ def summarise(
         "cost_kind": config.cost.kind,
         "cost_weight": cost_model.weight,
         "noise": {"test_nll_deviation": pooled_deviation([entry.test_nll for entry in confirmed])},
-        "rank_correlation": rungs_agreement(ledger, encoder, trained),
-        "screen_correlation": rungs_agreement(ledger, encoder, trained, lower=WARM),
+        "rank_correlation": rungs_agreement(ledger, encoder, joint),
+        "screen_correlation": rungs_agreement(ledger, encoder, joint, lower=WARM),
         "correction": ledger.meta(CORRECTION),
         "fronts": {
             "frozen": front(_frozen_points(ledger, encoder, cost_model), cost_model),
-            "joint": front(_joint_points(trained, cost_model), cost_model),
+            "joint": front(_joint_points(trained, joint, cost_model), cost_model),
         },
     }
 
 
 def rungs_agreement(
-    ledger: Ledger, encoder: str, trained: Mapping[str, Finalist], *, lower: str = FROZEN
+    ledger: Ledger, encoder: str, joint: Mapping[str, TrainedScore], *, lower: str = FROZEN
 ) -> dict[str, Any]:
-    """Kendall's τ of NLL on a lower rung and joint NLL at the best rate, on all trees that were on both rungs.
+    """Kendall's τ of NLL on a lower rung and joint NLL, on all trees that were on both rungs.
 
     Args:
         ledger: Of the run.
         encoder: Hash of the features; frozen rows of other encoders are left out.
-        trained: Trees of the joint rung by tree hash.
+        joint: Scores of the joint rung by tree hash.
         lower: ``frozen`` or ``warm``.
     """
     below = {
@@ -73,8 +76,8 @@ def rungs_agreement(
         for row in ledger.rows(lower)
         if row.valid_nll is not None and (lower != FROZEN or row.encoder == encoder)
     }
-    both = [tree_hash for tree_hash in trained if tree_hash in below]
-    tau = rank_correlation([below[tree_hash] for tree_hash in both], [trained[one].valid_nll for one in both])
+    both = [tree_hash for tree_hash in joint if tree_hash in below]
+    tau = rank_correlation([below[tree_hash] for tree_hash in both], [joint[one].valid_nll for one in both])
     return {"rungs": [lower, JOINT], "kendall_tau": tau, "trees": len(both)}
 
 
@@ -115,13 +118,15 @@ def _frozen_points(ledger: Ledger, encoder: str, cost_model: CostModel) -> list[
     return list(entries.values())
 
 
-def _joint_points(trained: Mapping[str, Finalist], cost_model: CostModel) -> list[Entry]:
+def _joint_points(
+    trained: Mapping[str, Finalist], joint: Mapping[str, TrainedScore], cost_model: CostModel
+) -> list[Entry]:
     return [
         (
             tree_hash,
             finalist.promoted.name,
             FOUND if finalist.promoted.name.startswith(f"{FOUND} #") else BASELINE,
-            Point(finalist.units(cost_model), finalist.valid_nll),
+            Point(finalist.units(cost_model), joint[tree_hash].valid_nll),
         )
         for tree_hash, finalist in trained.items()
     ]

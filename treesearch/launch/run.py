@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from treesearch.cost_table import CostTable
 from treesearch.data import Dataset
 from treesearch.errors import RunError
 from treesearch.evaluation.preparation import Preparation, restore
+from treesearch.interrupts import plain_interrupts
 from treesearch.launch.confirmation import confirm_search, time_confirmed
 from treesearch.launch.eras import Eras
 from treesearch.launch.interrupts import finish_what_is_under_way
@@ -35,7 +37,8 @@ from treesearch.progress import ProgressReporter
 from treesearch.search.durable import DurableExecutor
 from treesearch.search.executors import WorkerFactory
 from treesearch.search.ledger import Checkpoint, Ledger
-from treesearch.search.run_folder import RunFolder, next_free_folder
+from treesearch.search.ledger_entries import COMPLETE
+from treesearch.search.run_folder import RunFolder
 from treesearch.search.worker import EvaluationWorker
 from treesearch.state import unpack_state
 from treesearch.trackers import make_tracker
@@ -84,6 +87,7 @@ def run_search(
     with folder.create(config) as ledger, folder.lock(), _told_how_to_go_on(folder, progress):
         ledger.set_meta("counts", dataset.counts.tolist())
         ledger.set_meta("corpus", dataset.source | {"hash": dataset.hash})
+        ledger.set_meta("class_names", None if dataset.class_names is None else list(dataset.class_names))
         ledger.set_meta("policy", None if policy is None else str(policy.resolve()))
         return _search_and_confirm(config, dataset, folder, ledger, progress, make_worker)
 
@@ -132,6 +136,8 @@ def resume_search(
                 f" but got {config.search.evaluations}"
             )
         check_choices(config, dataset)
+        ledger.rows()  # what is damaged is told before anything is changed
+        ledger.set_meta(COMPLETE, False)
         ledger.rewind(keep=checkpoint.position.encoder if config.search.asynchronous and checkpoint else None)
         folder.write_config(config)
         return _search_and_confirm(config, dataset, folder, ledger, progress, make_worker)
@@ -141,7 +147,8 @@ def resume_search(
 def _told_how_to_go_on(folder: RunFolder, progress: ProgressReporter) -> Iterator[None]:
     """A user who interrupts is told so."""
     try:
-        yield
+        with plain_interrupts():
+            yield
     except KeyboardInterrupt:
         progress.say(f"go on with: treesearch resume {folder.path}")
         raise
@@ -158,6 +165,7 @@ def _search_and_confirm(
     """From the ledger's last batch, or from the start, to the end."""
     checkpoint = ledger.last_batch()
     counts = dataset.counts.astype(float)
+    ledger.set_meta("sessions", [*(ledger.meta("sessions") or ()), time.time()])  # when each process began
     spent = 0 if checkpoint is None else checkpoint.position.spent
     kept = ledger.next_id() - 1  # rows, all of the frozen rung
     with make_tracker(config, folder.path, run_id=_run_id(ledger), step=kept) as tracker:
@@ -170,7 +178,11 @@ def _search_and_confirm(
             preparation = _restored(config, dataset, ledger, checkpoint)
         cost_model = _cost_model(config, counts, folder, progress)
         workers = make_executor(config, dataset, preparation, make_worker)
-        with DurableExecutor(workers, ledger) as executor, finish_what_is_under_way(executor, progress.say):
+        with (
+            DurableExecutor(workers, ledger) as executor,
+            progress.watching(executor),
+            finish_what_is_under_way(executor, progress.say),
+        ):
             parts = RunParts(config, dataset, cost_model, executor, ledger, progress)
             eras = Eras(parts, log=tracker.log)
             if checkpoint is None:
@@ -192,6 +204,7 @@ def _search_and_confirm(
         best = best_tree(promoted, confirmed, cost_model)
         taxonomy = run_taxonomy(config, dataset.class_names)
         folder.write_results(export_best(best, dataset, cost_model, taxonomy), comparison)
+        ledger.set_meta(COMPLETE, True)
         tracker.finish(tables(comparison), folder.best_tree_file)
     return comparison
 
@@ -244,8 +257,8 @@ def _check_changes(before: Config, after: Config) -> None:
     for key, value in new.items():
         if value != old[key] and not any(key == free or key.startswith(f"{free}.") for free in CHANGEABLE):
             raise RunError(
-                f"{key} must stay {old[key]!r}, under which {before.search.evaluations} evaluations are comparable, but"
-                f" got {value!r}; start a new search"
+                f"{key} must stay {old[key]!r}, which all evaluations of a run share, but got {value!r};"
+                " start a new search"
             )
 
 
@@ -258,8 +271,3 @@ def _settings(raw: Mapping[str, Any]) -> list[tuple[str, Any]]:
         else:
             flat.append((name, value))
     return flat
-
-
-def default_folder(config_path: Path) -> Path:
-    """``runs/NAME-N`` beside the working directory, N the smallest free number."""
-    return next_free_folder(Path("runs"), config_path.stem)

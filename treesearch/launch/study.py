@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,11 +26,15 @@ from treesearch.evaluation.preparation import Preparation
 from treesearch.launch.eras import Eras
 from treesearch.launch.parts import RunParts, check_choices, load_data, make_cost_model, make_executor, prepare_run
 from treesearch.progress import ProgressReporter
-from treesearch.search.ledger import FROZEN, Ledger
+from treesearch.report.cells import gain_cell
+from treesearch.search.evaluation_row import FROZEN
+from treesearch.search.ledger import Ledger
+from treesearch.search.locks import claimed
 
 FINISHED = "finished"  # meta entry of a search that has spent its budget: its seconds
 PREPARATION = "preparation.json"  # written last: what is shared is whole
 REWARDS = "rewards"  # another: of each evaluation under the common λ, minus infinity where it has no score
+PARTIAL = ".partial"  # how the suffix of a ledger begins while its search runs; the number of the process follows
 FIRST_SEED = 1  # of the agents; the task keeps the config's
 
 
@@ -105,21 +110,30 @@ def run_study(
             policy=variant.policy,
         )
         _check_common(config, configs[variant.name], variant.name)
-    _claim(folder, config)
     jobs = [(name, seed) for seed in range(FIRST_SEED, FIRST_SEED + num_seeds) for name in names]
-    open_jobs = [job for job in jobs if not _ledger_file(folder, *job).is_file()]
-    if open_jobs:
-        _prepare(config, dataset, folder, progress)
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(num_processes, mp_context=context, initializer=_one_thread_each) as pool:
+    with claimed(folder, dump_config(config), "study", empty=False):
+        _remove_leftovers(folder)
+        open_jobs = [job for job in jobs if not _ledger_file(folder, *job).is_file()]
+        if open_jobs:
+            _prepare(config, dataset, folder, progress)
             policies = {variant.name: variant.policy for variant in variants}
-            futures = [
-                pool.submit(_search, configs[name], folder, name, seed, policies[name]) for name, seed in open_jobs
-            ]
-            for done, future in enumerate(as_completed(futures), start=1):
-                future.result()
-                progress.update("study", done, len(open_jobs), "searches")
-    return study_rows(curves(folder, names, num_seeds), names[0])
+            _run_all(
+                [(configs[name], folder, name, seed, policies[name]) for name, seed in open_jobs],
+                num_processes,
+                progress,
+            )
+        found = curves(folder, names, num_seeds)
+    return study_rows(found, names[0])
+
+
+def _run_all(searches: Sequence[tuple[Any, ...]], num_processes: int, progress: ProgressReporter) -> None:
+    """Arguments of `_search`, in processes of their own."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_processes, mp_context=context, initializer=_one_thread_each) as pool:
+        futures = [pool.submit(_search, *search) for search in searches]
+        for done, future in enumerate(as_completed(futures), start=1):
+            future.result()
+            progress.update("study", done, len(searches), "searches")
 
 
 def curves(folder: Path, names: Sequence[str], num_seeds: int) -> dict[str, list[list[float]]]:
@@ -129,6 +143,10 @@ def curves(folder: Path, names: Sequence[str], num_seeds: int) -> dict[str, list
         for seed in range(FIRST_SEED, FIRST_SEED + num_seeds):
             with Ledger(_ledger_file(folder, name, seed)) as ledger:
                 rewards = ledger.meta(REWARDS)
+            if not rewards:
+                raise RunError(
+                    f"{_ledger_file(folder, name, seed)} holds no {REWARDS}: delete it and run the same again"
+                )
             found.setdefault(name, []).append(np.maximum.accumulate(rewards).tolist())
     return found
 
@@ -179,15 +197,11 @@ def study_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(
             row["variant"],
             f"{row['best_reward']['mean']:.4f}",
-            _interval(row.get("gain")),
-            _interval(row.get("gain_curve")),
+            str(gain_cell(row.get("gain"), 4)),
+            str(gain_cell(row.get("gain_curve"), 4)),
             f"{len(reached)}/{row['seeds']}" + (f", after {np.median(reached):.0f}" if reached else ""),
         )
     return table
-
-
-def _interval(gain: Mapping[str, float] | None) -> str:
-    return "-" if gain is None else f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
 
 
 # -- one search --------------------------------------------------------------------------------------------------------
@@ -197,8 +211,7 @@ def _search(config: Config, folder: Path, name: str, seed: int, policy: Path | N
     """Run one search in this process; its ledger appears whole when it has finished."""
     (config, dataset), preparation = load_data(config), _load_preparation(folder)
     final = _ledger_file(folder, name, seed)
-    partial = final.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
+    partial = final.with_suffix(f"{PARTIAL}-{os.getpid()}")
     final.parent.mkdir(parents=True, exist_ok=True)
     with ProgressReporter(quiet=True) as progress:
         cost_model = make_cost_model(config, dataset.counts.astype(float), progress)
@@ -241,23 +254,20 @@ def _ledger_file(folder: Path, name: str, seed: int) -> Path:
     return folder / name / f"seed-{seed}.db"
 
 
-def _claim(folder: Path, config: Config) -> None:
-    """Make the folder, or see that it is of the same study."""
-    file = folder / "config.yaml"
-    text = dump_config(config)
-    if file.exists() and file.read_text(encoding="utf-8") != text:
-        raise RunError(f"{folder} holds a study of another configuration; choose another --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written ({error.strerror}); choose another --out") from None
+def _remove_leftovers(folder: Path) -> None:
+    """What searches of a study that was killed have left.
+
+    Such a search may still go on in a process that has outlived the study's; without its file it cannot end as one of
+    this study's.
+    """
+    for file in folder.glob(f"*/seed-*{PARTIAL}*"):
+        file.unlink(missing_ok=True)
 
 
 def _prepare(config: Config, dataset: Dataset, folder: Path, progress: ProgressReporter) -> None:
     file = folder / PREPARATION
     if file.exists():
-        if json.loads(file.read_text()).get("data") != dataset.hash:
+        if _prepared(file)["data"] != dataset.hash:
             raise RunError(f"{folder} holds a study of other data: the files have changed since; choose another --out")
         return
     preparation = prepare_run(config, dataset, progress)
@@ -275,11 +285,24 @@ def _prepare(config: Config, dataset: Dataset, folder: Path, progress: ProgressR
     file.write_text(json.dumps({"hash": preparation.hash, "data": dataset.hash}))
 
 
+def _prepared(file: Path) -> dict[str, str]:
+    """The hashes of the features and of the data."""
+    try:
+        content: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+        if not all(isinstance(content[key], str) for key in ("hash", "data")):
+            raise ValueError("hash and data must be texts")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{file} is damaged ({type(error).__name__}: {error}); delete it and run the same again"
+        ) from None
+    return content
+
+
 def _load_preparation(folder: Path) -> Preparation:
     train, valid = (
         Features(np.load(folder / f"{name}_features.npy", mmap_mode="r"), np.load(folder / f"{name}_labels.npy"))
         for name in ("train", "valid")
     )
-    digest = json.loads((folder / PREPARATION).read_text())["hash"]
+    digest = _prepared(folder / PREPARATION)["hash"]
     with np.load(folder / "encoder.npz") as state:
         return Preparation(train, valid, np.load(folder / "vectors.npy"), dict(state), digest)

@@ -62,8 +62,9 @@ class TreeSearcher(Searcher):  # type: ignore[misc]
     Args:
         agent: Asked and told; give it to one searcher only.
         folder: Where files of trees go; on a cluster, storage that all nodes see.
-        metric: Key of the loss in the trials' results; None takes that of ``TuneConfig``.
-        mode: ``min`` or ``max``; as above.
+        metric: Key of the loss in the trials' results. None takes that of ``TuneConfig``, which Tune tells only where
+            ``Tuner`` has a ``param_space`` that is not empty.
+        mode: ``min`` or ``max``; None likewise.
         cost_model: What compute takes from the reward; None takes the analytic one.
         batch_size: Results that are told together.
         time_attr: Key of the length of training in the results.
@@ -123,7 +124,8 @@ class TreeSearcher(Searcher):  # type: ignore[misc]
         """The next tree; None while the first verdicts are waited for."""
         if self._metric is None or self._mode not in ("min", "max"):
             raise ConfigError(
-                f"metric and mode must be given, here or to TuneConfig, but got {self._metric!r}, {self._mode!r}"
+                "metric and mode must be given here, or to TuneConfig where Tuner has a param_space, but got"
+                f" {self._metric!r}, {self._mode!r}"
             )
         proposal = self._next()
         if proposal is None:

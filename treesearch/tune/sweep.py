@@ -30,8 +30,9 @@ from treesearch.config import (
 from treesearch.errors import ConfigError, RunError, did_you_mean
 from treesearch.launch import check_choices, load_data, pick_from_front, resume_search, run_search
 from treesearch.progress import ProgressReporter
+from treesearch.search.evaluation_row import FROZEN, JOINT
 from treesearch.search.executors import describe
-from treesearch.search.ledger import FROZEN, JOINT
+from treesearch.search.locks import claimed
 from treesearch.search.ray_executor import connect_ray
 from treesearch.search.run_folder import RunFolder
 
@@ -95,7 +96,12 @@ def run_sweep(config: Config, sweep: SweepConfig, folder: Path, progress: Progre
     config, dataset = load_data(config)
     for one in _listed_configs(config, sweep):
         check_choices(one, dataset)
-    _claim(folder, config, sweep)
+    with claimed(folder, _identity(config, sweep), SWEEP, empty=True):
+        return _run_searches(config, sweep, folder, progress)
+
+
+def _run_searches(config: Config, sweep: SweepConfig, folder: Path, progress: ProgressReporter) -> list[dict[str, Any]]:
+    """What `run_sweep` gives, in a folder that is this process' own."""
     # Its own handler would wait for the searches; they can be resumed.
     os.environ |= {
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -313,20 +319,8 @@ def _domain(domain: Mapping[str, Any]) -> Any:
     return tune.grid_search(values) if kind == "grid" else tune.choice(values)
 
 
-def _claim(folder: Path, config: Config, sweep: SweepConfig) -> None:
-    """Make the folder, or see that it holds the same sweep."""
-    file = folder / "config.yaml"
+def _identity(config: Config, sweep: SweepConfig) -> str:
+    """The text of ``config.yaml``: what must stay where a sweep goes on."""
     common = config.model_copy(update={section: getattr(Config(), section) for section in FREE})
     space = sweep.model_dump(mode="json", exclude={"max_concurrent"})
-    text = f"{dump_config(common)}# sweep: {json.dumps(space, sort_keys=True)}\n"
-    try:
-        if file.exists():
-            if file.read_text(encoding="utf-8") != text:
-                raise RunError(f"{folder} holds another sweep; choose another --out")
-            return
-        if folder.exists() and any(folder.iterdir()):
-            raise RunError(f"{folder} must be a new or empty folder, or one of the same sweep; choose another --out")
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written ({error.strerror}); choose another --out") from None
+    return f"{dump_config(common)}# sweep: {json.dumps(space, sort_keys=True)}\n"

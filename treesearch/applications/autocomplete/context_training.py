@@ -5,24 +5,25 @@ Shapes: **B** batch, **C** completions, **D** features.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from treesearch.applications.autocomplete.completions import Completions
 from treesearch.applications.autocomplete.context_model import ContextModel
 from treesearch.applications.autocomplete.contexts import Contexts
+from treesearch.applications.fitting import fit
 from treesearch.data import Split
 from treesearch.errors import ConfigError
 from treesearch.evaluation.encoders import BagEncoder
 from treesearch.evaluation.examples import Examples
+from treesearch.evaluation.trainer import BETAS
 from treesearch.softmax import HierarchicalSoftmax, RowwiseAdam
 from treesearch.tree import Tree
 
-BETAS = (0.9, 0.99)
 CPU = torch.device("cpu")
 
 
@@ -104,30 +105,20 @@ def train_context_model(
     optimizers: list[torch.optim.Optimizer] = [RowwiseAdam([*table, *layer.parameters()], betas=BETAS)]
     optimizers.append(torch.optim.Adam(encoder.hidden.parameters(), betas=BETAS))
     examples = Examples.of(train, CPU)
-    num_steps, step = settings.epochs * math.ceil(len(examples) / settings.batch_size), 0
     count_nll = mean_nll(model, valid) if num_valid else None
-    best_nll, best_epoch, best = count_nll, 0, _state(model)
-    for epoch in range(1, settings.epochs + 1):
-        for ids_Bn, target_B in examples.shuffled(settings.batch_size, generator):
-            for optimizer in optimizers:
-                optimizer.zero_grad(set_to_none=True)
-                for group in optimizer.param_groups:
-                    group["lr"] = settings.learning_rate * (1 - step / num_steps)
-            layer(encoder(ids_Bn), target_B).loss.backward()
-            for optimizer in optimizers:
-                optimizer.step()
-            step += 1
-        nll = mean_nll(model, valid) if num_valid else None
-        if nll is None or best_nll is None or nll < best_nll:
-            best_nll, best_epoch, best = nll, epoch, _state(model)
-        on_epoch(epoch, settings.epochs)
-    encoder.load_state_dict(best[0])
-    layer.load_state_dict(best[1])
-    return TrainedContext(model, best_epoch, best_nll, count_nll)
-
-
-def _state(model: ContextModel) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    return copy.deepcopy((model.encoder.state_dict(), model.layer.state_dict()))
+    fitted = fit(
+        nn.ModuleList([encoder, layer]),
+        optimizers,
+        batches=lambda: examples.shuffled(settings.batch_size, generator),
+        num_batches=math.ceil(len(examples) / settings.batch_size),
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        loss=lambda ids_Bn, target_B: layer(encoder(ids_Bn), target_B).loss,
+        valid_nll=lambda: mean_nll(model, valid) if num_valid else None,
+        first_nll=count_nll,
+        on_epoch=lambda epoch: on_epoch(epoch, settings.epochs),
+    )
+    return TrainedContext(model, fitted.epoch, fitted.valid_nll, count_nll)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from rich.table import Table
 from treesearch.applications.autocomplete.completion_index import Completion
 from treesearch.console import stdout
 from treesearch.errors import DataError
+from treesearch.visible import visible
 
 PROMPT = "> "
 Answer = Callable[[str], list[Completion]]
@@ -30,8 +31,7 @@ def completion_table(rows: Sequence[dict[str, Any]]) -> Table:
     table.add_column("completion", overflow="fold")
     table.add_column("probability", justify="right", no_wrap=True)
     for row in rows:
-        text = row["completion"]
-        table.add_row(text if text.isprintable() else repr(text)[1:-1], f"{row['probability']:.3g}")
+        table.add_row(visible(row["completion"]), f"{row['probability']:.3g}")
     return table
 
 

@@ -5,19 +5,18 @@ Shapes: **B** batch, **C** classes, **F** features.
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from treesearch.applications.chess.openings import Positions, Split
+from treesearch.applications.fitting import fit
+from treesearch.evaluation.trainer import BETAS
 from treesearch.softmax import HierarchicalSoftmax
 from treesearch.tree import Tree
-
-BETAS = (0.9, 0.99)
 
 
 @dataclass(frozen=True)
@@ -77,23 +76,28 @@ def train_layer(
     layer = HierarchicalSoftmax(x_BF.shape[1], tree)
     layer.reset_parameters(generator=generator)
     optimizer = torch.optim.AdamW(layer.parameters(), learning_rate, betas=BETAS, weight_decay=weight_decay, fused=True)
-    num_steps = settings.epochs * math.ceil(len(y_B) / settings.batch_size)
-    step, best = 0, (math.inf, 0, copy.deepcopy(layer.state_dict()))
-    for epoch in range(1, settings.epochs + 1):
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for rows in torch.split(torch.randperm(len(y_B), generator=generator), settings.batch_size):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * (1 - step / num_steps)
-            optimizer.zero_grad(set_to_none=True)
-            layer.nll(x_BF[rows], y_B[rows]).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            step += 1
-        with torch.no_grad():
-            nll = float(layer.nll(valid_x, valid_y))
-        if nll < best[0]:
-            best = (nll, epoch, copy.deepcopy(layer.state_dict()))
-        on_epoch()
-    layer.load_state_dict(best[2])
-    return Trained(layer, learning_rate, weight_decay, best[0], best[1])
+            yield x_BF[rows], y_B[rows]
+
+    @torch.no_grad()
+    def valid_nll() -> float:
+        return float(layer.nll(valid_x, valid_y))
+
+    fitted = fit(
+        layer,
+        [optimizer],
+        batches=batches,
+        num_batches=math.ceil(len(y_B) / settings.batch_size),
+        epochs=settings.epochs,
+        learning_rate=learning_rate,
+        loss=layer.nll,
+        valid_nll=valid_nll,
+        on_epoch=lambda epoch: on_epoch(),
+    )
+    assert fitted.valid_nll is not None
+    return Trained(layer, learning_rate, weight_decay, fitted.valid_nll, fitted.epoch)
 
 
 def best_of_grid(

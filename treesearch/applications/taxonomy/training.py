@@ -5,9 +5,7 @@ Shapes: **B** batch, **C** classes, **D** features.
 
 from __future__ import annotations
 
-import copy
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from treesearch.applications.fitting import fit
 from treesearch.applications.taxonomy.classifiers import Classifier, reset
 from treesearch.data import Dataset, InputSpec, Split
 from treesearch.evaluation.encoders import BagEncoder
 from treesearch.evaluation.examples import Examples
+from treesearch.evaluation.trainer import BETAS
 from treesearch.metrics import (
     HierarchicalMetrics,
     LevelAccuracy,
@@ -31,7 +31,6 @@ from treesearch.metrics import (
 from treesearch.softmax import RowwiseAdam
 from treesearch.taxonomy import Taxonomy
 
-BETAS = (0.9, 0.99)
 SCORE_BATCH = 512
 
 
@@ -131,26 +130,20 @@ def train_classifier(
     optimizers: list[torch.optim.Optimizer] = [RowwiseAdam(table, betas=BETAS)]
     optimizers.append(torch.optim.Adam(rest, betas=BETAS, fused=True))
     examples = Examples.of(dataset.train, torch.device("cpu"))
-    num_steps = settings.epochs * math.ceil(len(examples) / settings.batch_size)
-    step, seconds, best = 0, 0.0, (math.inf, 0, copy.deepcopy(model.state_dict()))
-    for epoch in range(1, settings.epochs + 1):
-        begin = time.perf_counter()
-        for ids_Bn, target_B in examples.shuffled(settings.batch_size, generator):
-            for optimizer in optimizers:
-                optimizer.zero_grad(set_to_none=True)
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate * (1 - step / num_steps)
-            model.head.loss(model(ids_Bn, generator), target_B, ids_Bn).backward()  # type: ignore[no-untyped-call]
-            for optimizer in optimizers:
-                optimizer.step()
-            step += 1
-        seconds += time.perf_counter() - begin
-        nll = mean_nll(model, dataset.valid)
-        if nll < best[0] or not settings.keep_best:
-            best = (nll, epoch, copy.deepcopy(model.state_dict()))
-        on_epoch()
-    model.load_state_dict(best[2])
-    return Trained(model, best[0], best[1], seconds)
+    fitted = fit(
+        model,
+        optimizers,
+        batches=lambda: examples.shuffled(settings.batch_size, generator),
+        num_batches=math.ceil(len(examples) / settings.batch_size),
+        epochs=settings.epochs,
+        learning_rate=learning_rate,
+        loss=lambda ids_Bn, target_B: model.head.loss(model(ids_Bn, generator), target_B, ids_Bn),
+        valid_nll=lambda: mean_nll(model, dataset.valid),
+        keep_best=settings.keep_best,
+        on_epoch=lambda epoch: on_epoch(),
+    )
+    assert fitted.valid_nll is not None
+    return Trained(model, fitted.valid_nll, fitted.epoch, fitted.seconds)
 
 
 def train_at_best_rate(
