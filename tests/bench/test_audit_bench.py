@@ -1,6 +1,9 @@
+import pytest
+
 from treesearch.bench import audit
 
 
+@pytest.mark.slow
 def test_every_operation_is_measured() -> None:
     rows = audit.run(num_classes=60, num_examples=20, repeats=1)
     assert [row["tree"] for row in rows] == 4 * ["Huffman"] + 4 * ["clustered"] + 2 * ["flat root"]

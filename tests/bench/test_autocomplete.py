@@ -1,9 +1,11 @@
 import numpy as np
+import pytest
 
 from treesearch.bench import autocomplete
 from treesearch.bench.autocomplete_rivals import RangeMaxima, by_partition, by_scan
 
 
+@pytest.mark.slow
 def test_rows_of_a_small_size():
     rows = autocomplete.run(sizes=(300,), num_prefixes=20, repeats=1)
     assert [(row["tree"], row["completions"]) for row in rows] == [("huffman", 300), ("balanced", 300)]

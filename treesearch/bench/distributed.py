@@ -28,8 +28,9 @@ from treesearch.launch import resume_search, run_search
 from treesearch.launch.eras import Eras
 from treesearch.launch.parts import RunParts, load_data, make_cost_model, prepare_run
 from treesearch.progress import ProgressReporter
+from treesearch.search.evaluation_row import FROZEN, OK, EvaluationRow
 from treesearch.search.executors import Executor, Outcome, Task
-from treesearch.search.ledger import FROZEN, OK, EvaluationRow, Ledger
+from treesearch.search.ledger import Ledger
 from treesearch.search.ray_executor import RayExecutor
 from treesearch.search.run_folder import RunFolder
 from treesearch.search.worker import FrozenTask

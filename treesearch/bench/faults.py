@@ -26,7 +26,8 @@ import numpy as np
 
 from treesearch.config import dump_config, make_config
 from treesearch.errors import ExecutionError, RunError
-from treesearch.search.ledger import FAILED, Ledger
+from treesearch.search.evaluation_row import FAILED
+from treesearch.search.ledger import Ledger
 from treesearch.search.ray_executor import LOOPBACK_VARIABLE
 from treesearch.search.run_folder import RunFolder
 

@@ -20,7 +20,8 @@ from treesearch.evaluation.threads import one_thread
 from treesearch.launch.eras import Eras
 from treesearch.launch.parts import RunParts, load_data, make_cost_model, make_executor, prepare_run
 from treesearch.progress import ProgressReporter
-from treesearch.search.ledger import FROZEN, Ledger
+from treesearch.search.evaluation_row import FROZEN
+from treesearch.search.ledger import Ledger
 
 NUM_CLASSES = 10_000
 NUM_TOKENS = 300_000

@@ -88,15 +88,21 @@ class SimulatedExecutor(Executor):
     def __init__(self, num_workers: int, *, counts: NDArray[np.float64], timing: Timing = INSTANT) -> None:
         super().__init__()
         self._num_workers, self._counts, self._timing = num_workers, counts, timing
+        self._under_way: list[tuple[float, int, float, Task]] = []  # a heap by the time of their end
 
     @property
     def num_workers(self) -> int:
         """As given."""
         return self._num_workers
 
+    @property
+    def num_busy(self) -> int:
+        """Those that wait for the clock."""
+        return len(self._under_way)
+
     def _outcomes(self, tasks: Iterable[Task]) -> Generator[Outcome, None, None]:
         left, exhausted = iter(tasks), False
-        under_way: list[tuple[float, int, float, Task]] = []
+        under_way = self._under_way = []  # an earlier run's are abandoned
         numbers = itertools.count()
         while not self._stopped:
             while len(under_way) < self._num_workers and not exhausted:
@@ -137,6 +143,11 @@ class WatchedExecutor(Executor):
     def num_workers(self) -> int:
         """Of the other."""
         return self._executor.num_workers
+
+    @property
+    def num_busy(self) -> int:
+        """Of the other."""
+        return self._executor.num_busy
 
     @property
     def busy_share(self) -> float:
