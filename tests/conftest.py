@@ -2,12 +2,19 @@
 
 import multiprocessing
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before anything imports ray
+# Ray notes there where the last cluster is, and whoever starts Ray next joins it: no other process, no other user's.
+# Where Ray itself goes, not in pytest's folder or $TMPDIR, since paths of sockets are short.
+os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="tests-", dir="/tmp")
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the machine; before anything imports torch
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests import tiny
 
@@ -17,6 +24,10 @@ settings.load_profile("treesearch")
 
 # The server that processes are forked from is started once, by whichever test is first.
 multiprocessing.get_context("forkserver").set_forkserver_preload(tiny.PRELOADED)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

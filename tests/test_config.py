@@ -170,6 +170,8 @@ def test_source_null_switches_to_files(write):
         ("seed.x=3", "seed is a value"),
         ("seed=[1", "must be YAML"),
         ("seed=2024-13-45", "must be YAML"),
+        ("seed=-1", "seed: input should be greater than or equal to 0, but got -1"),
+        (f"seed={2**53 + 1}", f"seed: input should be less than or equal to {2**53}, but got {2**53 + 1}"),
         ("sead=3", "did you mean 'seed'?"),
         ("search.evaluation=3", "did you mean 'evaluations'?"),
         ("serch.evaluations=3", "did you mean 'search'?"),

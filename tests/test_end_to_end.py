@@ -19,11 +19,12 @@ from treesearch.bench.faults import descendants
 from treesearch.config import load_config
 from treesearch.errors import RunError
 from treesearch.evaluation.comparison import t_interval
-from treesearch.search.ledger import CONFIRM, FROZEN, JOINT, OK, STOPPED, WARM, Ledger
+from treesearch.search.evaluation_row import CONFIRM, FROZEN, JOINT, OK, STOPPED, WARM
+from treesearch.search.ledger import Ledger
 
 pytestmark = pytest.mark.slow
 
-FILES = {"config.yaml", "environment.json", "search.db", "best.tree.json", "comparison.json"}
+FILES = {"config.yaml", "environment.json", "search.db", "best.tree.json", "comparison.json", "report.html"}
 CONTRACT = {"name", "kind", "test_nll", "valid_nll", "cost", "expected_depth", "dot_products", "max_depth"}
 TIMES = {"head_us", "head_spread_us", "step_us", "step_spread_us"}
 

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 
 # A module imports nothing of a later layer. Parts of treesearch that are not listed may import what search may.
 LAYERS = (
-    {"errors"},
-    {"state", "text_files"},
+    {"errors", "interrupts"},
+    {"state", "text_files", "visible"},
     {"tree", "tree_kernels", "tree_files", "tree_links"},
     {"paths", "taxonomy"},
     {"metrics"},
@@ -134,6 +134,14 @@ def test_import_treesearch_is_light(tmp_path: Path) -> None:
     assert output_of(f"import sys, treesearch; print(*({heavy} & set(sys.modules)))", tmp_path) == ""
 
 
+@pytest.mark.parametrize("module", ["report.page.write", "report.runs", "report.describe"])
+def test_who_only_reads_results_does_not_wait_for_torch(module: str, tmp_path: Path) -> None:
+    """Importing it takes longer than writing the page of 10,000 evaluations."""
+    slow = {"torch", "ray", "scipy.stats", "gymnasium"}
+    assert output_of(f"import sys, treesearch.{module}; print(*({slow} & set(sys.modules)))", tmp_path) == ""
+
+
+@pytest.mark.slow
 def test_integrations_do_without_the_packages_of_extras(tmp_path: Path) -> None:
     code = "import sys, treesearch.integrations.torch; print('transformers' in sys.modules)"
     assert output_of(code, tmp_path) == "False"

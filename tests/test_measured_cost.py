@@ -21,8 +21,9 @@ from treesearch.errors import ConfigError, DataError
 from treesearch.launch import check_choices, make_cost_model
 from treesearch.progress import ProgressReporter
 from treesearch.search.confirm import at_best_rate, choose_finalists
+from treesearch.search.evaluation_row import FROZEN, JOINT, EvaluationRow
 from treesearch.search.frozen_rung import BUILDER
-from treesearch.search.ledger import FROZEN, JOINT, EvaluationRow, Ledger
+from treesearch.search.ledger import Ledger
 from treesearch.search.promotion import Promoted, promote
 
 COUNTS = np.arange(1.0, 61)
@@ -67,6 +68,7 @@ def test_a_table_of_another_layer_is_refused(table_file: Path) -> None:
         model(table_file.with_name("missing.json"))
 
 
+@pytest.mark.slow
 def test_a_mistake_in_the_table_costs_no_training(table_file: Path) -> None:
     """What the search checks before it prepares refuses the table as well."""
 

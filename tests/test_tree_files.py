@@ -149,6 +149,15 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path: Path, suffix: str
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    def fail(file: BinaryIO) -> None:
+        pytest.fail("it was written to")
+
+    with pytest.raises(IsADirectoryError):
+        write_atomically(tmp_path, fail)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_saved_file_follows_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:

@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from treesearch.cli import LOADING
+
 NUM_WORDS = 60
 BUILDERS = [{"name": "huffman"}, {"name": "clustered", "arity": 4}, {"name": "balanced"}]
 SEED = 0
 EVALUATIONS = 32  # of which demonstrations take some
-PRELOADED = ["treesearch.cli", "treesearch.launch", "tests.tiny"]  # by the server that commands are forked from
+# By the server that commands are forked from; the warm-up imports what has kernels.
+PRELOADED = ["treesearch.cli", "treesearch.launch", "treesearch.report.page.write", "treesearch.warmup", "tests.tiny"]
 
 
 def write_text(path: Path, *, lines: int, rng: np.random.Generator, transition: np.ndarray) -> None:
@@ -58,8 +61,15 @@ class Done(NamedTuple):
     out: str
     err: str
 
+    @property
+    def error_line(self) -> str:
+        """The one line of an error, and nothing else but the progress of imports."""
+        (line,) = [line for line in self.err.splitlines() if not line.startswith(f"{LOADING}: ")]
+        assert line.startswith("error: ")
+        return line
 
-def treesearch(*arguments: object, cwd: Path | None = None) -> Done:
+
+def treesearch(*arguments: object, cwd: Path | None = None, environment: dict[str, str] | None = None) -> Done:
     """Run ``treesearch ARGUMENTS`` in a process of its own.
 
     The process is forked from a server that has imported torch and nothing else, which saves four seconds each time;
@@ -68,14 +78,15 @@ def treesearch(*arguments: object, cwd: Path | None = None) -> Done:
     context = multiprocessing.get_context("forkserver")
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        process = context.Process(target=_main, args=([str(a) for a in arguments], cwd, out, err))
+        process = context.Process(target=_main, args=([str(a) for a in arguments], cwd, environment or {}, out, err))
         process.start()
         process.join(300)
         assert process.exitcode is not None, f"still running: {arguments}"
         return Done(process.exitcode, out.read_text(), err.read_text())
 
 
-def _main(arguments: list[str], cwd: Path | None, out: Path, err: Path) -> None:
+def _main(arguments: list[str], cwd: Path | None, environment: dict[str, str], out: Path, err: Path) -> None:
+    os.environ.update(environment)
     for path, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), descriptor)
     os.chdir(cwd or out.parent)

@@ -50,7 +50,8 @@ def test_the_seed_decides(name: str) -> None:
 @pytest.fixture(scope="module")
 def elsewhere() -> dict[str, object]:
     """What all agents propose in another process, with another hash seed and number of threads."""
-    environment = {**os.environ, "PYTHONHASHSEED": "123", "OMP_NUM_THREADS": "2"}
+    threads = "1" if torch.get_num_threads() > 1 else "2"
+    environment = {**os.environ, "PYTHONHASHSEED": "123", "OMP_NUM_THREADS": threads}
     command = [sys.executable, "-W", "error", "-m", "tests.agents.conversation", "9"]
     finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
@@ -58,10 +59,12 @@ def elsewhere() -> dict[str, object]:
     return proposals
 
 
+@pytest.mark.slow
 def test_the_same_in_another_process(name: str, elsewhere: dict[str, object]) -> None:
     assert elsewhere[name] == long_conversation(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["list", "range"])
 def test_proposals_are_for_the_given_weights(name: str, weights: str) -> None:
     allowed = WEIGHTS[weights]
@@ -84,6 +87,7 @@ def test_the_task_has_the_weight_where_none_is_given(name: str) -> None:
     assert {proposal.cost_weight for proposal in converse(make(name), 1)} == {TASK.cost_weight}
 
 
+@pytest.mark.slow
 def test_no_tree_is_proposed_twice(name: str) -> None:
     agent = warmed(make(name))
     hashes = [proposal.tree.hash for proposal in converse(agent, 20)]
@@ -102,6 +106,7 @@ def test_how_the_trees_are_asked_for_does_not_matter(name: str) -> None:
     assert fingerprint(one.ask(6)) == fingerprint(other.ask(1) + other.ask(0) + other.ask(5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warm", [False, True])
 @pytest.mark.parametrize("batches", [0, 1, 3])
 def test_a_resumed_agent_goes_on_as_if_nothing_had_happened(name: str, warm: bool, batches: int) -> None:
@@ -160,6 +165,7 @@ def test_global_generators_and_threads_are_left_alone(name: str) -> None:
     assert threads == torch.get_num_threads()
 
 
+@pytest.mark.slow
 def test_random_search_is_uniform_over_the_legal_actions() -> None:
     agent = make("random_search")
     first = np.array([agent.propose(0.005).actions[0] for _ in range(2000)])
@@ -201,6 +207,7 @@ def test_unknown_action() -> None:
         make_agent("random_search", task=TASK, actions=["kway"], max_decisions=1, closer=None, seed=0)
 
 
+@pytest.mark.slow
 def test_rewards_of_a_uniform_policy_are_those_of_random_search() -> None:
     reward = StructuralReward(TASK)
     means = []

@@ -175,6 +175,7 @@ def test_a_step_of_local_search_changes_one_subtree_of_one_of_the_best() -> None
         assert any(outside(child.tree, changed) == outside(elite.tree, changed) for elite, changed in candidates)
 
 
+@pytest.mark.slow
 def test_local_search_prefers_heavy_nodes_by_the_power(monkeypatch: pytest.MonkeyPatch) -> None:
     for power in (0.0, 1.0):
         agent = make("local_search", num_elites=1, mass_power=power)

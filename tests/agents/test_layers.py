@@ -99,6 +99,7 @@ def partitions(tree: Tree) -> list[list[tuple[int, ...]]]:
     return [[tuple(sorted(below[child])) for child in tree.children(node)] for node in range(tree.num_internal)]
 
 
+@pytest.mark.slow
 def test_fewer_decisions_owe_less_to_luck() -> None:
     luck = {}
     for name, share in (("layered", 1), ("composed", 0)):

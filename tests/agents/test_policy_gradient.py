@@ -364,6 +364,7 @@ def best_reward(name: str, seed: int, *, num_trees: int, batch_size: int = 16, *
 HUFFMAN_DEPTH = build_tree("huffman", counts=1 / np.arange(1, 1001)).expected_depth(1 / np.arange(1, 1001))
 
 
+@pytest.mark.slow
 def test_beats_random_search_within_a_hundred_trees() -> None:
     assert best_reward("policy_gradient", 0, num_trees=96) > best_reward("random_search", 0, num_trees=96)
 

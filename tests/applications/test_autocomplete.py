@@ -266,6 +266,7 @@ def run(folder: Path, *arguments: str) -> Done:
     return treesearch("apply", "autocomplete", "--queries", str(write_queries(folder)), *arguments)
 
 
+@pytest.mark.slow
 def test_command_prints_json(tmp_path: Path) -> None:
     total = sum(QUERIES.values())
     done = run(tmp_path, "--prefix", "how", "--top", "2", "--json")

@@ -176,6 +176,7 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
         ContextSettings(epochs=0)
 
 
+@pytest.mark.slow
 def test_command_trains_keeps_and_uses_a_model(tmp_path: Path) -> None:
     model, contexts = str(tmp_path / "model"), str(write_contexts(tmp_path))
     done = run(tmp_path, "--prefix", "how", "--contexts", contexts, "--context", "friends", "--save", model, "--json")

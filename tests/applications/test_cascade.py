@@ -66,6 +66,7 @@ def certain(task: CascadeTask, right: float) -> dict[str, Predictions]:
     return {"flat": Predictions(*said), "hs": Predictions(*said)}
 
 
+@pytest.mark.slow
 def test_a_whole_run(tmp_path: Path) -> None:
     paths = write_task(tmp_path)
     options = ["--seeds", "2", "--epochs", "6", "--ratios", "0.5,8", "--target-accuracy", "0.6", "--delta", "0.2"]
@@ -95,6 +96,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert of["flat", "threshold", 8]["answered_inner"] == 0
 
 
+@pytest.mark.slow
 def test_documents_that_no_classifier_has_seen(tmp_path: Path) -> None:
     paths = write_task(tmp_path, train_outside=0)
     done = treesearch("apply", "cascade", *arguments(paths), "--epochs", "3", "--ratios", "2")
@@ -188,6 +190,7 @@ def test_weights_stand_for_copies(tmp_path: Path) -> None:
     assert OutOfScopeModel.fit(known[~outside]) is None
 
 
+@pytest.mark.slow
 def test_the_same_seeds_give_the_same_rows(tmp_path: Path) -> None:
     task = load(write_task(tmp_path))
     training, policies = TrainingSettings(epochs=2, learning_rates=(0.01,)), PolicySettings(ratios=(3.0,))

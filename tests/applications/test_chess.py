@@ -231,6 +231,7 @@ def test_the_models_are_audited_at_the_same_decisions(tmp_path: Path) -> None:
             assert any("the expert" in line for line in record_lines(record))
 
 
+@pytest.mark.slow
 def test_rows_of_seeds(tmp_path: Path) -> None:
     openings = Openings.load(write_tables(tmp_path), min_lines=5)
     trees = [Tree.from_nested([[0, 2], [1, 3]])] * 2
@@ -259,6 +260,7 @@ def test_rows_of_seeds(tmp_path: Path) -> None:
             compare_models(openings, **changes)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     tables = write_tables(tmp_path)
     options = ["--openings", tables, "--min-lines", "5", "--epochs", "2"]
@@ -282,6 +284,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "seed-0" / "names.txt").read_text().splitlines()[0] == "A: English Opening"
 
 
+@pytest.mark.slow
 def test_bad_input(tmp_path: Path) -> None:
     tables = Path(write_tables(tmp_path))
     for moves, message in (

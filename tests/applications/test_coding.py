@@ -341,6 +341,7 @@ def test_bad_input(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         command()
 
 
+@pytest.mark.slow
 def test_texts_of_icd10cm() -> None:
     pytest.importorskip("simple_icd_10_cm")
     taxonomy = coding.icd10cm_chapters(["2", "9"])

@@ -35,6 +35,7 @@ def arguments(paths: dict[str, str], **changes: str) -> list[str]:
     return [part for name, path in (paths | changes).items() for part in (f"--{name}", path)]
 
 
+@pytest.mark.slow
 def test_all_classifiers_learn(tmp_path: Path) -> None:
     paths = write_task(tmp_path)
     done = treesearch("apply", "taxonomy", *arguments(paths), "--seeds", "2", "--epochs", "8", "--json")
@@ -93,6 +94,7 @@ def test_a_rule_for_several_parents(tmp_path: Path) -> None:
     assert load_task(*map(Path, [paths["train"], paths["valid"], paths["test"], tmp_path / "paths"]))[1].num_levels == 1
 
 
+@pytest.mark.slow
 def test_bad_input(tmp_path: Path) -> None:
     paths = write_task(tmp_path)
     tree = tmp_path / "other.tsv"

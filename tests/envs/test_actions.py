@@ -20,6 +20,7 @@ from envs import (
     zipf_task,
 )
 from envs.actions import MAX_FLAT, Grouping
+from tests.slow import slow_but
 from treesearch import Tree, build_tree
 from treesearch.builders.reassignment import NodeDirections
 from treesearch.errors import ConfigError, DataError
@@ -369,7 +370,7 @@ def check_by_applying(action: object, task: ConstructionTask, node: OpenNode) ->
     return outcome.projection_dim == 0
 
 
-@pytest.mark.parametrize("with_vectors", [True, False])
+@pytest.mark.parametrize("with_vectors", slow_but([False], [True, False]))
 def test_legal_means_that_applying_gives_what_the_name_says(with_vectors: bool) -> None:
     rng = np.random.default_rng(7)
     toy = zipf_task(700, in_features=8)

@@ -76,6 +76,7 @@ def legal(masks: NDArray[Any], rng: np.random.Generator) -> NDArray[np.int64]:
     return np.array([rng.choice(np.flatnonzero(mask)) for mask in masks])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP], ids=lambda mode: mode.value)
 @pytest.mark.parametrize("method", [*METHODS, "sync"])
 def test_masks_of_vectors_are_those_of_each_environment(method: str, mode: AutoresetMode) -> None:
@@ -119,6 +120,7 @@ def test_masks_of_vectors_are_those_of_each_environment(method: str, mode: Autor
     vector.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["async", "sync"])
 def test_made_as_a_vector(mode: str) -> None:
     task = TASKS[0]
@@ -186,6 +188,7 @@ def test_stable_baselines_has_nothing_to_say() -> None:
     checker.check_env(make(TASKS[0]).unwrapped)  # a warning is an error here
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_masks_in_workers_of_stable_baselines(method: str) -> None:
     """``env_method`` gives those of the observation, after an automatic reset as well."""

@@ -92,6 +92,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind", "bias"), CASES)
 def test_onnx(name: str, kind: str, bias: bool, onnx: Any, tmp_path: Path) -> None:
     layer, module = make(TREES[name], kind, bias=bias)
@@ -116,6 +117,7 @@ def test_program(name: str, kind: str, bias: bool) -> None:
         assert_same(found if isinstance(found, tuple) else [found], expected_of(layer, module, inputs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["scores", "beam"])
 def test_double_precision(kind: str, onnx: Any, tmp_path: Path) -> None:
     layer, module = make(TREES["adaptive"], kind, dtype=torch.float64)
@@ -124,6 +126,7 @@ def test_double_precision(kind: str, onnx: Any, tmp_path: Path) -> None:
     assert_same(onnx_outputs(tmp_path / "layer.onnx", inputs), expected_of(layer, module, inputs), 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["scores", "exact"])
 def test_improbable_classes_stay_finite(kind: str, onnx: Any, tmp_path: Path) -> None:
     """Torch's own translation of log(sigmoid(x)) gives minus infinity below x = -104."""
@@ -168,6 +171,7 @@ print(*sorted({name.split(".")[0] for name in sys.modules} & {"treesearch", "env
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["scores", "beam"])
 def test_a_saved_program_stands_alone(kind: str, tmp_path: Path) -> None:
     layer, module = make(TREES["clustered 16-way"], kind)
@@ -188,6 +192,7 @@ numpy.savez(sys.argv[3], *session.run(None, {"input": numpy.load(sys.argv[2])}))
 """
 
 
+@pytest.mark.slow
 def test_an_onnx_file_stands_alone(onnx: Any, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     layer, module = make(TREES["adaptive"], "beam")
@@ -208,6 +213,7 @@ def test_the_file_names_the_tree_and_no_paths(onnx: Any, tmp_path: Path) -> None
     assert str(Path(export.__file__).parents[1]).encode() not in (tmp_path / "layer.onnx").read_bytes()
 
 
+@pytest.mark.slow
 def test_external_data(onnx: Any, tmp_path: Path) -> None:
     layer, module = make(TREES["flat"], "scores")
     export_onnx(module, tmp_path / "layer.onnx", external_data=True)

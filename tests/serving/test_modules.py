@@ -31,6 +31,7 @@ def assert_beam_is_that_of_the_layer(tree: Tree, k: int, beam: int, bias: bool =
     assert exact.tolist() == expected.exact.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ratio", "bias"),
     [(levels.ROWS_PER_FETCHED_ROW, True), (levels.ROWS_PER_FETCHED_ROW, False), (0, True), (10**9, True)],

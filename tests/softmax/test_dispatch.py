@@ -88,6 +88,7 @@ def test_parameters_of_mixed_types() -> None:
 # -- compilers and transforms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.filterwarnings(*TORCH_OWN)
 def test_a_layer_compiles_whole(name: str) -> None:
@@ -104,6 +105,7 @@ def test_a_layer_compiles_whole(name: str) -> None:
             torch.testing.assert_close(torch.zeros_like(other) if grad is None else grad, other)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(*TORCH_OWN)
 def test_compilers_go_round_the_cpu_kernels() -> None:
     layer = single("huffman")

@@ -162,6 +162,7 @@ def test_every_form_of_table_occurs_above() -> None:
     assert max(sum(own.columns is None for own in table.dense.normalisers) for table in tables) <= 3 * MAX_RUNS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", SETTINGS.values(), ids=SETTINGS)
 def test_numerical_derivatives(options: dict[str, int]) -> None:
     case = make_case(projected([0, [1, 2, [3, 4]], [5, 6, 7, 8]], [0, 2, 0, 3]), 4)
@@ -453,6 +454,7 @@ def _fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_fresh_compiler")
 @pytest.mark.parametrize(
     ("name", "options"),
@@ -473,6 +475,7 @@ def test_compiled_whole(name: str, options: dict[str, int]) -> None:
         assert_same(target_log_prob(*arguments), gpu.target_log_prob(*arguments), case.leaves)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_fresh_compiler")
 @pytest.mark.parametrize("name", ["one class", "nested, growing again"])
 def test_all_classes_and_decisions_compiled_whole(name: str) -> None:
@@ -515,6 +518,7 @@ class _Scorer(nn.Module):
         return gpu.target_log_prob(self.tables, input, target, *parameters, sparse=self.sparse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOME_TREES[1:])
 def test_exported_with_a_dynamic_batch(name: str) -> None:
     case = make_case(TREES[name], 9)
@@ -756,6 +760,7 @@ def test_a_forest_is_copied_pickled_and_moved() -> None:
     assert torch.equal(moved(inputs, targets), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_fresh_compiler")
 def test_a_forest_is_compiled_whole() -> None:
     forest, layers = forest_of(FOREST)

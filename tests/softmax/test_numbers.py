@@ -116,6 +116,7 @@ def test_probabilities_add_up_to_one(name: str, kernel: Kernel, dtype: torch.dty
         assert largest_error(layer.log_prob(inputs)) <= TOLERANCE[dtype]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
 @pytest.mark.parametrize(("kernel", "dtype"), PRECISIONS, ids=str)
 def test_probabilities_of_100_000_classes_add_up_to_one(name: str, kernel: Kernel, dtype: torch.dtype) -> None:

@@ -286,6 +286,7 @@ def beam(layer: HierarchicalSoftmax, x_D: Tensor, k: int, max_nodes: int) -> tup
     return best, len(best) == k and bool(max(left) < log_prob_C[best[-1]] or len(left) == 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_nodes", [1, 2, 3, 8])
 @pytest.mark.parametrize(
     "name", ["huffman", "mixed depths", "adaptive", "nested, growing again", "random, large", "bush"]

@@ -65,6 +65,7 @@ def test_chess() -> None:
         sources.chess_openings(folder, by="pgn")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_icd10cm() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the package reads its files in an old way
