@@ -10,6 +10,7 @@ from treesearch.config import load_config
 from treesearch.errors import ConfigError, RunError
 from treesearch.launch.study import Variant, run_study, study_rows, study_table
 from treesearch.progress import ProgressReporter
+from treesearch.report.page.run_view import find_runs
 from treesearch.search.evaluation_row import FROZEN
 from treesearch.search.ledger import Ledger
 
@@ -63,6 +64,10 @@ def test_a_study_is_resumed_and_does_not_depend_on_the_number_of_processes(tmp_p
         rewards = [row.reward for row in ledger.rows(FROZEN)]
     assert both[1]["by_seed"][0] == pytest.approx(np.max(rewards))  # type: ignore[index]
     assert both[0]["evaluations"] == 24
+    views = find_runs([tmp_path / "one"])
+    assert [view.config.search.batch_size for view in views] == [config.search.batch_size] * 2 + [3] * 2
+    assert all(view.finished and view.agent == "random_search" and len(view.sessions) == 1 for view in views)
+    assert all(view.class_names is not None and view.counts is not None for view in views)
     with pytest.raises(RunError, match="another configuration"):
         run_study(
             load_config(tmp_path / "tiny.yaml", ["seed=5"]),

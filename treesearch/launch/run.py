@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +30,7 @@ from treesearch.launch.parts import (
     measured_cost_model,
     prepare_run,
 )
+from treesearch.launch.records import record_data, record_session
 from treesearch.launch.results import best_tree, export_best, summarise, tables
 from treesearch.launch.taxonomy import run_taxonomy
 from treesearch.progress import ProgressReporter
@@ -85,9 +85,7 @@ def run_search(
     config, dataset = load_data(config)
     check_choices(config, dataset, policy=policy)
     with folder.create(config) as ledger, folder.lock(), _told_how_to_go_on(folder, progress):
-        ledger.set_meta("counts", dataset.counts.tolist())
-        ledger.set_meta("corpus", dataset.source | {"hash": dataset.hash})
-        ledger.set_meta("class_names", None if dataset.class_names is None else list(dataset.class_names))
+        record_data(ledger, dataset)
         ledger.set_meta("policy", None if policy is None else str(policy.resolve()))
         return _search_and_confirm(config, dataset, folder, ledger, progress, make_worker)
 
@@ -165,7 +163,7 @@ def _search_and_confirm(
     """From the ledger's last batch, or from the start, to the end."""
     checkpoint = ledger.last_batch()
     counts = dataset.counts.astype(float)
-    ledger.set_meta("sessions", [*(ledger.meta("sessions") or ()), time.time()])  # when each process began
+    record_session(ledger)
     spent = 0 if checkpoint is None else checkpoint.position.spent
     kept = ledger.next_id() - 1  # rows, all of the frozen rung
     with make_tracker(config, folder.path, run_id=_run_id(ledger), step=kept) as tracker:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,17 +23,25 @@ from treesearch.evaluation.comparison import paired_difference, t_interval
 from treesearch.evaluation.features import Features
 from treesearch.evaluation.preparation import Preparation
 from treesearch.launch.eras import Eras
-from treesearch.launch.parts import RunParts, check_choices, load_data, make_cost_model, make_executor, prepare_run
+from treesearch.launch.parts import (
+    RunParts,
+    check_choices,
+    load_data,
+    make_cost_model,
+    make_executor,
+    prepare_run,
+)
+from treesearch.launch.records import record_config, record_data, record_session
 from treesearch.progress import ProgressReporter
 from treesearch.report.cells import gain_cell
 from treesearch.search.evaluation_row import FROZEN
 from treesearch.search.ledger import Ledger
 from treesearch.search.locks import claimed
+from treesearch.search.study_ledgers import ledger_file, recorded, remove_unfinished
 
 FINISHED = "finished"  # meta entry of a search that has spent its budget: its seconds
 PREPARATION = "preparation.json"  # written last: what is shared is whole
 REWARDS = "rewards"  # another: of each evaluation under the common λ, minus infinity where it has no score
-PARTIAL = ".partial"  # how the suffix of a ledger begins while its search runs; the number of the process follows
 FIRST_SEED = 1  # of the agents; the task keeps the config's
 
 
@@ -112,8 +119,8 @@ def run_study(
         _check_common(config, configs[variant.name], variant.name)
     jobs = [(name, seed) for seed in range(FIRST_SEED, FIRST_SEED + num_seeds) for name in names]
     with claimed(folder, dump_config(config), "study", empty=False):
-        _remove_leftovers(folder)
-        open_jobs = [job for job in jobs if not _ledger_file(folder, *job).is_file()]
+        remove_unfinished(folder)
+        open_jobs = [job for job in jobs if not ledger_file(folder, *job).is_file()]
         if open_jobs:
             _prepare(config, dataset, folder, progress)
             policies = {variant.name: variant.policy for variant in variants}
@@ -141,11 +148,11 @@ def curves(folder: Path, names: Sequence[str], num_seeds: int) -> dict[str, list
     found: dict[str, list[list[float]]] = {}
     for name in names:
         for seed in range(FIRST_SEED, FIRST_SEED + num_seeds):
-            with Ledger(_ledger_file(folder, name, seed)) as ledger:
+            with Ledger(ledger_file(folder, name, seed), read_only=True) as ledger:
                 rewards = ledger.meta(REWARDS)
             if not rewards:
                 raise RunError(
-                    f"{_ledger_file(folder, name, seed)} holds no {REWARDS}: delete it and run the same again"
+                    f"{ledger_file(folder, name, seed)} holds no {REWARDS}: delete it and run the same again"
                 )
             found.setdefault(name, []).append(np.maximum.accumulate(rewards).tolist())
     return found
@@ -208,20 +215,22 @@ def study_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _search(config: Config, folder: Path, name: str, seed: int, policy: Path | None) -> None:
-    """Run one search in this process; its ledger appears whole when it has finished."""
+    """Run one search in this process."""
     (config, dataset), preparation = load_data(config), _load_preparation(folder)
-    final = _ledger_file(folder, name, seed)
-    partial = final.with_suffix(f"{PARTIAL}-{os.getpid()}")
-    final.parent.mkdir(parents=True, exist_ok=True)
     with ProgressReporter(quiet=True) as progress:
         cost_model = make_cost_model(config, dataset.counts.astype(float), progress)
-        with Ledger(partial, create=True) as ledger, make_executor(_local(config), dataset, preparation) as executor:
+        with (
+            recorded(ledger_file(folder, name, seed)) as ledger,
+            make_executor(_local(config), dataset, preparation) as executor,
+        ):
+            record_config(ledger, config)
+            record_data(ledger, dataset)
+            record_session(ledger)
             eras = Eras(RunParts(config, dataset, cost_model, executor, ledger, progress))
             begin = perf_counter()
             eras.search(eras.first(preparation, policy, seed=seed))
             ledger.set_meta(REWARDS, [row.validation_reward(cost_model) for row in ledger.rows(FROZEN)])
             ledger.set_meta(FINISHED, perf_counter() - begin)
-    partial.rename(final)
 
 
 def _local(config: Config) -> Config:
@@ -248,20 +257,6 @@ def _check_common(config: Config, own: Config, name: str) -> None:
 
 
 # -- the folder --------------------------------------------------------------------------------------------------------
-
-
-def _ledger_file(folder: Path, name: str, seed: int) -> Path:
-    return folder / name / f"seed-{seed}.db"
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """What searches of a study that was killed have left.
-
-    Such a search may still go on in a process that has outlived the study's; without its file it cannot end as one of
-    this study's.
-    """
-    for file in folder.glob(f"*/seed-*{PARTIAL}*"):
-        file.unlink(missing_ok=True)
 
 
 def _prepare(config: Config, dataset: Dataset, folder: Path, progress: ProgressReporter) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+CONFIG = "config"  # key in meta: the configuration of a search of a study
 COMPLETE = "complete"  # key in meta: whether comparison.json is of the latest session
 LARGEST = 1 << 53  # of whole numbers, and of counts: what a float holds exactly
 
@@ -92,6 +93,7 @@ TIMES = Kind("a list of times", _list_of(_is_count))
 FIGURES = Kind("an object of numbers", lambda value: isinstance(value, dict) and all(map(_is_number, value.values())))
 PLACES = Kind("a list of pairs of numbers from 0 on", _list_of(_is_pair))
 POSITION = Kind("an object of encoder, spent, began and proposed", _is_position)
+SETTINGS = Kind("an object", lambda value: isinstance(value, dict))
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 CORPUS = Kind("an object with a hash", lambda value: isinstance(value, dict) and _is_text(value.get("hash")))
 
@@ -101,6 +103,7 @@ META = {
     for key, kind in {
         "class_names": TEXTS,
         COMPLETE: FLAG,
+        CONFIG: SETTINGS,
         "corpus": CORPUS,
         "counts": COUNTS,
         "encoder": TEXT,

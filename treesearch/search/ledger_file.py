@@ -60,14 +60,14 @@ class LedgerFile:
                 path.touch(exist_ok=False)
                 made = True
             place = path if writable or create else self._copied(path)  # SQLite writes even where it only reads
-            self._db = self._resources.enter_context(closing(sqlite3.connect(place)))
+            self._db = self._resources.enter_context(closing(_connected(place)))
             self._prepare(create, read_only)
         except FileExistsError:
             raise RunError(f"{path} already holds a search; choose another --out") from None
         except BaseException as error:
             self._resources.close()
             if made:
-                for file in _files(path):
+                for file in files_of(path):
                     file.unlink(missing_ok=True)
             if not isinstance(error, OSError | sqlite3.Error | _NoLedgerError):
                 raise
@@ -86,6 +86,19 @@ class LedgerFile:
         """Store a JSON-able fact about the run."""
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?)", (key, json.dumps(value)))
+
+    def copy_to(self, path: Path) -> None:
+        """Write all of it to a new file, as which it is whole without a write-ahead log.
+
+        Raises:
+            RunError: The file is there already or cannot be written.
+        """
+        try:
+            self._db.execute("VACUUM INTO ?", (str(path),))
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        except (OSError, sqlite3.Error) as error:
+            raise RunError(f"{path} could not be written: {error}; free space or mend its folder") from None
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -146,7 +159,7 @@ class LedgerFile:
     def _copied(self, path: Path) -> Path:
         """The path of a copy, which goes when this is closed."""
         folder = Path(self._resources.enter_context(tempfile.TemporaryDirectory()))
-        for file in _files(path):
+        for file in files_of(path)[:2]:  # SQLite makes the index anew
             if file.exists():
                 shutil.copyfile(file, folder / file.name)
         return folder / path.name
@@ -207,6 +220,11 @@ class LedgerFile:
             self._db.execute("INSERT INTO meta VALUES ('schema', ?)", (json.dumps(SCHEMA_VERSION),))
 
 
-def _files(path: Path) -> list[Path]:
-    """A ledger's file and its write-ahead log, which holds what is not in it yet."""
-    return [path, path.with_name(f"{path.name}-wal")]
+def files_of(path: Path) -> list[Path]:
+    """A ledger's file, its write-ahead log, which holds what is not in it yet, and the index of that."""
+    return [path, *(path.with_name(f"{path.name}-{end}") for end in ("wal", "shm"))]
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    """To a file that is there: SQLite would make one that has gone meanwhile."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)

@@ -234,6 +234,14 @@ def test_from_the_frozen_rung(searched: RunView) -> None:
             "The search has finished 40 evaluations; nothing was confirmed",
         ),
         ({"path": Path("no/folder.db")}, "40 evaluations of a study; nothing is confirmed there."),
+        (
+            {"path": Path("no/folder.db"), "running": True, "complete": False},
+            "The search, of a study, is running: 40 of 40 evaluations are done; none will be confirmed.",
+        ),
+        (
+            {"path": Path("no/folder.db"), "complete": False},
+            "The search was stopped after 40 of 40 evaluations; the same study, started again, begins it anew.",
+        ),
     ],
 )
 def test_states(searched: RunView, changes: dict[str, Any], state: str) -> None:

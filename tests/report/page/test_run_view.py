@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from tests.report.page import runs
-from treesearch.config import make_config
+from treesearch.config import make_config, with_overrides
 from treesearch.cost import CostModel
 from treesearch.cost_table import CostTable
 from treesearch.errors import RunError
+from treesearch.launch.records import record_config
 from treesearch.report.page.run_view import Batch, RunView, find_runs, load_run
+from treesearch.search.ledger import Ledger
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,23 @@ def test_a_study(run: Path, tmp_path: Path) -> None:
     ]
     assert [view.group for view in views] == ["hybrid"] * 2 + ["random_search"] * 2
     assert all(view.comparison is None and not view.running and len(view.frozen) == 30 for view in views)
+
+
+def test_a_variant_has_settings_of_its_own(run: Path, tmp_path: Path) -> None:
+    """In its ledger; one of an earlier version has what all variants have in common."""
+    shutil.copy(run / "config.yaml", tmp_path)
+    common = load_run(run).config
+    own = with_overrides(common, ["search.agent=evolution", "search.evaluations=77"])
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        shutil.copy(run / "search.db", tmp_path / name / "seed-1.db")
+    with Ledger(tmp_path / "new/seed-1.db") as ledger:
+        record_config(ledger, own)
+    assert [view.config for view in find_runs([tmp_path])] == [own, common]
+    with Ledger(tmp_path / "new/seed-1.db") as ledger:
+        ledger.set_meta("config", ["evolution"])
+    with pytest.raises(RunError, match="config in its table meta must be an object, but is"):
+        find_runs([tmp_path])
 
 
 def test_what_is_no_run(run: Path, tmp_path: Path) -> None:

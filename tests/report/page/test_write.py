@@ -1,6 +1,7 @@
 """Writing the report: where it goes, what it does not replace, and following a search until nobody works on it."""
 
 import fcntl
+import re
 import shutil
 import threading
 from contextlib import ExitStack
@@ -16,8 +17,10 @@ from treesearch.report.page import run_view
 from treesearch.report.page.run_view import load_run
 from treesearch.report.page.write import MARK, report_file, watch_report, write_report
 from treesearch.search import locks
+from treesearch.search.evaluation_row import FROZEN
 from treesearch.search.locks import CONFIG_FILE, claimed
 from treesearch.search.run_folder import RunFolder
+from treesearch.search.study_ledgers import ledger_file, recorded
 
 LIVE = 'id="live"'
 
@@ -150,13 +153,20 @@ def test_one_of_several_runs_is_followed(run: RunFolder, original: Path, tmp_pat
 
 
 def study_folder(folder: Path, run: RunFolder, num_searches: int) -> Path:
-    """A study that has finished so many searches, beside one that is under way."""
+    """A study that has finished so many searches, beside one that is about to begin."""
     (folder / "hybrid").mkdir(parents=True)
     shutil.copy(run.config_file, folder / CONFIG_FILE)
     (folder / "hybrid/seed-9.partial-1").touch()
     for seed in range(1, num_searches + 1):
         shutil.copy(run.ledger_file, folder / f"hybrid/seed-{seed}.db")
     return folder
+
+
+def told_of(page: str, name: str) -> tuple[str, int]:
+    """State and evaluations of a run, from the table of runs."""
+    cells, *_ = re.findall(rf"<tr><th[^>]*>(?:<[^>]*>)*{name}(?:<[^>]*>)*</th>(.*?)</tr>", page)
+    state, _, evaluations, *_ = re.findall(r"<td[^>]*>(.*?)</td>", cells)
+    return state, int(evaluations)
 
 
 def test_a_study_is_followed_between_its_searches(run: RunFolder, tmp_path: Path) -> None:
@@ -182,6 +192,48 @@ def test_a_study_is_followed_between_its_searches(run: RunFolder, tmp_path: Path
     assert LIVE not in last
     assert "more to come" not in last
     assert len(told) == 2
+
+
+def test_a_search_of_a_study_is_followed(run: RunFolder, tmp_path: Path) -> None:
+    """From its first evaluation to its end, beside one that has finished."""
+    study = study_folder(tmp_path / "study", run, 1)
+    pages: list[str] = []
+    with run.read() as source:
+        rows, encoder = source.rows(FROZEN), source.meta("encoder")
+        trees = {row.tree_hash: source.tree(row.tree_hash) for row in rows[:3]}  # it was made up with few more
+
+    with ExitStack() as working:
+        working.enter_context(claimed(study, (study / CONFIG_FILE).read_text(), "study", empty=False))
+        ledger = working.enter_context(recorded(ledger_file(study, "hybrid", 2)))
+        ledger.set_meta("encoder", encoder)
+
+        between = iter((rows[:3], rows[3:], []))
+
+        def sleep(seconds: float) -> None:
+            pages.append((study / "report.html").read_text())
+            for row in next(between):
+                ledger.record(row, trees.get(row.tree_hash, trees[rows[0].tree_hash]))
+            if len(pages) == 3:
+                working.close()
+
+        watch_report([study], interval=1, sleep=sleep)
+    pages.append((study / "report.html").read_text())
+    said = [told_of(page, "hybrid, seed 2") for page in pages]
+    assert said == [("running", 0), ("running", 3), ("running", len(rows)), ("finished", len(rows))]
+    unfinished = "1 of 2 searches have not finished"
+    assert ["2 runs, 1 running" in page and unfinished in page for page in pages] == [True, True, True, False]
+    assert told_of(pages[0], "hybrid, seed 1") == ("finished", 24)
+
+
+def test_what_a_study_that_was_stopped_has_left(run: RunFolder, tmp_path: Path) -> None:
+    study = study_folder(tmp_path / "study", run, 1)
+    shutil.copy(run.ledger_file, study / "hybrid/seed-2.partial-12")
+    page = write_report([study]).read_text()
+    assert told_of(page, "hybrid, seed 2")[0] == "stopped before its end"
+    assert "1 running" not in page
+    (study / "hybrid/seed-1.db").unlink()
+    page = write_report([study]).read_text()
+    assert "The search was stopped after 24 of 24 evaluations; the same study, started again, begins it anew." in page
 
 
 def test_a_sweep_is_followed_between_its_searches(run: RunFolder, tmp_path: Path) -> None:
@@ -220,7 +272,9 @@ def test_what_to_wait_for_before_there_is_anything_to_show(run: RunFolder, tmp_p
     text = (study / CONFIG_FILE).read_text()
     with (
         claimed(study, text, "study", empty=False),
-        pytest.raises(RunError, match=r"nothing to show yet.*wait until the first search of the study has finished"),
+        pytest.raises(
+            RunError, match=r"nothing to show yet, but a process works on it: wait until its first search has"
+        ),
     ):
         watch_report([study], interval=1)
     with pytest.raises(RunError, match=r"is no folder; .*; one that has just begun makes it once it has read its data"):

@@ -91,8 +91,7 @@ def runs_page(views: Sequence[RunView], *, refresh: float | None = None) -> str:
 def _state(view: RunView) -> str:
     if view.running:
         return "running"
-    ended = view.comparison is not None and not view.outdated
-    return "finished" if ended or not view.path.is_dir() else "stopped before its end"
+    return "finished" if view.finished else "stopped before its end"
 
 
 def _headline(found: Headline) -> str:
@@ -106,10 +105,10 @@ def _headline(found: Headline) -> str:
 
 
 def _groups(views: Sequence[RunView], best_rewards: Sequence[float | None]) -> str:
-    """Groups of runs that differ in their seed alone, with the mean of their best rewards."""
+    """Groups of runs that differ in their seed alone, with the mean of the best rewards of those that have finished."""
     groups: dict[str, list[float]] = {}
     for view, reward in zip(views, best_rewards, strict=True):
-        groups.setdefault(view.group, []).extend([] if reward is None else [reward])
+        groups.setdefault(view.group, []).extend([reward] if reward is not None and view.finished else [])
     if len(groups) == len(views):
         return ""
     rows = []
@@ -122,7 +121,9 @@ def _groups(views: Sequence[RunView], best_rewards: Sequence[float | None]) -> s
         Column("best reward (mean)", "Of the frozen rung, nats"),
         Column("95 % interval"),
     ]
-    return html.table(columns, rows, label="Variants")
+    open_ones = sum(not view.finished for view in views)
+    note = f"<p>{open_ones} of {len(views)} searches have not finished, and are left out here.</p>" if open_ones else ""
+    return html.table(columns, rows, label="Variants") + note
 
 
 def _figure(figure: Figure) -> str:

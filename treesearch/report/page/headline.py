@@ -233,20 +233,32 @@ def _state(view: RunView) -> str:
     budget = view.config.search.evaluations
     if view.comparison is not None and not view.outdated:
         return f"The search has finished {len(view.frozen)} evaluations; nothing was confirmed (confirm.seeds is 0)."
+    if not view.path.is_dir():
+        return _state_in_study(view)
     if view.running:
         later = " and the best trees are being trained jointly" if len(view.frozen) >= budget else ""
         return f"The search is running: {len(view.frozen)} of {budget} evaluations are done{later}."
-    if view.path.is_dir() and len(view.frozen) >= budget:
+    if len(view.frozen) >= budget:
         return (
             f"All {len(view.frozen)} evaluations are done, but the search was stopped before the best trees were"
             f" confirmed; go on with: treesearch resume {view.path}"
         )
-    if view.path.is_dir():
+    return (
+        f"The search was stopped after {len(view.frozen)} of {budget} evaluations; go on with: treesearch resume"
+        f" {view.path}"
+    )
+
+
+def _state_in_study(view: RunView) -> str:
+    done, budget = len(view.frozen), view.config.search.evaluations
+    if view.running:
+        return f"The search, of a study, is running: {done} of {budget} evaluations are done; none will be confirmed."
+    if not view.finished:
         return (
-            f"The search was stopped after {len(view.frozen)} of {budget} evaluations; go on with: treesearch resume"
-            f" {view.path}"
+            f"The search was stopped after {done} of {budget} evaluations; the same study, started again, begins it"
+            " anew."
         )
-    return f"{len(view.frozen)} evaluations of a study; nothing is confirmed there."
+    return f"{done} evaluations of a study; nothing is confirmed there."
 
 
 def _nothing(view: RunView) -> str:

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from treesearch.config import Config, load_config
+from treesearch.config import Config, load_config, make_config
 from treesearch.errors import RunError
 from treesearch.report.runs import outdated_line
+from treesearch.search import study_ledgers
 from treesearch.search.evaluation_row import BUILDER, FROZEN, EvaluationRow
 from treesearch.search.ledger import Ledger
-from treesearch.search.ledger_entries import COMPLETE
+from treesearch.search.ledger_entries import COMPLETE, CONFIG
 from treesearch.search.locks import CONFIG_FILE, is_held
 from treesearch.search.promotion import FOUND, HUFFMAN, builder_labels
 from treesearch.search.run_folder import RunFolder
@@ -44,12 +45,12 @@ class RunView:
 
     name: str  # how the report calls it
     group: str  # runs of one group differ in their seed alone; a run of its own is its own group
-    path: Path  # the run folder, or the ledger of a study
+    path: Path  # the run folder, or the ledger that a search of a study has once it has finished
     config: Config
     rows: tuple[EvaluationRow, ...]  # of all rungs, by id
     batches: tuple[Batch, ...]
     sessions: tuple[float, ...]  # Unix times when a process began to work on it; empty where that was not kept
-    counts: NDArray[np.float64] | None  # [C] training counts; None in a study
+    counts: NDArray[np.float64] | None  # [C] training counts; None where they were not kept
     class_names: tuple[str, ...] | None  # [C]
     class_vectors: NDArray[np.float32] | None = field(repr=False)  # [C, D] of the latest encoder, where they are kept
     encoder: str | None  # hash of the latest features
@@ -57,7 +58,7 @@ class RunView:
     comparison: dict[str, Any] | None  # the content of comparison.json; None before the run has finished
     best_tree: Tree | None  # None before the run has finished
     running: bool  # whether a process works on it
-    complete: bool | None  # whether the comparison is of the latest session; None where the ledger does not tell
+    complete: bool | None  # whether the latest session came to its end; None where the ledger does not tell
 
     @cached_property
     def frozen(self) -> tuple[EvaluationRow, ...]:
@@ -85,7 +86,7 @@ class RunView:
 
     @property
     def agent(self) -> str:
-        """Who proposed: in a study the configuration is that of all variants, so the rows say it."""
+        """Who proposed: of a study of an earlier version the rows alone say it."""
         own = (row.agent for row in self.frozen if row.agent != BUILDER)
         return next(own, self.config.search.agent)
 
@@ -96,6 +97,13 @@ class RunView:
             return None
         then, now = self.comparison["evaluations"], len(self.frozen)
         return outdated_line(self.path, then, now, running=self.running, complete=self.complete)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the search has come to its end; in a study nothing is confirmed there."""
+        if self.running:
+            return False
+        return (self.comparison is not None and not self.outdated) if self.path.is_dir() else self.complete is not False
 
     @property
     def measured(self) -> bool:
@@ -209,7 +217,7 @@ def find_runs(paths: Sequence[Path]) -> list[RunView]:
             raise RunError(f"{path} is no folder; give the folder of a search, a study or a sweep{later}")
         prefix = f"{label}/" if len(paths) > 1 else ""
         ledgers = [path] if (path / "search.db").is_file() else _run_folders(path)
-        study = sorted(path.glob("*/seed-*.db"), key=_variant_and_seed) if not ledgers else []
+        study = study_ledgers.ledger_files(path) if not ledgers else []
         for folder in ledgers:
             own = label if folder == path else prefix + folder.relative_to(path).as_posix()
             views.append(load_run(folder, name=own))
@@ -217,8 +225,7 @@ def find_runs(paths: Sequence[Path]) -> list[RunView]:
             views.append(_study_run(path, file, prefix))
         if not ledgers and not study and at_work(path):
             raise RunError(
-                f"{path} holds nothing to show yet, but a process works on it: wait until the first search of the study"
-                " has finished, or that of the sweep begun"
+                f"{path} holds nothing to show yet, but a process works on it: wait until its first search has begun"
             )
         if not ledgers and not study:
             raise RunError(f"{path} holds no search.db and no study; give the folder of a search, a study or a sweep")
@@ -257,22 +264,21 @@ def _size(file: Path) -> int:
         return 0
 
 
-def _variant_and_seed(file: Path) -> tuple[str, int]:
-    number = file.stem.removeprefix("seed-")
-    return file.parent.name, int(number) if number.isdigit() else -1
-
-
 def _study_run(folder: Path, file: Path, prefix: str) -> RunView:
     group = prefix + file.parent.name
+    with study_ledgers.read(file) as ledger:
+        own = ledger.meta(CONFIG)  # an earlier version kept what all variants have in common alone
+    complete = file.is_file()  # asked first: a search that finishes while it is read is not one that was stopped
     return _view(
         file,
         f"{group}, {file.stem.replace('-', ' ')}",
         group,
-        config=load_config(folder / "config.yaml"),
+        config=load_config(folder / CONFIG_FILE) if own is None else make_config(own),
         environment=None,
         comparison=None,
         best_tree=None,
-        running=False,
+        running=not complete and is_held(folder / CONFIG_FILE),
+        complete=complete,
     )
 
 
@@ -285,12 +291,15 @@ def _distinct(views: list[RunView], paths: Sequence[Path]) -> list[RunView]:
     return views
 
 
-def _view(path: Path, name: str, group: str, *, best_tree: Tree | None, **known: Any) -> RunView:
+def _view(
+    path: Path, name: str, group: str, *, best_tree: Tree | None, complete: bool | None = None, **known: Any
+) -> RunView:
+    """What the ledger adds to what is known."""
     with _ledger(path) as ledger, ledger.snapshot():
         rows, times = tuple(ledger.rows()), ledger.batch_times()
         batches = tuple(Batch(number, times[number], metrics) for number, metrics in ledger.metrics())
         counts, names = ledger.classes()
-        encoder, complete = ledger.meta("encoder"), ledger.meta(COMPLETE)
+        encoder, told = ledger.meta("encoder"), ledger.meta(COMPLETE)
         sessions, vectors = ledger.meta("sessions"), ledger.class_vectors()
     # An earlier version kept names in the best tree alone.
     class_names = best_tree.class_names if names is None and best_tree is not None else names
@@ -305,14 +314,14 @@ def _view(path: Path, name: str, group: str, *, best_tree: Tree | None, **known:
         class_names=None if class_names is None else tuple(class_names),
         class_vectors=vectors,
         encoder=encoder,
-        complete=complete,
+        complete=told if complete is None else complete,
         best_tree=best_tree,
         **known,
     )
 
 
 def _ledger(path: Path) -> Ledger:
-    return RunFolder(path).read() if path.is_dir() else Ledger(path, read_only=True)
+    return RunFolder(path).read() if path.is_dir() else study_ledgers.read(path)
 
 
 def _environment(folder: RunFolder) -> dict[str, Any] | None:

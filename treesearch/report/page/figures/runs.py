@@ -155,6 +155,8 @@ def _progress_sentences(
     words = [f"Of {count(len(views), 'run')} {who} the best reward, {most:.4f} nats."]
     if len(groups) < len(views):
         words.append("Runs that differ in their seed alone are one line, their mean, in a band from least to greatest.")
+        if not all(view.finished for view in views):
+            words.append("It ends where the first of them does: not all have finished.")
     if len({view.encoder for view in views}) > 1:
         words.append("The runs have different encoders, so part of a difference may be theirs.")
     if len({view.config.cost.weight for view in views}) > 1:

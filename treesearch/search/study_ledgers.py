@@ -1,0 +1,103 @@
+"""The ledgers of a study: one for each of its searches, in a folder for each variant.
+
+VARIANT/seed-N.db             of a search that has finished
+VARIANT/seed-N.partial-PID    of one that this process works on, or was stopped in
+
+Elsewhere a search goes by the first name, from its beginning on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from treesearch.errors import RunError
+from treesearch.search.ledger import Ledger
+from treesearch.search.ledger_file import files_of
+
+_PARTIAL = ".partial-"  # how the suffix of a ledger begins while its search goes on; the number of the process follows
+_COPY = "-copy"  # appended to that while the ledger gets its name
+
+
+def ledger_file(folder: Path, variant: str, seed: int) -> Path:
+    """Where the ledger of a search is once the search has finished."""
+    return folder / variant / f"seed-{seed}.db"
+
+
+def ledger_files(folder: Path) -> list[Path]:
+    """The searches of a study that have finished or begun, by variant and seed."""
+    found = set(folder.glob("*/seed-*.db"))
+    for file in folder.glob(f"*/seed-*{_PARTIAL}*"):
+        named = re.fullmatch(rf"(seed-.+){re.escape(_PARTIAL)}\d+", file.name)
+        if named and _changed(file) is not None:
+            found.add(file.with_name(f"{named[1]}.db"))
+    return sorted(found, key=_variant_and_seed)
+
+
+def read(file: Path) -> Ledger:
+    """The ledger of a search, to look at; it may be worked on, and may finish, at the same time.
+
+    Raises:
+        RunError: There is none, or it cannot be read.
+    """
+    partials = [partial for partial in file.parent.glob(f"{file.stem}{_PARTIAL}*") if partial.suffix[-1:].isdigit()]
+    latest = max(partials, key=lambda partial: _changed(partial) or 0.0, default=file)
+    try:
+        return Ledger(file if file.is_file() else latest, read_only=True)
+    except RunError:
+        if latest == file or not file.is_file():
+            raise
+        return Ledger(file, read_only=True)  # the search has finished meanwhile
+
+
+@contextmanager
+def recorded(file: Path) -> Iterator[Ledger]:
+    """A new ledger for a search, which has finished when the block ends without an error.
+
+    It never changes its name: SQLite finds the log beside a ledger by name, and who reads it meanwhile would be
+    left with a wrong one. What gets the final name is a copy.
+
+    Raises:
+        RunError: The file cannot be made, or the study has been started anew meanwhile and has removed it.
+    """
+    partial = file.with_suffix(f"{_PARTIAL}{os.getpid()}")
+    copy = partial.with_name(f"{partial.name}{_COPY}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with Ledger(partial, create=True) as ledger:
+        yield ledger
+        ledger.copy_to(copy)
+    try:
+        partial.stat()  # a study that starts anew removes this first and the copy next: the copy cannot outlive it
+        copy.rename(file)
+    except FileNotFoundError:
+        raise RunError(f"{partial} has gone: the study was started anew meanwhile; wait for that one") from None
+    finally:
+        for one in (copy, *files_of(partial)):
+            one.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what searches of a study that was killed have left.
+
+    Such a search may still go on in a process that has outlived the study's; without its file it cannot finish as one
+    of this study's.
+    """
+    for file in sorted(folder.glob(f"*/seed-*{_PARTIAL}*")):  # a ledger before its copy
+        file.unlink(missing_ok=True)
+
+
+def _changed(file: Path) -> float | None:
+    """When a ledger was written last, Unix time; None for one that is empty, as it is at first, or gone."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_mtime if stat.st_size else None
+
+
+def _variant_and_seed(file: Path) -> tuple[str, int]:
+    number = file.stem.removeprefix("seed-")
+    return file.parent.name, int(number) if number.isdigit() else -1
