@@ -30,10 +30,10 @@ def ledger_file(folder: Path, variant: str, seed: int) -> Path:
 def ledger_files(folder: Path) -> list[Path]:
     """The searches of a study that have finished or begun, by variant and seed."""
     found = set(folder.glob("*/seed-*.db"))
-    for file in folder.glob(f"*/seed-*{_PARTIAL}*"):
-        named = re.fullmatch(rf"(seed-.+){re.escape(_PARTIAL)}\d+", file.name)
-        if named and _changed(file) is not None:
-            found.add(file.with_name(f"{named[1]}.db"))
+    for partial in folder.glob(f"*/seed-*{_PARTIAL}*"):
+        file = _final(partial)
+        if file is not None and _changed(partial) is not None:
+            found.add(file)
     return sorted(found, key=_variant_and_seed)
 
 
@@ -43,7 +43,7 @@ def read(file: Path) -> Ledger:
     Raises:
         RunError: There is none, or it cannot be read.
     """
-    partials = [partial for partial in file.parent.glob(f"{file.stem}{_PARTIAL}*") if partial.suffix[-1:].isdigit()]
+    partials = [partial for partial in file.parent.glob(f"*{_PARTIAL}*") if _final(partial) == file]
     latest = max(partials, key=lambda partial: _changed(partial) or 0.0, default=file)
     try:
         return Ledger(file if file.is_file() else latest, read_only=True)
@@ -87,6 +87,12 @@ def remove_unfinished(folder: Path) -> None:
     """
     for file in sorted(folder.glob(f"*/seed-*{_PARTIAL}*")):  # a ledger before its copy
         file.unlink(missing_ok=True)
+
+
+def _final(file: Path) -> Path | None:
+    """What a ledger is called once its search has finished; None for what is none, such as a log beside it."""
+    named = re.fullmatch(rf"(seed-.+){re.escape(_PARTIAL)}\d+", file.name)
+    return None if named is None else file.with_name(f"{named[1]}.db")
 
 
 def _changed(file: Path) -> float | None:
