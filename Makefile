@@ -1,4 +1,4 @@
-# make search: install, search, compare.  make check, make test, make test-slow: what CI runs.
+# make search: install, search, compare.  make check, make test, make test-slow, make test-devices: what CI runs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 # Else every process that a test starts would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install search test test-slow check clean
+.PHONY: install search test test-slow test-devices check clean
 
 install: $(VENV)/.installed
 
@@ -29,7 +29,10 @@ test: install
 	$(PYTEST) -m "not slow"
 
 test-slow: install
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not pretend"
+
+test-devices: install
+	TREESEARCH_PRETEND_DEVICE=build $(PYTEST) -m pretend tests/test_devices.py tests/softmax/test_cuda.py
 
 check: install
 	$(BIN)/ruff check .

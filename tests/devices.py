@@ -21,7 +21,7 @@ import torch
 BUILT = os.environ.get("TREESEARCH_PRETEND_DEVICE")
 SOURCE = Path(__file__).parent / "pretend" / "device.cpp"
 DEVICES = [
-    pytest.param("pretend", marks=pytest.mark.slow),
+    pytest.param("pretend", marks=[pytest.mark.slow, pytest.mark.pretend]),
     pytest.param("cuda", marks=pytest.mark.gpu),
 ]
 
@@ -31,7 +31,7 @@ def ready(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     if name == "pretend" and BUILT is None:
-        pytest.skip("needs TREESEARCH_PRETEND_DEVICE=build, in a process of its own")
+        pytest.skip("needs TREESEARCH_PRETEND_DEVICE=build, in a process of its own: make test-devices")
     return torch.device(name, 0)
 
 
