@@ -1,11 +1,16 @@
 """Searches side by side: statistics by hand, and a small study that is resumed."""
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests import tiny
+from tests.processes import alive, until
 from treesearch.config import load_config
 from treesearch.errors import ConfigError, RunError
 from treesearch.launch.study import Variant, run_study, study_rows, study_table
@@ -13,6 +18,8 @@ from treesearch.progress import ProgressReporter
 from treesearch.report.page.run_view import find_runs
 from treesearch.search.evaluation_row import FROZEN
 from treesearch.search.ledger import Ledger
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_rows_by_hand() -> None:
@@ -68,6 +75,16 @@ def test_a_study_is_resumed_and_does_not_depend_on_the_number_of_processes(tmp_p
     assert [view.config.search.batch_size for view in views] == [config.search.batch_size] * 2 + [3] * 2
     assert all(view.finished and view.agent == "random_search" and len(view.sessions) == 1 for view in views)
     assert all(view.class_names is not None and view.counts is not None for view in views)
+    changed = [variants[0], Variant.parse("short:search.agent=random_search;search.batch_size=4")]
+    with pytest.raises(RunError, match="holds a variant 'short' with other settings; give this one another name"):
+        run_study(
+            config,
+            changed,
+            num_seeds=1,
+            folder=tmp_path / "one",
+            num_processes=1,
+            progress=ProgressReporter(quiet=True),
+        )
     with pytest.raises(RunError, match="another configuration"):
         run_study(
             load_config(tmp_path / "tiny.yaml", ["seed=5"]),
@@ -77,6 +94,31 @@ def test_a_study_is_resumed_and_does_not_depend_on_the_number_of_processes(tmp_p
             num_processes=1,
             progress=ProgressReporter(quiet=True),
         )
+
+
+@pytest.mark.slow
+def test_a_killed_study_takes_its_processes_along(tmp_path: Path) -> None:
+    """Also those that have more to do in their queue."""
+    script = f"""
+import os, time
+from pathlib import Path
+from treesearch.launch import study
+def search(number):
+    Path({str(tmp_path)!r}, str(number)).write_text(str(os.getpid()))
+    time.sleep(2)
+if __name__ == "__main__":
+    study._search = search
+    study._run_all([(number,) for number in range(4)], 1, None)
+"""
+    (tmp_path / "killed.py").write_text(script)
+    driver = subprocess.Popen([sys.executable, str(tmp_path / "killed.py")], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    first = tmp_path / "0"
+    until(lambda: first.exists() and first.read_text(), "the first search")
+    driver.kill()
+    driver.wait()
+    until(lambda: not alive({int(first.read_text())}), "the end of its process")
+    time.sleep(2)
+    assert not (tmp_path / "1").exists()
 
 
 @pytest.mark.parametrize(

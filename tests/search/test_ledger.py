@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -481,9 +482,10 @@ def no_permission(monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
 
 
-def test_where_nothing_may_be_written_it_is_read_with_its_log(ledger, path, no_permission):
-    """The writer has died, say: what it wrote last is in the log alone."""
+def test_where_nothing_may_be_written_it_is_read_with_its_log(ledger, path, tmp_path_factory, no_permission):
+    """The writer has died: what it wrote last is in the log alone."""
     ledger.record(row(1), TREE)
+    path = shutil.copytree(path.parent, tmp_path_factory.mktemp("died") / "run") / path.name
     before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
     assert any(name.endswith("-wal") for name in before)
     with Ledger(path, read_only=True) as reader:

@@ -1,21 +1,27 @@
 """Ledgers of a study: they get their name when the search has finished, and can be read all the time."""
 
 import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.processes import full_disk
 from treesearch import Tree
 from treesearch.errors import RunError
 from treesearch.search import study_ledgers
 from treesearch.search.evaluation_row import FROZEN, OK, EvaluationRow
 from treesearch.search.ledger import Ledger
+from treesearch.search.ledger_entries import STOPPED
 from treesearch.search.study_ledgers import ledger_file, ledger_files, read, recorded, remove_unfinished
 
+ROOT = Path(__file__).parents[2]
 TREE = Tree.from_nested([[0, 1], [2, 3]])
 
 
@@ -37,11 +43,21 @@ def stopped(file: Path) -> None:
 
 
 def outlived(file: Path) -> None:
-    """A search that goes on while its study is started anew."""
+    """A search that goes on while its study is started anew, but for what others have there by now."""
+    others = {path: path.read_bytes() for path in file.parent.glob("*")}
     with recorded(file) as ledger:
         record(ledger, 7)
-        for path in file.parent.glob("*.partial-2"):
-            path.unlink()
+        remove_unfinished(file.parent.parent)
+        for path, content in others.items():
+            path.write_bytes(content)
+
+
+def without_room(file: Path, disk: ExitStack) -> None:
+    """A search whose disk is full at its end."""
+    with recorded(file) as ledger:
+        for number in (1, 2, 3):
+            record(ledger, number)
+        disk.enter_context(full_disk(5000))
 
 
 def num_rows(file: Path) -> int:
@@ -98,38 +114,74 @@ def test_a_search_that_fails_has_not_finished(file: Path, tmp_path: Path) -> Non
         read(file)
 
 
-def processes(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> None:
-    """Of searches that begin from now on, one after another."""
-    rest = iter(numbers)
-    monkeypatch.setattr(study_ledgers.os, "getpid", lambda: next(rest))
-
-
-def test_a_search_that_has_outlived_its_study(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It cannot finish, and does no harm to the same search of the study that was started again."""
-    processes(monkeypatch, 1, 2)
-    with recorded(file) as new:  # numbers only tell them apart
+def test_a_search_that_has_outlived_its_study(file: Path, tmp_path: Path) -> None:
+    """It cannot finish, and leaves the same search of the study that was started again alone."""
+    with pytest.raises(RunError, match=r"seed-3\.partial-[0-9a-f]+ has gone: .*; wait for that one"):
+        outlived(file)
+    assert names(tmp_path) == []
+    with recorded(file) as new:
         record(new, 1)
-        with pytest.raises(RunError, match=r"seed-3\.partial-2 has gone: .*; wait for that one"):
-            outlived(file)
-        record(new, 2)
-        assert num_rows(file) == 2
+    with pytest.raises(RunError, match="has gone"):
+        outlived(file)
     assert names(tmp_path) == ["hybrid/seed-3.db"]
     with read(file) as ledger:
-        assert [row.valid_nll for row in ledger.rows()] == [1, 2]
+        assert [row.valid_nll for row in ledger.rows()] == [1]
 
 
-def test_the_ledger_that_is_worked_on_is_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    processes(monkeypatch, 5, 4)
-    with pytest.raises(ZeroDivisionError):
-        stopped(file)
-    stale = file.with_name("seed-3.partial-5")
-    os.utime(stale, (1.0, 1.0))
+def test_the_ledger_that_was_written_last_is_read(file: Path) -> None:
+    """In its log, that is: the file itself may be older than another's."""
     with recorded(file) as ledger:
         record(ledger, 1)
+        with pytest.raises(ZeroDivisionError):
+            stopped(file)
+        time.sleep(0.02)
         record(ledger, 2)
         assert num_rows(file) == 2
-    assert num_rows(file) == 2
-    assert stale.exists()
+
+
+def test_why_a_search_was_stopped(file: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        stopped(file)
+    with read(file) as ledger:
+        assert ledger.meta(STOPPED) == "ZeroDivisionError"
+
+
+@pytest.mark.parametrize("name", ["a b#c?d%41&=;'\"é", os.fsdecode(b"n\xe4me"), "file:st"])
+def test_any_path(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = ledger_file(Path(name), "hybrid", 1)
+    with recorded(file) as ledger:
+        record(ledger, 1)
+        assert num_rows(file) == 1
+    assert num_rows(file) == 1
+    assert names(tmp_path) == [f"{name}/hybrid/seed-1.db"]
+
+
+@contextmanager
+def somebody_else() -> Iterator[None]:
+    """Root becomes nobody for a while."""
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_somebody_else_may_look() -> None:
+    """Who may write nothing there, while the search goes on and after."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        file = ledger_file(Path(folder), "hybrid", 1)
+        with recorded(file) as ledger:
+            for number in (1, 2):
+                record(ledger, number)
+                with somebody_else():
+                    assert not os.access(file.parent, os.W_OK)
+                    assert num_rows(file) == number
+        with somebody_else():
+            assert num_rows(file) == 2
+        assert names(Path(folder)) == ["hybrid/seed-1.db"]
 
 
 def test_it_finishes_between_the_look_for_it_and_the_look_at_it(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,31 +198,39 @@ def test_it_finishes_between_the_look_for_it_and_the_look_at_it(file: Path, monk
 
 
 def test_readers_never_disturb(file: Path, tmp_path: Path) -> None:
-    """Somebody looks again and again while it is written and finishes, and always sees what is there."""
-    over = threading.Event()
-
-    def look() -> list[int]:
-        seen = []
-        while not over.is_set():
-            seen.append(num_rows(file))
-        return [*seen, num_rows(file)]
-
-    with ThreadPoolExecutor(2) as pool:
-        try:
-            with recorded(file) as ledger:
-                readers = [pool.submit(look) for _ in range(2)]
-                for number in range(1, 101):
-                    record(ledger, number)
-        finally:
-            over.set()
-    for reader in readers:
-        seen = reader.result()
-        assert seen == sorted(seen)
-        assert seen[-1] == 100
+    """Another process looks again and again while it is written and finishes, and always sees what is there."""
+    script = f"""
+import sys
+from pathlib import Path
+from treesearch.search.study_ledgers import ledger_files, read
+file, seen = Path({str(file)!r}), [0]
+while seen[-1] < 100 or not file.exists():
+    if file in ledger_files(file.parent.parent):
+        with read(file) as ledger:
+            seen.append(len(ledger.rows()))
+        if len(seen) == 2:
+            print("began", flush=True)
+print(seen == sorted(seen), len(set(seen)) > 3)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as reader:
+        assert reader.stdout is not None
+        with recorded(file) as ledger:
+            record(ledger, 1)
+            assert reader.stdout.readline() == "began\n"
+            for number in range(2, 101):
+                record(ledger, number)
+                time.sleep(0.002)
+        out, err = reader.communicate(timeout=60)
+    assert (out, err) == ("True True\n", "")
     assert names(tmp_path) == ["hybrid/seed-3.db"]
 
 
 def test_no_room_for_the_copy(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"could not be written: .*; free space or mend its folder"), recorded(file):
-        (tmp_path / f"hybrid/seed-3.partial-{os.getpid()}-copy").mkdir()
+    """What was recorded stays to be looked at, and nothing else."""
+    with ExitStack() as disk, pytest.raises(RunError, match=r"could not be written: .*; free space or mend its folder"):
+        without_room(file, disk)
     assert not file.exists()
+    assert not any("copy" in name for name in names(tmp_path))
+    assert num_rows(file) == 3

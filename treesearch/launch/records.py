@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from treesearch.config import Config
 from treesearch.data import Dataset
 from treesearch.search.ledger import Ledger
-from treesearch.search.ledger_entries import CONFIG
+from treesearch.search.ledger_entries import CONFIG, POLICY
 
 
 def record_data(ledger: Ledger, dataset: Dataset) -> None:
@@ -20,6 +21,16 @@ def record_data(ledger: Ledger, dataset: Dataset) -> None:
 def record_config(ledger: Ledger, config: Config) -> None:
     """The resolved configuration, where no file beside the ledger holds it: of a variant of a study."""
     ledger.set_meta(CONFIG, config.model_dump(mode="json"))
+
+
+def record_policy(ledger: Ledger, policy: Path | None) -> None:
+    """Where the agent's policy comes from; None: from nowhere."""
+    ledger.set_meta(POLICY, policy_text(policy))
+
+
+def policy_text(policy: Path | None) -> str | None:
+    """As `record_policy` stores it."""
+    return None if policy is None else str(policy.resolve())
 
 
 def record_session(ledger: Ledger) -> None:

@@ -30,14 +30,14 @@ from treesearch.launch.parts import (
     measured_cost_model,
     prepare_run,
 )
-from treesearch.launch.records import record_data, record_session
+from treesearch.launch.records import record_data, record_policy, record_session
 from treesearch.launch.results import best_tree, export_best, summarise, tables
 from treesearch.launch.taxonomy import run_taxonomy
 from treesearch.progress import ProgressReporter
 from treesearch.search.durable import DurableExecutor
 from treesearch.search.executors import WorkerFactory
 from treesearch.search.ledger import Checkpoint, Ledger
-from treesearch.search.ledger_entries import COMPLETE
+from treesearch.search.ledger_entries import COMPLETE, POLICY
 from treesearch.search.run_folder import RunFolder
 from treesearch.search.worker import EvaluationWorker
 from treesearch.state import unpack_state
@@ -86,7 +86,7 @@ def run_search(
     check_choices(config, dataset, policy=policy)
     with folder.create(config) as ledger, folder.lock(), _told_how_to_go_on(folder, progress):
         record_data(ledger, dataset)
-        ledger.set_meta("policy", None if policy is None else str(policy.resolve()))
+        record_policy(ledger, policy)
         return _search_and_confirm(config, dataset, folder, ledger, progress, make_worker)
 
 
@@ -184,7 +184,7 @@ def _search_and_confirm(
             parts = RunParts(config, dataset, cost_model, executor, ledger, progress)
             eras = Eras(parts, log=tracker.log)
             if checkpoint is None:
-                policy = ledger.meta("policy")
+                policy = ledger.meta(POLICY)
                 eras.search(eras.first(preparation, None if policy is None else Path(policy)))
             else:
                 eras.search(eras.resume(preparation, checkpoint), checkpoint.position)

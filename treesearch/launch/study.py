@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from treesearch.config import Config, dump_config, with_overrides
+from treesearch.config import Config, dump_config, make_config, with_overrides
 from treesearch.data import Dataset
 from treesearch.errors import ConfigError, RunError
 from treesearch.evaluation.comparison import paired_difference, t_interval
@@ -31,11 +33,12 @@ from treesearch.launch.parts import (
     make_executor,
     prepare_run,
 )
-from treesearch.launch.records import record_config, record_data, record_session
+from treesearch.launch.records import policy_text, record_config, record_data, record_policy, record_session
 from treesearch.progress import ProgressReporter
 from treesearch.report.cells import gain_cell
 from treesearch.search.evaluation_row import FROZEN
 from treesearch.search.ledger import Ledger
+from treesearch.search.ledger_entries import CONFIG, POLICY
 from treesearch.search.locks import claimed
 from treesearch.search.study_ledgers import ledger_file, recorded, remove_unfinished
 
@@ -110,6 +113,7 @@ def run_study(
         raise ConfigError(f"variants must have different names, but got {names}")
     config, dataset = load_data(config)
     configs = {variant.name: variant.apply(config) for variant in variants}
+    policies = {variant.name: variant.policy for variant in variants}
     for variant in variants:
         check_choices(
             configs[variant.name],
@@ -120,15 +124,16 @@ def run_study(
     jobs = [(name, seed) for seed in range(FIRST_SEED, FIRST_SEED + num_seeds) for name in names]
     with claimed(folder, dump_config(config), "study", empty=False):
         remove_unfinished(folder)
+        _check_settings(folder, configs, policies, jobs)
         open_jobs = [job for job in jobs if not ledger_file(folder, *job).is_file()]
         if open_jobs:
             _prepare(config, dataset, folder, progress)
-            policies = {variant.name: variant.policy for variant in variants}
             _run_all(
                 [(configs[name], folder, name, seed, policies[name]) for name, seed in open_jobs],
                 num_processes,
                 progress,
             )
+            remove_unfinished(folder)
         found = curves(folder, names, num_seeds)
     return study_rows(found, names[0])
 
@@ -136,7 +141,7 @@ def run_study(
 def _run_all(searches: Sequence[tuple[Any, ...]], num_processes: int, progress: ProgressReporter) -> None:
     """Arguments of `_search`, in processes of their own."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_processes, mp_context=context, initializer=_one_thread_each) as pool:
+    with ProcessPoolExecutor(num_processes, mp_context=context, initializer=_begin_process) as pool:
         futures = [pool.submit(_search, *search) for search in searches]
         for done, future in enumerate(as_completed(futures), start=1):
             future.result()
@@ -224,6 +229,7 @@ def _search(config: Config, folder: Path, name: str, seed: int, policy: Path | N
             make_executor(_local(config), dataset, preparation) as executor,
         ):
             record_config(ledger, config)
+            record_policy(ledger, policy)
             record_data(ledger, dataset)
             record_session(ledger)
             eras = Eras(RunParts(config, dataset, cost_model, executor, ledger, progress))
@@ -237,10 +243,19 @@ def _local(config: Config) -> Config:
     return config.model_copy(update={"search": config.search.model_copy(update={"executor": "local"})})
 
 
-def _one_thread_each() -> None:
+def _begin_process() -> None:
+    """One thread for each process; it ends with the study's, or it would go on with what is queued for it."""
     import torch
 
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "processes of a study are started by it"
+    parent.join()
+    os._exit(1)
 
 
 def _check_common(config: Config, own: Config, name: str) -> None:
@@ -254,6 +269,24 @@ def _check_common(config: Config, own: Config, name: str) -> None:
     ):
         keys = ", ".join(f"frozen.{key}" for key in shared)
         raise ConfigError(f"variants must have seed, cost, {keys} in common, but {name!r} changes them")
+
+
+def _check_settings(
+    folder: Path, configs: Mapping[str, Config], policies: Mapping[str, Path | None], jobs: Sequence[tuple[str, int]]
+) -> None:
+    """A variant that the folder holds is the one of the same name, where its ledgers tell."""
+    for name, seed in jobs:
+        file = ledger_file(folder, name, seed)
+        if not file.is_file():
+            continue
+        with Ledger(file, read_only=True) as ledger:
+            settings, policy = ledger.meta(CONFIG), ledger.meta(POLICY)
+        same = settings is None or make_config(settings) == configs[name]
+        if not same or (settings is not None and policy != policy_text(policies[name])):
+            raise RunError(
+                f"{folder} holds a variant {name!r} with other settings; give this one another name, or choose another"
+                " --out"
+            )
 
 
 # -- the folder --------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from treesearch.search.ledger_entries import ANYTHING, META, Kind
 
 SCHEMA_VERSION = 3
 _LATER = ("decisions", "finished_at")  # columns that a ledger of this schema may lack, as an earlier version wrote it
+_WRITING, _READING = "mode=rw", "mode=ro&readonly_shm=1"  # of a connection; in a URI
 _AFFINITIES = {"int": "INTEGER", "float": "REAL", "str": "TEXT"}  # by how the annotation of a field begins
 _DEFINITIONS = {
     field.name: f"{field.name} {_AFFINITIES[str(field.type).partition(' | ')[0]]}" for field in fields(EvaluationRow)
@@ -59,8 +60,12 @@ class LedgerFile:
             if create:
                 path.touch(exist_ok=False)
                 made = True
-            place = path if writable or create else self._copied(path)  # SQLite writes even where it only reads
-            self._db = self._resources.enter_context(closing(_connected(place)))
+            # Where nothing may be written, SQLite needs all the files that are there while a search goes on.
+            in_place = writable or create or all(file.exists() for file in files_of(path))
+            connection = (
+                _connected(path, _WRITING if writable or create else _READING) if in_place else self._copy(path)
+            )
+            self._db = self._resources.enter_context(closing(connection))
             self._prepare(create, read_only)
         except FileExistsError:
             raise RunError(f"{path} already holds a search; choose another --out") from None
@@ -94,7 +99,7 @@ class LedgerFile:
             RunError: The file is there already or cannot be written.
         """
         try:
-            self._db.execute("VACUUM INTO ?", (str(path),))
+            self._db.execute("VACUUM INTO ?", (_uri(path),))
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         except (OSError, sqlite3.Error) as error:
@@ -156,13 +161,14 @@ class LedgerFile:
     def _damaged(self, why: str) -> RunError:
         return RunError(f"{self._path} is damaged: {why}; bring back an intact copy of it, or start a new search")
 
-    def _copied(self, path: Path) -> Path:
-        """The path of a copy, which goes when this is closed."""
+    def _copy(self, path: Path) -> sqlite3.Connection:
+        """To a copy, which goes when this is closed."""
         folder = Path(self._resources.enter_context(tempfile.TemporaryDirectory()))
-        for file in files_of(path)[:2]:  # SQLite makes the index anew
+        ledger, log, _ = files_of(path)  # SQLite makes the index anew
+        for file in (ledger, log):
             if file.exists():
                 shutil.copyfile(file, folder / file.name)
-        return folder / path.name
+        return _connected(folder / path.name, _WRITING)
 
     def _prepare(self, create: bool, read_only: bool) -> None:
         # What it is comes first: the mode is a change of the file, which may be somebody else's.
@@ -220,11 +226,16 @@ class LedgerFile:
             self._db.execute("INSERT INTO meta VALUES ('schema', ?)", (json.dumps(SCHEMA_VERSION),))
 
 
-def files_of(path: Path) -> list[Path]:
+def files_of(path: Path) -> tuple[Path, Path, Path]:
     """A ledger's file, its write-ahead log, which holds what is not in it yet, and the index of that."""
-    return [path, *(path.with_name(f"{path.name}-{end}") for end in ("wal", "shm"))]
+    return path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
 
 
-def _connected(path: Path) -> sqlite3.Connection:
-    """To a file that is there: SQLite would make one that has gone meanwhile."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
+def _connected(path: Path, mode: str) -> sqlite3.Connection:
+    """To a file that is there: without a mode SQLite would make one that has gone meanwhile."""
+    return sqlite3.connect(f"{_uri(path)}?{mode}", uri=True)
+
+
+def _uri(path: Path) -> str:
+    """Of a path with whatever bytes."""
+    return path.absolute().as_uri()

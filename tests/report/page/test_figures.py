@@ -325,16 +325,47 @@ def test_runs_of_a_group_become_a_mean_and_a_band(tmp_path):
     for seed, best in enumerate((-2.0, -3.0)):
         rows = [row(1, valid_nll=4.0 + seed, cost=0.0), row(2 + seed, valid_nll=-best, cost=0.0)]
         view = view_of(tmp_path / f"run{seed}", rows, config={"seed": seed}, name=f"study, seed {seed}")
-        views.append(replace(view, group="study"))
+        views.append(replace(view, group="study", path=tmp_path / f"study/seed-{seed}.db"))
     alone = view_of(tmp_path / "alone", [row(1, valid_nll=1.0, cost=0.0)])
     figure = progress_of_runs([*views, alone])
     check(figure)
-    assert "alone has the best reward, -1.0000 nats" in figure.summary
+    assert "alone has the best reward so far, -1.0000 nats" in figure.summary
     band, mean, single = figure.variants[0].data
     assert (mean["name"], mean["x"], mean["y"]) == ("study (mean of 2)", [1, 2], [-4.5, -2.5])
     assert (min(band["y"]), max(band["y"]), band["fill"]) == (-5.0, -2.0, "toself")
     assert single["name"] == "alone"
     assert figure.table.rows[0][2:] == ("2", "4", "-2.5000", "-3.0000", "-2.0000")
+    assert "not finished" not in figure.summary
+
+
+def test_unfinished_runs_of_a_group_are_in_no_mean(tmp_path):
+    """Two that have finished, and one that is ahead of them after its first evaluations."""
+    views = []
+    for seed, nll in enumerate((2.0, 4.0, 1.0)):
+        rows = [row(number, valid_nll=nll, cost=0.0) for number in range(1, 5 - 2 * (seed == 2))]
+        view = view_of(tmp_path / f"run{seed}", rows, config={"seed": seed}, name=f"study, seed {seed}")
+        views.append(replace(view, group="study", path=tmp_path / f"seed-{seed}.db", complete=seed < 2))
+    figure = progress_of_runs(views)
+    check(figure)
+    assert figure.summary.startswith("Of 3 runs study, seed 2 has the best reward so far, -1.0000 nats.")
+    assert "1 run not finished: a thin line, and in no mean." in figure.summary
+    _, mean, thin = figure.variants[0].data
+    assert (mean["name"], mean["x"], mean["y"]) == ("study (mean of 2)", [1, 4], [-3.0, -3.0])
+    assert (thin["name"], thin["x"], thin["y"]) == ("study, seed 2", [1, 2], [-1.0, -1.0])
+    assert thin["line"]["color"] == mean["line"]["color"]
+    assert figure.table.rows[0][2:] == ("2", "10", "-3.0000", "-4.0000", "-2.0000")
+    young = progress_of_runs([replace(view, complete=False) for view in views])
+    assert [trace["name"] for trace in young.variants[0].data] == [view.name for view in views]
+    assert young.table.rows[0][2:] == ("0", "10", "-", "-", "-")
+
+
+def test_runs_of_a_group_that_have_nothing_in_common(tmp_path):
+    """One has a score only after the other has ended: there is no mean, and no line."""
+    views = []
+    for seed, rows in enumerate(([row(1, valid_nll=2.0, cost=0.0)], [row(1), row(2, valid_nll=2.0, cost=0.0)])):
+        view = view_of(tmp_path / f"run{seed}", rows, config={"seed": seed}, name=f"study, seed {seed}")
+        views.append(replace(view, group="study", path=tmp_path / f"study/seed-{seed}.db"))
+    assert progress_of_runs(views).variants == ()
 
 
 def test_no_runs_give_no_figures():

@@ -16,6 +16,7 @@ from treesearch.cost import CostModel
 from treesearch.cost_table import CostTable
 from treesearch.errors import RunError
 from treesearch.launch.records import record_config
+from treesearch.report.page import run_view
 from treesearch.report.page.run_view import Batch, RunView, find_runs, load_run
 from treesearch.search.ledger import Ledger
 
@@ -67,6 +68,26 @@ def test_a_study(run: Path, tmp_path: Path) -> None:
     ]
     assert [view.group for view in views] == ["hybrid"] * 2 + ["random_search"] * 2
     assert all(view.comparison is None and not view.running and len(view.frozen) == 30 for view in views)
+
+
+def test_a_study_that_ends_while_it_is_looked_at(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last search has finished then, and was not stopped."""
+    shutil.copy(run / "config.yaml", tmp_path)
+    (tmp_path / "hybrid").mkdir()
+    partial = tmp_path / "hybrid/seed-1.partial-1a"
+    shutil.copy(run / "search.db", partial)
+
+    asked: list[Path] = []
+
+    def is_held(file: Path) -> bool:
+        asked.append(file)
+        if len(asked) == 2:  # first of the folder, then of the search
+            partial.rename(tmp_path / "hybrid/seed-1.db")
+        return False
+
+    monkeypatch.setattr(run_view, "is_held", is_held)
+    (view,) = find_runs([tmp_path])
+    assert (view.finished, view.running) == (True, False)
 
 
 def test_a_variant_has_settings_of_its_own(run: Path, tmp_path: Path) -> None:

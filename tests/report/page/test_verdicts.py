@@ -89,7 +89,7 @@ def test_a_perplexity_beyond_floats_is_infinite(tmp_path):
 
 def test_runs_that_have_found_the_same_share_it(tmp_path):
     views = [view_of(tmp_path / name, [row(1, valid_nll=2.0), row(2, valid_nll=1.5, cost=2.0)]) for name in ("a", "b")]
-    assert progress_of_runs(views).summary.startswith("Of 2 runs 2 share the best reward, -1.5")
+    assert progress_of_runs(views).summary.startswith("Of 2 runs 2 share the best reward so far, -1.5")
     fronts = fronts_of_runs(views)
     assert "the common front has 2 trees, 2 of them in each of 2 runs" in fronts.summary
     assert [cells[3] for cells in fronts.table.rows] == ["2", "2"]

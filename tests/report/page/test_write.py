@@ -18,6 +18,8 @@ from treesearch.report.page.run_view import load_run
 from treesearch.report.page.write import MARK, report_file, watch_report, write_report
 from treesearch.search import locks
 from treesearch.search.evaluation_row import FROZEN
+from treesearch.search.ledger import Ledger
+from treesearch.search.ledger_entries import STOPPED
 from treesearch.search.locks import CONFIG_FILE, claimed
 from treesearch.search.run_folder import RunFolder
 from treesearch.search.study_ledgers import ledger_file, recorded
@@ -223,6 +225,39 @@ def test_a_search_of_a_study_is_followed(run: RunFolder, tmp_path: Path) -> None
     unfinished = "1 of 2 searches have not finished"
     assert ["2 runs, 1 running" in page and unfinished in page for page in pages] == [True, True, True, False]
     assert told_of(pages[0], "hybrid, seed 1") == ("finished", 24)
+
+
+def test_what_cannot_be_read_now_is_looked_at_again(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a process works there; the first look, and the last, must succeed."""
+    study = study_folder(tmp_path / "study", run, 1)
+    kept, told = study / "hybrid/seed-1.db", []
+    with ExitStack() as working:
+        working.enter_context(claimed(study, (study / CONFIG_FILE).read_text(), "study", empty=False))
+        turns = iter((lambda: kept.write_bytes(b""), lambda: shutil.copy(run.ledger_file, kept), working.close))
+        watch_report([study], interval=1, told=told.append, sleep=lambda seconds: next(turns)())
+        assert len(told) == 3
+        assert re.search(r"seed-1\.db cannot be used as a ledger: it is empty; .*; looking again in 1 s$", told[1])
+    kept.write_bytes(b"")
+    with (
+        claimed(study, (study / CONFIG_FILE).read_text(), "study", empty=False),
+        pytest.raises(RunError, match="it is empty"),
+    ):
+        watch_report([study], interval=1, sleep=pytest.fail)
+
+
+def test_a_search_that_has_failed_does_not_run(run: RunFolder, tmp_path: Path) -> None:
+    """Nor is it in the means of its study, whose other searches go on."""
+    study = study_folder(tmp_path / "study", run, 1)
+    partial = study / "hybrid/seed-2.partial-ab"
+    shutil.copy(run.ledger_file, partial)
+    with Ledger(partial) as ledger:
+        ledger.set_meta(STOPPED, "ExecutionError")
+    with claimed(study, (study / CONFIG_FILE).read_text(), "study", empty=False):
+        page = write_report([study]).read_text()
+    assert told_of(page, "hybrid, seed 2") == ("stopped before its end", 24)
+    assert "1 of 2 searches have not finished" in page
 
 
 def test_what_a_study_that_was_stopped_has_left(run: RunFolder, tmp_path: Path) -> None:

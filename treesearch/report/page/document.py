@@ -19,8 +19,8 @@ from treesearch.report.page.headline import Headline, best_scored, headline
 from treesearch.report.page.html import Column
 from treesearch.report.page.run_view import RunView
 from treesearch.report.page.tree_data import ViewedTree, viewer_data
-from treesearch.report.page.viewed_trees import viewed_of_runs, viewed_trees
-from treesearch.report.runs import differences, run_results, shared_settings
+from treesearch.report.page.viewed_trees import tree_basis, viewed_of_runs, viewed_trees
+from treesearch.report.runs import SHARED, differences, run_results, shared_settings
 from treesearch.search.run_folder import RunFolder
 
 TOP_FIGURES = ("pareto", "confirmed")  # keys of the figures that stand above the tree, before and after the table
@@ -58,15 +58,18 @@ def runs_page(views: Sequence[RunView], *, refresh: float | None = None) -> str:
     for view, reward in zip(views, rewards, strict=True):
         row = {"name": view.name, "agent": view.agent, "evaluations": len(view.frozen), "state": _state(view)}
         row |= dict.fromkeys(("best", "test_nll", "reward", "cost"))
-        if view.path.is_dir():  # searches of a study share their folder's settings
+        settings: dict[str, Any] = dict.fromkeys(SHARED)  # a study sees to the others
+        settings["evaluations"] = view.config.search.evaluations
+        if view.path.is_dir():
             settings = shared_settings(RunFolder(view.path))
             if view.comparison is not None:
                 known = run_results(view.comparison)
                 row |= {key: known[key] for key in ("best", "test_nll", "reward", "cost")}
                 settings |= {} if view.outdated else {"evaluations": known["evaluations"]}
-            shared.append(settings)
+        shared.append(settings)
         rows.append(row | {"frozen_reward": reward})
-    tree = _viewer(views[0], viewed_of_runs(views))
+    first = tree_basis(views)
+    tree = _viewer(first, viewed_of_runs(views))
     verdicts = "".join(f"<li>{html.name(view.name)}: {html.text(headline(view).verdict)}</li>" for view in views)
     said = f"<ul>{verdicts}</ul>" if len(views) <= MAX_VERDICTS else ""
     sections = [
@@ -75,7 +78,7 @@ def runs_page(views: Sequence[RunView], *, refresh: float | None = None) -> str:
             "Runs side by side",
             _groups(views, rewards) + runs_section(rows, differences(shared)) + said,
         ),
-        *([] if tree is None else [Section("tree", "Their trees", _tree_section(views[0], tree))]),
+        *([] if tree is None else [Section("tree", "Their trees", _tree_section(first, tree))]),
         Section("search", "The searches", "".join(map(_figure, figures))),
         Section("settings", "Configurations", _settings(views)),
         Section("glossary", "What the figures mean", _glossary()),

@@ -21,7 +21,7 @@ from treesearch.report.runs import outdated_line
 from treesearch.search import study_ledgers
 from treesearch.search.evaluation_row import BUILDER, FROZEN, EvaluationRow
 from treesearch.search.ledger import Ledger
-from treesearch.search.ledger_entries import COMPLETE, CONFIG
+from treesearch.search.ledger_entries import COMPLETE, CONFIG, STOPPED
 from treesearch.search.locks import CONFIG_FILE, is_held
 from treesearch.search.promotion import FOUND, HUFFMAN, builder_labels
 from treesearch.search.run_folder import RunFolder
@@ -55,8 +55,8 @@ class RunView:
     class_vectors: NDArray[np.float32] | None = field(repr=False)  # [C, D] of the latest encoder, where they are kept
     encoder: str | None  # hash of the latest features
     environment: dict[str, Any] | None  # the content of environment.json
-    comparison: dict[str, Any] | None  # the content of comparison.json; None before the run has finished
-    best_tree: Tree | None  # None before the run has finished
+    comparison: dict[str, Any] | None  # of comparison.json; None before the run has finished, and in a study
+    best_tree: Tree | None  # likewise
     running: bool  # whether a process works on it
     complete: bool | None  # whether the latest session came to its end; None where the ledger does not tell
 
@@ -266,9 +266,12 @@ def _size(file: Path) -> int:
 
 def _study_run(folder: Path, file: Path, prefix: str) -> RunView:
     group = prefix + file.parent.name
+    # Asked first, and in this order: a search that finishes meanwhile, or its study, is not one that was stopped.
+    held = is_held(folder / CONFIG_FILE)
+    complete = file.is_file()
     with study_ledgers.read(file) as ledger:
         own = ledger.meta(CONFIG)  # an earlier version kept what all variants have in common alone
-    complete = file.is_file()  # asked first: a search that finishes while it is read is not one that was stopped
+        stopped = ledger.meta(STOPPED) is not None
     return _view(
         file,
         f"{group}, {file.stem.replace('-', ' ')}",
@@ -277,7 +280,7 @@ def _study_run(folder: Path, file: Path, prefix: str) -> RunView:
         environment=None,
         comparison=None,
         best_tree=None,
-        running=not complete and is_held(folder / CONFIG_FILE),
+        running=held and not complete and not stopped,
         complete=complete,
     )
 

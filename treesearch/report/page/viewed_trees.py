@@ -31,15 +31,23 @@ def viewed_trees(view: RunView) -> list[ViewedTree]:
 
 
 def viewed_of_runs(views: Sequence[RunView]) -> list[ViewedTree]:
-    """The first `viewed_trees` of each run over the same classes as the first run, and Huffman's; each tree once."""
+    """The first `viewed_trees` of each run over the same classes as `tree_basis`, and Huffman's; each tree once."""
+    basis = tree_basis(views)
     viewed: dict[str, ViewedTree] = {}
     huffman: list[ViewedTree] = []
     for view in views[:MAX_RUNS]:
-        trees = viewed_trees(view) if _same_classes(views[0], view) else []
+        trees = viewed_trees(view) if _same_classes(basis, view) else []
         if trees and trees[0].name != HUFFMAN:
             viewed.setdefault(trees[0].tree.hash, ViewedTree(f"{view.name}: {trees[0].name}", trees[0].tree))
         huffman += [one for one in trees if one.name == HUFFMAN]
     return [*viewed.values(), *huffman[:1]]
+
+
+def tree_basis(views: Sequence[RunView]) -> RunView:
+    """The run by whose counts, names and vectors trees are shown: one that has just begun may have none yet."""
+    shown = views[:MAX_RUNS]
+    known = [view for view in shown if view.counts is not None]
+    return next((view for view in known if view.class_vectors is not None), (known or shown)[0])
 
 
 def _same_classes(first: RunView, other: RunView) -> bool:

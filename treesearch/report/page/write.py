@@ -53,7 +53,8 @@ def watch_report(
     """Write the page again after every ``interval`` seconds for as long as a process works there.
 
     That is on one of the runs, or on the study or the sweep that they are of. The page loads itself again as often. The
-    last one, also after an interrupt, does not.
+    last one, also after an interrupt, does not. What cannot be read at some time while a process works on it, as a
+    search that is begun anew, may be whole the next time.
 
     Args:
         paths: As in `write_report`.
@@ -71,9 +72,16 @@ def watch_report(
     try:
         while True:
             working = any(map(at_work, paths))  # asked first: what ends meanwhile is shown by the next page
-            views = find_runs(paths)
-            running = working or any(view.running for view in views)
-            _write(views, file, refresh=interval if running else None)
+            try:
+                views = find_runs(paths)
+                running = working or any(view.running for view in views)
+                _write(views, file, refresh=interval if running else None)
+            except RunError as error:
+                if first or not working:
+                    raise
+                told(f"{error}; looking again in {interval:g} s")
+                sleep(interval)
+                continue
             if not running:
                 told(f"wrote {file}; no process works on {'it' if len(views) == 1 else 'them'} any more")
                 return file

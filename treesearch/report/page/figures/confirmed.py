@@ -39,6 +39,8 @@ OTHERS = ("for comparing rungs", "--muted", "diamond-open")
 
 def confirmed_figure(view: RunView) -> Figure:
     """Perplexity against Huffman's of every confirmed tree, with 95 % intervals over seeds."""
+    if not view.path.is_dir():
+        return Figure(KEY, TITLE, "Nothing is confirmed in a study: its searches end on the frozen rung.")
     if view.comparison is None:
         why = "The search still runs." if view.running else "The search has not finished."
         return Figure(KEY, TITLE, f"{why} Nothing has been confirmed on the test split yet.")

@@ -42,7 +42,7 @@ MAX_STEPS = 400  # points of a line
 
 
 def progress_of_runs(views: Sequence[RunView]) -> Figure:
-    """Best reward so far of every run; of runs of one group the mean, least and greatest."""
+    """Best reward so far of every run; of those of a group that have finished the mean, least and greatest."""
     key, title = "runs-progress", "Best reward so far, run by run"
     lines = {view.name: run_lines(view) for view in views}
     groups = grouped(views)
@@ -50,13 +50,19 @@ def progress_of_runs(views: Sequence[RunView]) -> Figure:
     variants = []
     for place, (name, x_title) in enumerate((("by evaluations", EVALUATIONS), ("by time", MINUTES))):
         # A run without a score has no line yet; it does not take that of its group away.
+        known = {view.name: lines[view.name][place] for view in views if lines[view.name][place][0]}
         means = {
-            group: mean_line([line for line in (lines[one.name][place] for one in own) if line[0]])
+            group: mean_line([known[one.name] for one in averaged(own) if one.name in known])
             for group, own in drawn.items()
         }
-        known = {group: line for group, line in means.items() if line is not None}
-        if known:
-            variants.append(_progress_variant(name, known, list(drawn), x_title))
+        alone = [
+            (group, one.name, known[one.name])
+            for group, own in drawn.items()
+            for one in own
+            if one.name in known and one not in averaged(own)
+        ]
+        if alone or any(line is not None for line in means.values()):
+            variants.append(_progress_variant(name, means, alone, x_title))
     if not variants:
         return Figure(key, title, "None of the runs has an evaluation with a score yet.")
     return Figure(
@@ -73,6 +79,11 @@ def run_lines(view: RunView) -> tuple[Points, Points]:
     return by_number, best_so_far((minutes, reward, 0) for minutes, reward in timed)
 
 
+def averaged(own: Sequence[RunView]) -> list[RunView]:
+    """The runs of a group that its figures are of: all where it has one, else those that have finished."""
+    return list(own) if len(own) == 1 else [view for view in own if view.finished]
+
+
 def grouped(views: Sequence[RunView]) -> dict[str, list[RunView]]:
     """The runs of each group, in the order in which groups first appear."""
     groups: dict[str, list[RunView]] = {}
@@ -87,12 +98,20 @@ def _look(place: int) -> tuple[str, str, str]:
     return SERIES[place % 8], DASHES[turn % 6], MARKS[turn % 8]
 
 
-def _progress_variant(name: str, lines: dict[str, MeanLine], groups: Sequence[str], title: str) -> Variant:
+def _progress_variant(
+    name: str, means: dict[str, MeanLine | None], alone: Sequence[tuple[str, str, Points]], title: str
+) -> Variant:
+    """Lines of groups, and of single runs: group, name and line."""
     data: list[dict[str, Any]] = []
     values: list[float] = []
-    for group, line in lines.items():
-        colour, dash, symbol = _look(groups.index(group))
-        line = _fewer(line)
+    highest: list[float] = []
+    looks = {group: _look(place) for place, group in enumerate(means)}
+    for group, own in means.items():
+        if own is None:
+            continue
+        colour, dash, symbol = looks[group]
+        line = _fewer(own)
+        highest.append(float(own.high[-1]))
         values += [float(line.low[-1]), float(line.high[-1]), float(np.median(line.low))]
         label = clipped_text(group, NAME_WIDTH)
         if line.num_runs > 1:
@@ -111,7 +130,25 @@ def _progress_variant(name: str, lines: dict[str, MeanLine], groups: Sequence[st
                 "hovertemplate": hover("%{text}", "best so far %{y:.4f} nats", "at %{x:.4~g}"),
             }
         )
-    y = axis(REWARD, range=padded(*inner_range(values, [line.high[-1] for line in lines.values()])))
+    for group, run, (xs, ys) in alone:
+        colour, dash, _ = looks[group]
+        known = [y for y in ys if y is not None]
+        values += [known[-1], float(np.median(known))]
+        highest.append(max(known))
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": clipped_text(run, NAME_WIDTH),
+                "showlegend": False,
+                "x": shorts(xs),
+                "y": shorts(ys),
+                "line": {"color": colour, "dash": dash, "shape": "hv", "width": 1},
+                "text": clipped_text(run, NAME_WIDTH),
+                "hovertemplate": hover("%{text}", "best so far %{y:.4f} nats", "at %{x:.4~g}"),
+            }
+        )
+    y = axis(REWARD, range=padded(*inner_range(values, highest)))
     return Variant(name, data, layout(axis(title, rangemode="tozero"), y, height=440))
 
 
@@ -152,11 +189,13 @@ def _progress_sentences(
     most = max(scored.values())
     leaders = [name for name, end in scored.items() if end == most]
     who = f"{visible(leaders[0])} has" if len(leaders) == 1 else f"{len(leaders)} share"
-    words = [f"Of {count(len(views), 'run')} {who} the best reward, {most:.4f} nats."]
+    so_far = "" if all(view.finished for view in views) else " so far"
+    words = [f"Of {count(len(views), 'run')} {who} the best reward{so_far}, {most:.4f} nats."]
     if len(groups) < len(views):
         words.append("Runs that differ in their seed alone are one line, their mean, in a band from least to greatest.")
-        if not all(view.finished for view in views):
-            words.append("It ends where the first of them does: not all have finished.")
+        unfinished = sum(not view.finished for own in groups.values() if len(own) > 1 for view in own)
+        if unfinished:
+            words.append(f"{count(unfinished, 'run')} not finished: a thin line, and in no mean.")
     if len({view.encoder for view in views}) > 1:
         words.append("The runs have different encoders, so part of a difference may be theirs.")
     if len({view.config.cost.weight for view in views}) > 1:
@@ -171,10 +210,10 @@ def _progress_sentences(
 def _table(groups: dict[str, list[RunView]], lines: dict[str, tuple[Points, Points]]) -> Table:
     rows = []
     for group, own in list(groups.items())[:MAX_ROWS]:
-        ends = [end for end in (last_best(lines[view.name][0]) for view in own) if end is not None]
+        ends = [end for end in (last_best(lines[view.name][0]) for view in averaged(own)) if end is not None]
         spread = (sum(ends) / len(ends), min(ends), max(ends)) if ends else (None, None, None)
         done = sum(len(view.frozen) for view in own)
-        rows.append((visible(group), visible(own[0].agent), f"{len(own)}", f"{done:,}", *map(number, spread)))
+        rows.append((visible(group), visible(own[0].agent), f"{len(averaged(own))}", f"{done:,}", *map(number, spread)))
     headings = ("run", "agent", "runs", "evaluations", "best reward, nats (mean)", "least", "greatest")
     left = len(groups) - len(rows)
     return Table(headings, tuple(rows), f"{count(left, 'run')} left out." if left else "")
