@@ -351,11 +351,18 @@ def test_unfinished_runs_of_a_group_are_in_no_mean(tmp_path):
     assert "1 run not finished: a thin line, and in no mean." in figure.summary
     _, mean, thin = figure.variants[0].data
     assert (mean["name"], mean["x"], mean["y"]) == ("study (mean of 2)", [1, 4], [-3.0, -3.0])
-    assert (thin["name"], thin["x"], thin["y"]) == ("study, seed 2", [1, 2], [-1.0, -1.0])
+    assert (thin["text"], thin["x"], thin["y"]) == ("study, seed 2", [1, 2], [-1.0, -1.0])
+    assert not thin["showlegend"]
     assert thin["line"]["color"] == mean["line"]["color"]
     assert figure.table.rows[0][2:] == ("2", "10", "-3.0000", "-4.0000", "-2.0000")
     young = progress_of_runs([replace(view, complete=False) for view in views])
-    assert [trace["name"] for trace in young.variants[0].data] == [view.name for view in views]
+    lines = young.variants[0].data
+    assert [line["text"] for line in lines] == [view.name for view in views]
+    assert [(line["name"], line["showlegend"]) for line in lines] == [
+        ("study", True),
+        ("study", False),
+        ("study", False),
+    ]
     assert young.table.rows[0][2:] == ("0", "10", "-", "-", "-")
 
 

@@ -130,6 +130,7 @@ def _progress_variant(
                 "hovertemplate": hover("%{text}", "best so far %{y:.4f} nats", "at %{x:.4~g}"),
             }
         )
+    told = {group for group, own in means.items() if own is not None}  # in the legend
     for group, run, (xs, ys) in alone:
         colour, dash, _ = looks[group]
         known = [y for y in ys if y is not None]
@@ -139,8 +140,8 @@ def _progress_variant(
             {
                 "type": "scatter",
                 "mode": "lines",
-                "name": clipped_text(run, NAME_WIDTH),
-                "showlegend": False,
+                "name": clipped_text(group, NAME_WIDTH),
+                "showlegend": group not in told,
                 "x": shorts(xs),
                 "y": shorts(ys),
                 "line": {"color": colour, "dash": dash, "shape": "hv", "width": 1},
@@ -148,6 +149,7 @@ def _progress_variant(
                 "hovertemplate": hover("%{text}", "best so far %{y:.4f} nats", "at %{x:.4~g}"),
             }
         )
+        told.add(group)
     y = axis(REWARD, range=padded(*inner_range(values, highest)))
     return Variant(name, data, layout(axis(title, rangemode="tozero"), y, height=440))
 
