@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _thread
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,7 +40,9 @@ def _within_a_kernel(frame: FrameType | None) -> bool:
 
 def _raise_later(number: int) -> None:
     time.sleep(DELAY)
-    signal.raise_signal(number)
+    main = threading.main_thread().ident
+    assert main is not None, "it has been started"
+    signal.pthread_kill(main, number)  # what it may be waiting for ends then, as after a first signal
 
 
 @contextmanager
