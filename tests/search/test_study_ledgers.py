@@ -159,15 +159,17 @@ def test_any_path(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @contextmanager
 def somebody_else() -> Iterator[None]:
-    """Root becomes nobody for a while."""
-    os.setresuid(65534, 65534, 0)
+    """Root becomes nobody for a while; skips where it may not."""
+    try:
+        os.setresuid(65534, 65534, 0)
+    except OSError:
+        pytest.skip("only root can become somebody else")
     try:
         yield
     finally:
         os.setresuid(0, 0, 0)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_somebody_else_may_look() -> None:
     """Who may write nothing there, while the search goes on and after."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
