@@ -25,14 +25,7 @@ from treesearch.evaluation.comparison import paired_difference, t_interval
 from treesearch.evaluation.features import Features
 from treesearch.evaluation.preparation import Preparation
 from treesearch.launch.eras import Eras
-from treesearch.launch.parts import (
-    RunParts,
-    check_choices,
-    load_data,
-    make_cost_model,
-    make_executor,
-    prepare_run,
-)
+from treesearch.launch.parts import RunParts, check_choices, load_data, make_cost_model, make_executor, prepare_run
 from treesearch.launch.records import policy_text, record_config, record_data, record_policy, record_session
 from treesearch.progress import ProgressReporter
 from treesearch.report.cells import gain_cell

@@ -93,8 +93,8 @@ _SEARCH = (
     ),
     _on_page("least", NATS, "The lowest best reward among the runs of a group; of times the shortest, in seconds."),
     _on_page("greatest", NATS, "The highest best reward among the runs of a group."),
-    _on_page("runs", NONE, "Searches of a group: they differ in their seed alone."),
-    _on_page("searches", NONE, "The same: searches of a variant of a study."),
+    _on_page("runs", NONE, "Searches of a group that differ in their seed alone, of several those that have finished."),
+    _on_page("searches", NONE, "The same: searches of a variant of a study that have finished."),
     _on_page("95 % interval", NATS, "Student's interval of the mean over the searches of a variant."),
     _on_page(
         "best reward, frozen rung",

@@ -60,11 +60,12 @@ class LedgerFile:
             if create:
                 path.touch(exist_ok=False)
                 made = True
-            # Where nothing may be written, SQLite needs all the files that are there while a search goes on.
-            in_place = writable or create or all(file.exists() for file in files_of(path))
-            connection = (
-                _connected(path, _WRITING if writable or create else _READING) if in_place else self._copy(path)
-            )
+            if writable or create:
+                connection = _connected(path, _WRITING)
+            elif all(file.exists() for file in files_of(path)):  # as while a search goes on: SQLite need not make one
+                connection = _connected(path, _READING)
+            else:
+                connection = self._copy(path)
             self._db = self._resources.enter_context(closing(connection))
             self._prepare(create, read_only)
         except FileExistsError:

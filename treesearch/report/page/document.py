@@ -60,7 +60,7 @@ def runs_page(views: Sequence[RunView], *, refresh: float | None = None) -> str:
         row |= dict.fromkeys(("best", "test_nll", "reward", "cost"))
         settings: dict[str, Any] = dict.fromkeys(SHARED)  # a study sees to the others
         settings["evaluations"] = view.config.search.evaluations
-        if view.path.is_dir():
+        if not view.in_study:
             settings = shared_settings(RunFolder(view.path))
             if view.comparison is not None:
                 known = run_results(view.comparison)

@@ -233,7 +233,7 @@ def _state(view: RunView) -> str:
     budget = view.config.search.evaluations
     if view.comparison is not None and not view.outdated:
         return f"The search has finished {len(view.frozen)} evaluations; nothing was confirmed (confirm.seeds is 0)."
-    if not view.path.is_dir():
+    if view.in_study:
         return _state_in_study(view)
     if view.running:
         later = " and the best trees are being trained jointly" if len(view.frozen) >= budget else ""

@@ -99,11 +99,16 @@ class RunView:
         return outdated_line(self.path, then, now, running=self.running, complete=self.complete)
 
     @property
+    def in_study(self) -> bool:
+        """Whether the search is one of a study: it has no folder of its own, and nothing of it is confirmed."""
+        return not self.path.is_dir()
+
+    @property
     def finished(self) -> bool:
-        """Whether the search has come to its end; in a study nothing is confirmed there."""
+        """Whether the search has come to its end."""
         if self.running:
             return False
-        return (self.comparison is not None and not self.outdated) if self.path.is_dir() else self.complete is not False
+        return self.complete is not False if self.in_study else self.comparison is not None and not self.outdated
 
     @property
     def measured(self) -> bool:

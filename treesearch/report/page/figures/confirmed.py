@@ -39,7 +39,7 @@ OTHERS = ("for comparing rungs", "--muted", "diamond-open")
 
 def confirmed_figure(view: RunView) -> Figure:
     """Perplexity against Huffman's of every confirmed tree, with 95 % intervals over seeds."""
-    if not view.path.is_dir():
+    if view.in_study:
         return Figure(KEY, TITLE, "Nothing is confirmed in a study: its searches end on the frozen rung.")
     if view.comparison is None:
         why = "The search still runs." if view.running else "The search has not finished."

@@ -51,16 +51,13 @@ def progress_of_runs(views: Sequence[RunView]) -> Figure:
     for place, (name, x_title) in enumerate((("by evaluations", EVALUATIONS), ("by time", MINUTES))):
         # A run without a score has no line yet; it does not take that of its group away.
         known = {view.name: lines[view.name][place] for view in views if lines[view.name][place][0]}
-        means = {
-            group: mean_line([known[one.name] for one in averaged(own) if one.name in known])
-            for group, own in drawn.items()
-        }
-        alone = [
-            (group, one.name, known[one.name])
-            for group, own in drawn.items()
-            for one in own
-            if one.name in known and one not in averaged(own)
-        ]
+        means: dict[str, MeanLine | None] = {}
+        alone: list[tuple[str, str, Points]] = []
+        for group, own in drawn.items():
+            together = [one.name for one in averaged(own)]
+            means[group] = mean_line([known[run] for run in together if run in known])
+            others = [one.name for one in own if one.name in known and one.name not in together]
+            alone += [(group, run, known[run]) for run in others]
         if alone or any(line is not None for line in means.values()):
             variants.append(_progress_variant(name, means, alone, x_title))
     if not variants:
@@ -117,41 +114,38 @@ def _progress_variant(
         if line.num_runs > 1:
             data.append(_band(line, label, colour))
             label += f" (mean of {line.num_runs})"
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": label,
-                "x": shorts(line.x.tolist()),
-                "y": shorts(line.mean.tolist()),
-                "line": {"color": colour, "dash": dash, "shape": "hv", "width": 2},
-                "marker": {"color": colour, "symbol": symbol, "size": 8, "maxdisplayed": 8},
-                "text": label,
-                "hovertemplate": hover("%{text}", "best so far %{y:.4f} nats", "at %{x:.4~g}"),
-            }
-        )
+        marks = {"marker": {"color": colour, "symbol": symbol, "size": 8, "maxdisplayed": 8}}
+        style = {"color": colour, "dash": dash, "width": 2}
+        data.append(_best_line(line.x.tolist(), line.mean.tolist(), style, name=label) | marks)
     told = {group for group, own in means.items() if own is not None}  # in the legend
     for group, run, (xs, ys) in alone:
         colour, dash, _ = looks[group]
         known = [y for y in ys if y is not None]
         values += [known[-1], float(np.median(known))]
         highest.append(max(known))
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": clipped_text(group, NAME_WIDTH),
-                "showlegend": group not in told,
-                "x": shorts(xs),
-                "y": shorts(ys),
-                "line": {"color": colour, "dash": dash, "shape": "hv", "width": 1},
-                "text": clipped_text(run, NAME_WIDTH),
-                "hovertemplate": hover("%{text}", "best so far %{y:.4f} nats", "at %{x:.4~g}"),
-            }
-        )
+        style = {"color": colour, "dash": dash, "width": 1}
+        label = clipped_text(group, NAME_WIDTH)
+        thin = {"mode": "lines", "text": clipped_text(run, NAME_WIDTH), "showlegend": group not in told}
+        data.append(_best_line(xs, ys, style, name=label) | thin)
         told.add(group)
     y = axis(REWARD, range=padded(*inner_range(values, highest)))
     return Variant(name, data, layout(axis(title, rangemode="tozero"), y, height=440))
+
+
+def _best_line(
+    xs: Sequence[float | None], ys: Sequence[float | None], style: dict[str, Any], *, name: str
+) -> dict[str, Any]:
+    """A step line with marks."""
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": name,
+        "x": shorts(xs),
+        "y": shorts(ys),
+        "line": style | {"shape": "hv"},
+        "text": name,
+        "hovertemplate": hover("%{text}", "best so far %{y:.4f} nats", "at %{x:.4~g}"),
+    }
 
 
 def _fewer(line: MeanLine) -> MeanLine:
