@@ -18,7 +18,7 @@ from treesearch.errors import RunError
 from treesearch.search import study_ledgers
 from treesearch.search.evaluation_row import FROZEN, OK, EvaluationRow
 from treesearch.search.ledger import Ledger
-from treesearch.search.ledger_entries import STOPPED
+from treesearch.search.ledger_entries import STOPPED_BY
 from treesearch.search.study_ledgers import ledger_file, ledger_files, read, recorded, remove_unfinished
 
 ROOT = Path(__file__).parents[2]
@@ -143,7 +143,7 @@ def test_why_a_search_was_stopped(file: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         stopped(file)
     with read(file) as ledger:
-        assert ledger.meta(STOPPED) == "ZeroDivisionError"
+        assert ledger.meta(STOPPED_BY) == "ZeroDivisionError"
 
 
 @pytest.mark.parametrize("name", ["a b#c?d%41&=;'\"é", os.fsdecode(b"n\xe4me"), "file:st"])

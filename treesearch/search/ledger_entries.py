@@ -9,7 +9,7 @@ from typing import Any
 
 CONFIG = "config"  # key in meta: the configuration of a search of a study
 POLICY = "policy"  # key in meta: where the agent's policy comes from
-STOPPED = "stopped"  # key in meta: the kind of error by which a search of a study ended
+STOPPED_BY = "stopped_by"  # key in meta: the kind of error by which a search of a study ended
 COMPLETE = "complete"  # key in meta: whether comparison.json is of the latest session
 LARGEST = 1 << 53  # of whole numbers, and of counts: what a float holds exactly
 
@@ -113,6 +113,6 @@ META = {
         "rewards": NUMBERS,
         "run_id": TEXT,
         "sessions": TIMES,
-        STOPPED: TEXT,
+        STOPPED_BY: TEXT,
     }.items()
 }

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from treesearch.errors import RunError
 from treesearch.search.ledger import Ledger
-from treesearch.search.ledger_entries import STOPPED
+from treesearch.search.ledger_entries import STOPPED_BY
 from treesearch.search.ledger_file import files_of
 
 _PARTIAL = ".partial-"  # how the suffix of a ledger begins while its search goes on; another token for each search
@@ -74,7 +74,7 @@ def recorded(file: Path) -> Iterator[Ledger]:
                 ledger.copy_to(copy)
             except BaseException as error:
                 with suppress(RunError):
-                    ledger.set_meta(STOPPED, type(error).__name__)
+                    ledger.set_meta(STOPPED_BY, type(error).__name__)
                 raise
         try:
             partial.stat()  # `remove_unfinished` removes this first and the copy next: the copy cannot outlive it

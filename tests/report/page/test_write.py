@@ -19,7 +19,7 @@ from treesearch.report.page.write import MARK, report_file, watch_report, write_
 from treesearch.search import locks
 from treesearch.search.evaluation_row import FROZEN
 from treesearch.search.ledger import Ledger
-from treesearch.search.ledger_entries import STOPPED
+from treesearch.search.ledger_entries import STOPPED_BY
 from treesearch.search.locks import CONFIG_FILE, claimed
 from treesearch.search.run_folder import RunFolder
 from treesearch.search.study_ledgers import ledger_file, recorded
@@ -253,7 +253,7 @@ def test_a_search_that_has_failed_does_not_run(run: RunFolder, tmp_path: Path) -
     partial = study / "hybrid/seed-2.partial-ab"
     shutil.copy(run.ledger_file, partial)
     with Ledger(partial) as ledger:
-        ledger.set_meta(STOPPED, "ExecutionError")
+        ledger.set_meta(STOPPED_BY, "ExecutionError")
     with claimed(study, (study / CONFIG_FILE).read_text(), "study", empty=False):
         page = write_report([study]).read_text()
     assert told_of(page, "hybrid, seed 2") == ("stopped before its end", 24)

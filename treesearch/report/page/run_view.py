@@ -21,7 +21,7 @@ from treesearch.report.runs import outdated_line
 from treesearch.search import study_ledgers
 from treesearch.search.evaluation_row import BUILDER, FROZEN, EvaluationRow
 from treesearch.search.ledger import Ledger
-from treesearch.search.ledger_entries import COMPLETE, CONFIG, STOPPED
+from treesearch.search.ledger_entries import COMPLETE, CONFIG, STOPPED_BY
 from treesearch.search.locks import CONFIG_FILE, is_held
 from treesearch.search.promotion import FOUND, HUFFMAN, builder_labels
 from treesearch.search.run_folder import RunFolder
@@ -276,7 +276,7 @@ def _study_run(folder: Path, file: Path, prefix: str) -> RunView:
     complete = file.is_file()
     with study_ledgers.read(file) as ledger:
         own = ledger.meta(CONFIG)  # an earlier version kept what all variants have in common alone
-        stopped = ledger.meta(STOPPED) is not None
+        stopped = ledger.meta(STOPPED_BY) is not None
     return _view(
         file,
         f"{group}, {file.stem.replace('-', ' ')}",
